@@ -1,0 +1,33 @@
+# make demo        the whole audit on scikit-learn's digits: a table and figures in minutes, no download
+# make test        the test suite
+# make reproduce   the paper's grid on CIFAR-10 (hours on a CPU, minutes on a GPU)
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+
+.PHONY: demo test lint reproduce clean
+
+demo: $(VENV)/.ready
+	$(PY) reproduce.py --preset smoke --dataset_name digits
+
+test: $(VENV)/.ready-test
+	$(PY) -m pytest
+
+lint: $(VENV)/.ready-test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+reproduce: $(VENV)/.ready
+	$(PY) reproduce.py --preset paper --dataset_name cifar10
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/.ready: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.ready-test: tests/requirements.txt $(VENV)/.ready
+	$(PY) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@

@@ -1,0 +1,29 @@
+"""A control, not an attack: membership from the images alone, without asking any model.
+
+If members and non-members can be told apart by looking at them (a split that is not random, another file format or
+transform), every attack's number is inflated, and this one shows it; on a sound split it sits at AUC 0.5 (Das, Zhang,
+Tramer 2024, Blind baselines beat membership inference attacks for foundation models).
+"""
+
+import numpy as np
+
+from attacks.arrays import Result, shadow_rows
+from attacks.calibrated import boosted
+
+
+def features(images) -> np.ndarray:
+    """Means of 4 x 4 patches, mean, deviation, minimum and maximum of each channel: (n, 32, 32, 3) -> (n, 204)."""
+    patches = images.reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(images), -1)
+    pixels = images.reshape(len(images), -1, 3)
+    return np.hstack([patches, *(statistic(pixels, axis=1) for statistic in (np.mean, np.std, np.min, np.max))])
+
+
+def blind(images, member, audit, *, seed: int) -> Result:
+    """Log-odds of membership of the victim's audit points, (A,).
+
+    images: (N, 32, 32, 3) uint8; member: (R, N) int8, -1 where withheld; audit: (R, N) bool. Raises ValueError without
+    shadow splits to fit on.
+    """
+    rows = shadow_rows(audit)
+    seen = features(images)
+    return boosted(seen[rows[1]], member[rows], rows[1], seen[audit[0]], seed=seed)

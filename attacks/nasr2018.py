@@ -1,0 +1,22 @@
+"""Nasr, Shokri, Houmansadr 2018, Machine learning with membership privacy using adversarial regularization (CCS).
+
+The inference model h(x, y, f(x)) of section 3.2 sees the true label beside the posterior: here a classifier on the
+sorted posterior and the one-hot label in the same order, which says at what rank the true class stands.
+"""
+
+import numpy as np
+
+from attacks.arrays import Result, Signals, audit_rows, classify, descending_order, posterior
+
+
+def features(target: Signals, rows) -> np.ndarray:
+    """Sorted posterior, then the one-hot label in its order, (n, 2C)."""
+    order = descending_order(target.logits[rows])
+    label = order == target.labels[rows[1]][:, None]
+    return np.hstack([np.take_along_axis(posterior(target.logits[rows]), order, axis=-1), label])
+
+
+def nasr2018(target: Signals, *, seed: int, classifier: str = "random_forest") -> Result:
+    """Scores of the victim's audit points, (A,). classifier: "logistic_regression" or "random_forest"."""
+    shadow, victim = audit_rows(target)
+    return classify(classifier, features(target, shadow), target.member[shadow], features(target, victim), seed=seed)

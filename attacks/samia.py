@@ -1,0 +1,69 @@
+"""Yuan & Zhang 2022, Membership inference attacks and defenses in neural network pruning (USENIX Security): SAMIA.
+
+Self-attention over the classes (section 4.3): every class is a token of three features, its posterior, the sensitivity
+of that posterior to the input, and whether it is the label. Tokens stand in the posterior's descending order, as in
+`nasr2018`, so that the head, which reads all of them side by side, sees ranks.
+
+`paper` is the authors' recipe (SGD, 100 epochs). `fast` is AdamW with a one-cycle schedule for 6 epochs, which reaches
+the same AUC in a fraction of the time.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+from attacks.arrays import Result, Signals, audit_rows, decide, descending_order, posterior
+from attacks.training import standardise, train_and_score
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, num_classes: int, width: int = 64):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(width, 4, 128, dropout=0.2, activation="gelu", batch_first=True)
+        self.embed = nn.Sequential(nn.Linear(3, width), nn.GELU())
+        self.encoder = nn.TransformerEncoder(layer, num_layers=3, enable_nested_tensor=False)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(num_classes * width, width), nn.ReLU(), nn.Linear(width, 2))
+
+    def forward(self, tokens):  # (b, C, 3) -> (b, 2)
+        return self.head(self.encoder(self.embed(tokens)))
+
+
+def paper_recipe(parameters, steps: int):
+    optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def fast_recipe(parameters, steps: int):
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
+
+
+RECIPES = {"paper": (paper_recipe, {"epochs": 100, "batch": 128}), "fast": (fast_recipe, {"epochs": 6, "batch": 128})}
+
+
+def tokens(target: Signals, rows) -> np.ndarray:
+    """(n, C, 3): posterior, sensitivity and one-hot label of each class, classes in the posterior's descending order."""
+    order = descending_order(target.logits[rows])
+    ranked = [np.take_along_axis(v, order, axis=-1) for v in (posterior(target.logits[rows]), target.sensitivity[rows])]
+    return np.stack([*ranked, order == target.labels[rows[1]][:, None]], axis=-1)
+
+
+def samia(target: Signals, *, seed: int, recipe: str = "paper", device="cpu", progress=None) -> Result:
+    """Log-odds of membership of the victim's audit points, (A,).
+
+    recipe: "paper" or "fast"; progress: a callable that wraps the iterable of epochs, or None. Raises ValueError
+    without sensitivity or for another recipe.
+    """
+    if target.sensitivity is None:
+        raise ValueError("samia needs the sensitivity of the posteriors, and these signals hold none")
+    if recipe not in RECIPES:
+        raise ValueError(f"unknown recipe {recipe!r}: use 'paper' or 'fast'")
+    optimise, schedule = RECIPES[recipe]
+    shadow, victim = audit_rows(target)
+    fitted_on, applied_to = standardise(tokens(target, shadow), tokens(target, victim))
+    member = target.member[shadow]
+    shadow_scores, scores = train_and_score(
+        lambda: SelfAttention(target.logits.shape[-1]), optimise, fitted_on, member, applied_to,
+        seed=seed, device=device, progress=progress, **schedule,
+    )  # fmt: skip
+    return decide(shadow_scores, member, scores)

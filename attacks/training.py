@@ -1,0 +1,58 @@
+"""The one training loop of the two attacks that are neural networks, SAMIA and MR."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device):
+    """Torch's generators seeded inside, as they were outside; attention by the one kernel that is deterministic."""
+    cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), sdpa_kernel(SDPBackend.MATH):
+        torch.default_generator.manual_seed(seed)
+        for index in cuda:
+            with torch.cuda.device(index):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def standardise(shadow, victim):
+    """Columns to mean 0 and deviation 1 on the shadows, (M, ...) and (A, ...) -> the same, float32."""
+    mean, deviation = shadow.mean(axis=0), shadow.std(axis=0)
+    deviation = np.where(deviation > 0, deviation, 1)
+    return tuple(((values - mean) / deviation).astype(np.float32) for values in (shadow, victim))
+
+
+def train_and_score(
+    build, optimise, shadow, member, victim, *, epochs: int, batch: int, seed: int, device="cpu", progress=None
+):
+    """Train `build()` on the shadows, return log-odds of membership for shadows (M,) and victim (A,) as float64.
+
+    build() -> nn.Module taking (b, ...) inputs to (b, 2) logits; optimise(parameters, steps) -> (optimizer, scheduler
+    stepped once a batch). shadow (M, ...), victim (A, ...): float32; member (M,) 0/1. The last epoch's weights are used.
+    """
+    device = torch.device(device)
+    inputs, targets = torch.from_numpy(shadow).to(device), torch.from_numpy(member.astype(np.int64)).to(device)
+    with seeded(seed, device):
+        network = build().to(device)
+        optimizer, scheduler = optimise(network.parameters(), epochs * -(-len(inputs) // batch))
+        network.train()
+        for _ in (progress or iter)(range(epochs)):
+            for index in torch.randperm(len(inputs)).to(device).split(batch):
+                loss = torch.nn.functional.cross_entropy(network(inputs[index]), targets[index])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+        network.eval()
+        return tuple(log_odds_of_membership(network, values, device) for values in (inputs, torch.from_numpy(victim)))
+
+
+@torch.no_grad()
+def log_odds_of_membership(network, inputs, device) -> np.ndarray:
+    """(n, ...) -> (n,) float64; a difference of logits, which unlike a probability does not saturate."""
+    logits = torch.cat([network(part.to(device)) for part in inputs.split(2048)]).double().cpu().numpy()
+    return logits[:, 1] - logits[:, 0]

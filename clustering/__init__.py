@@ -1,0 +1,1 @@
+"""Stage 2c: the weights of every layer drawn from a few shared values."""

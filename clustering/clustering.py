@@ -1,0 +1,35 @@
+"""Cluster the weights of the victim and its shadows to 2^bit shared values a layer, then fine-tune those values.
+
+    python clustering/clustering.py --dataset_name cifar10 --model_name resnet18 --num_cls 10 --lr 0.00001 --epochs 30 --bit 2
+
+Needs train.py's models. --bit 2, 3, 4 gives 4, 8, 16 clusters; each layer is saved as codes and a codebook.
+Gives results_clustering/<dataset>_<model>_<clusters>/{victim_model,shadow_model_0,...}/.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script, Python looks for packages beside this file: they lie one folder up
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from compleak import cli
+from compleak.compression import compress
+
+
+def main(argv=None) -> None:
+    parser = cli.parser(__doc__)
+    cli.training_flags(parser, "--epochs", epochs=30, lr=0.00001)
+    parser.add_argument(
+        "--bit",
+        type=int,
+        choices=range(1, 9),
+        default=4,
+        metavar="BIT",
+        help="2^BIT clusters a layer (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    compress(args, "clustering", str(2**args.bit))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,143 @@
+"""Weight clustering: the weights of a layer share a codebook of a few values, and only those values are fine-tuned.
+
+Han et al. 2016, "Deep Compression" (arXiv:1510.00149), §3: one-dimensional k-means per layer with linear
+initialisation (§3.2), then gradient descent on the centroids, a centroid's gradient being the sum of the gradients of
+its weights (§3.3, eq. 3). A layer is stored as one code of log2(k) bits per weight and k centroids.
+"""
+
+import copy
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from compleak.layers import assert_equal_outputs, load_exactly, take, unchanged_tensors, weighted_layers
+
+MAX_ROUNDS = 100_000  # Lloyd's algorithm ends by itself; this guards against a cycle through rounding
+
+
+class Lookup(torch.autograd.Function):
+    """codebook (k,), codes uint8 (any shape) -> codebook[codes]; its gradient is summed per code (eq. 3).
+
+    Indexing's own backward is twenty times slower here. The sums run in float64: millions of float32 terms lose digits
+    otherwise, and on a GPU, where their order is not fixed, the float32 result would depend on it.
+    """
+
+    @staticmethod
+    def forward(ctx, codebook: Tensor, codes: Tensor) -> Tensor:
+        ctx.save_for_backward(codes)
+        ctx.clusters = len(codebook)
+        return codebook[codes.int()]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        (codes,) = ctx.saved_tensors
+        sums = torch.bincount(codes.flatten(), gradient.flatten().double(), minlength=ctx.clusters)
+        return sums.to(gradient.dtype), None
+
+
+class Clustered(nn.Module):
+    """A parametrisation: the parameter is the codebook (k,), the fixed codes say which value each weight takes."""
+
+    def __init__(self, clusters: int) -> None:
+        super().__init__()
+        self.clusters = clusters
+        self.register_buffer("codes", torch.empty(0, dtype=torch.uint8))
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """weight -> codebook; remembers the codes. `register_parametrization` calls it once, on the float weight."""
+        codebook, codes = kmeans(weight.detach().cpu().numpy().ravel(), self.clusters)
+        self.codes = torch.from_numpy(codes).view(weight.shape).to(weight.device)
+        return torch.from_numpy(codebook).to(weight)
+
+    def forward(self, codebook: Tensor) -> Tensor:
+        return Lookup.apply(codebook, self.codes)
+
+
+def kmeans(values: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lloyd's algorithm on a line, until nothing moves: values (n,) -> codebook (clusters,) float32, codes (n,) uint8.
+
+    Clusters of sorted values are intervals, so a round is one binary search per boundary, not a pass over the values.
+    A centroid without values keeps its place. No randomness.
+    """
+    ordered = np.sort(values).astype(np.float64)
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])  # sums[i] = ordered[:i].sum()
+    centroids = np.linspace(ordered[0], ordered[-1], clusters)
+    edges = np.zeros(clusters + 1, dtype=np.int64)
+    for _ in range(MAX_ROUNDS):
+        middles = (centroids[1:] + centroids[:-1]) / 2
+        previous, edges = edges, np.concatenate([[0], np.searchsorted(ordered, middles), [len(ordered)]])
+        if np.array_equal(edges, previous):
+            break
+        sizes = np.diff(edges)
+        centroids = np.where(sizes > 0, np.diff(sums[edges]) / np.maximum(sizes, 1), centroids)
+    codes = np.searchsorted(middles, values, side="right")
+    return centroids.astype(np.float32), codes.astype(np.uint8)
+
+
+def prepare(model: nn.Module, clusters: int) -> nn.Module:
+    """A copy whose conv and linear weights take at most `clusters` values a layer; only these values are trainable.
+
+    Batch-norm statistics go on moving in train mode: they are no parameters.
+    Raises ValueError unless clusters is a power of two from 2 to 256.
+    """
+    if isinstance(clusters, bool) or clusters not in (2**bit for bit in range(1, 9)):
+        raise ValueError(f"the number of clusters must be 2, 4, 8, ... or 256, not {clusters!r}")
+    model = copy.deepcopy(model).requires_grad_(False)
+    for layer in weighted_layers(model).values():
+        parametrize.register_parametrization(layer, "weight", Clustered(int(clusters)))
+        layer.parametrizations.weight.original.requires_grad_(True)
+    return model
+
+
+def pack(prepared: nn.Module) -> dict[str, Tensor]:
+    """Per layer `<name>.codes`, log2(k) bits a weight, and `<name>.codebook` (k,); the rest as it is."""
+    tensors = unchanged_tensors(prepared)
+    for name, layer in weighted_layers(prepared).items():
+        codebook = layer.parametrizations.weight.original.detach().cpu().clone()
+        codes = layer.parametrizations.weight[0].codes.cpu().numpy().reshape(-1, 1)  # (n, 1)
+        bits = np.unpackbits(codes, axis=1, count=_bits(codebook), bitorder="little")  # (n, bit)
+        tensors[f"{name}.codes"] = torch.from_numpy(np.packbits(bits, bitorder="little"))
+        tensors[f"{name}.codebook"] = codebook
+    return tensors
+
+
+def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    """The clustered model, in eval mode: a copy of the float network `skeleton` filled from `pack`'s tensors.
+
+    Raises ValueError naming the first tensor that does not fit.
+    """
+    state = dict(tensors)
+    for name, layer in weighted_layers(skeleton).items():
+        shape, numel = layer.weight.shape, layer.weight.numel()
+        clusters = getattr(state.get(f"{name}.codebook"), "numel", int)()
+        codebook = take(state, f"{name}.codebook", layer.weight.dtype, (clusters,))
+        bit = _bits(codebook)
+        packed = take(state, f"{name}.codes", torch.uint8, (math.ceil(numel * bit / 8),))
+        bits = np.unpackbits(packed.numpy(), count=numel * bit, bitorder="little").reshape(numel, bit)
+        codes = np.packbits(bits, axis=1, bitorder="little")  # (n, 1)
+        state[f"{name}.weight"] = codebook[torch.from_numpy(codes).int()].view(shape)
+    return load_exactly(copy.deepcopy(skeleton), state).eval()
+
+
+def _bits(codebook: Tensor) -> int:
+    return int(math.log2(len(codebook)))
+
+
+def verify(prepared: nn.Module, restored: nn.Module, clusters: int, images: Tensor) -> str:
+    """Assert the stated property and equal outputs for images (N, 3, 32, 32); returns one line that says so."""
+    layers = weighted_layers(restored)
+    most = 0
+    for name, source in weighted_layers(prepared).items():
+        weight = layers[name].weight.detach().cpu()
+        distinct = len(weight.unique())
+        assert distinct <= clusters, f"{name}: {distinct} distinct weights, more than {clusters}"
+        assert torch.equal(weight, source.weight.detach().cpu()), f"{name}: the restored weights differ"
+        most = max(most, distinct)
+    assert_equal_outputs(prepared, restored, images)
+    return (
+        f"clustering {clusters}: at most {most} distinct weights in each of {len(layers)} layers; "
+        f"restored outputs equal on {len(images)} images"
+    )

@@ -1,0 +1,1 @@
+"""Plumbing of the audit: flags, paths, checkpoints, training, signals, metrics and reports."""

@@ -1,0 +1,116 @@
+"""Checkpoint folders: `model.pt` (tensors only) and `meta.json` (what it is, readable), plus the state of a stopped run.
+
+`meta.json` is written last and holds the hash of `model.pt`: a folder with both is whole, anything else is not done.
+Its `made_from` says what the checkpoint was made from (data, split, network, settings); a stage that would make it
+from something else refuses to use it.
+"""
+
+import pickle
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from compleak.errors import UserError
+from compleak.files import read_json, sha256, write_atomically, write_json
+
+FORMAT = 1
+WEIGHTS, META, RESUME = "model.pt", "meta.json", "resume.pt"
+
+
+class Checkpoint(NamedTuple):
+    """Tensors of one model and what `meta.json` says of them."""
+
+    tensors: dict[str, torch.Tensor]
+    meta: dict
+
+
+def save(folder: Path, tensors: dict[str, torch.Tensor], made_from: dict, facts: dict) -> dict:
+    """Write both files and drop the resume state; returns the metadata written."""
+    write_atomically(folder / WEIGHTS, lambda part: torch.save(tensors, part))
+    weights = folder / WEIGHTS
+    meta = {
+        "format": FORMAT,
+        "sha256": sha256(weights),
+        "bytes": weights.stat().st_size,
+        "made_from": made_from,
+        **facts,
+    }
+    write_json(folder / META, meta)
+    (folder / RESUME).unlink(missing_ok=True)
+    return meta
+
+
+def is_done(folder: Path, made_from: dict) -> bool:
+    """True where the folder holds the finished model; UserError where it holds one made from something else."""
+    if not (folder / META).exists():
+        return False
+    refuse_difference(folder, load_meta(folder)["made_from"], made_from)
+    load(folder)  # a damaged file is better found now
+    return True
+
+
+def refuse_difference(what: Path, found: dict, wanted: dict) -> None:
+    """UserError that names the first setting in which a stored output differs from what is asked for."""
+    for key in sorted(found.keys() | wanted.keys()):
+        if found.get(key) != wanted.get(key):
+            raise UserError(
+                f"{what} was made with {key} {found.get(key)}, not {wanted.get(key)}: "
+                "use the same settings, another --run_name, or delete it"
+            )
+
+
+def load_meta(folder: Path) -> dict:
+    if not (folder / META).exists():
+        raise UserError(f"{folder} holds no finished checkpoint ({META} is missing)")
+    meta = read_json(folder / META)
+    if meta.get("format") != FORMAT or not isinstance(meta.get("made_from"), dict):
+        raise UserError(
+            f"{folder / META} is not of this project's format {FORMAT}: delete the folder and make it again"
+        )
+    return meta
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a finished checkpoint. UserError where a file is missing, damaged or not the one `meta.json` describes."""
+    meta, weights = load_meta(folder), folder / WEIGHTS
+    if not weights.exists() or sha256(weights) != meta["sha256"]:
+        raise UserError(f"{weights} is damaged or was replaced: delete {folder} and run the stage that makes it again")
+    return Checkpoint(read_tensors(weights), meta)
+
+
+def read_tensors(path: Path) -> dict:
+    """torch.load without code execution, on the CPU."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged or foreign ({reason}): delete it and run the stage again") from error
+
+
+def save_resume(path: Path, identity: dict, model: nn.Module, optimizer, epoch: int, loss: float) -> None:
+    """Remember a training after `epoch` finished epochs."""
+    state = {
+        "identity": identity,
+        "epoch": epoch,
+        "loss": loss,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    write_atomically(path, lambda part: torch.save(state, part))
+
+
+def load_resume(path: Path, identity: dict, model: nn.Module, optimizer) -> tuple[int, float]:
+    """Put a stopped training back where it was; (0, nan) where there is none."""
+    if not path.exists():
+        return 0, float("nan")
+    state = read_tensors(path)
+    refuse_difference(path, state["identity"], identity)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["epoch"], state["loss"]
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"

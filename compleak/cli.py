@@ -1,0 +1,111 @@
+"""What all scripts share: flags that mean the same everywhere, one-line errors, quiet progress."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from compleak import paths
+from compleak.errors import UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but an error is the single line that says what is wrong."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A parser that shows the script's docstring, with the flags that say which run is meant and where it lives."""
+    made = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    run = made.add_argument_group("which run")
+    run.add_argument(
+        "--dataset_name",
+        default="cifar10",
+        help="digits, cifar10, cifar100, or any name with --data_dir (default: %(default)s)",
+    )
+    run.add_argument("--data_dir", type=Path, help="folder or tar archive of train/<class>/* and test/<class>/* images")
+    run.add_argument(
+        "--model_name", default="resnet18", help="resnet18, vgg16_bn or mobilenetv2 (default: %(default)s)"
+    )
+    run.add_argument(
+        "--width", type=positive_float, default=1.0, help="width multiplier of the network (default: %(default)s)"
+    )
+    run.add_argument(
+        "--num_cls", type=positive_int, help="number of classes; checked against the data (default: the data's)"
+    )
+    run.add_argument("--run_name", help="folder under results/ (default: <dataset>_<model>)")
+    where = made.add_argument_group("where")
+    where.add_argument(
+        "--root",
+        type=Path,
+        default=paths.PROJECT,
+        help="folder that holds data/ and results*/ (default: the project's)",
+    )
+    where.add_argument("--device", help="cuda, cpu, ... (default: CUDA where there is one, else the CPU)")
+    where.add_argument("--batch_size", type=positive_int, default=128, help="images a step (default: %(default)s)")
+    return made
+
+
+def training_flags(made: argparse.ArgumentParser, epochs_flag: str, epochs: int, lr: float) -> None:
+    """The flags of every stage that trains; each keeps the name the artifact's users know for its epochs."""
+    group = made.add_argument_group("training")
+    group.add_argument(
+        epochs_flag,
+        dest="epochs",
+        type=positive_int,
+        default=epochs,
+        help="passes over the members (default: %(default)s)",
+    )
+    group.add_argument(
+        "--lr", type=positive_float, default=lr, help="learning rate, cosine to 0 (default: %(default)s)"
+    )
+    group.add_argument("--no_augment", action="store_true", help="train without random crop and flip")
+
+
+def run_name(args: argparse.Namespace) -> str:
+    width = "" if args.width == 1 else f"_w{args.width:g}"
+    return args.run_name or f"{args.dataset_name}_{args.model_name}{width}"
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def say(line: str) -> None:
+    """Print without tearing a progress bar apart."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def progress(items, desc: str, total: int | None = None):
+    """A progress bar on a terminal, nothing elsewhere."""
+    return tqdm(items, desc=desc, total=total, disable=None, leave=False, dynamic_ncols=True)
+
+
+def run(main: Callable[[Sequence[str] | None], object]) -> None:
+    """Call a script's main; what the user can mend ends in one line on stderr and exit code 2, never in a traceback."""
+    try:
+        main(None)
+    except (UserError, OSError) as error:
+        sys.exit(_complain(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _complain(error: Exception) -> int:
+    print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2

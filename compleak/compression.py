@@ -1,0 +1,113 @@
+"""The compression stage, the same for all three techniques: prepare, fine-tune, pack, assert, save."""
+
+import argparse
+import time
+
+import torch
+from torch import nn
+
+import models
+from compleak import checkpoints, cli, devices, paths, runs
+from compleak.errors import UserError
+from compleak.provenance import provenance
+from compleak.techniques import TECHNIQUES, parse_degree
+from compleak.training import Recipe, accuracy, fit
+from data.splits import Pair
+from data.transforms import to_input
+
+CHECKED_IMAGES = 64  # inputs on which the saved model must give exactly the trained one's outputs
+
+
+def compress(args: argparse.Namespace, technique: str, degree_text: str) -> None:
+    """Compress the victim and every shadow of a run with the same settings."""
+    degree_name, degree = parse_degree(technique, degree_text)
+    variant = paths.variant_name(technique, degree_name)
+    device, run = devices.choose(args.device), runs.open_run(args)
+    pairs = runs.split(run)[0].pairs
+    for row, role in enumerate(run.roles):
+        _compress_role(args, run, variant, degree, row, role, pairs[row], device)
+
+
+def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: str, pair: Pair, device) -> None:
+    original = checkpoints.load(require(run, paths.ORIGINAL, role))
+    technique, degree_name = variant.split("_", 1)
+    module, data = TECHNIQUES[technique].module, runs.dataset(run)
+    recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), not args.no_augment)
+    made_from = {"original": original.meta["sha256"], "technique": technique, "degree": degree_name, **recipe._asdict()}
+    folder = paths.role_dir(run.root, run.name, variant, role)
+    if checkpoints.is_done(folder, made_from):
+        cli.say(f"{variant} {role}: done before, {folder}")
+        return
+
+    started = time.monotonic()
+    source = load_tensors(run, paths.ORIGINAL, original.tensors)
+    prepared = module.prepare(source, degree)
+    images, labels = (torch.from_numpy(array[pair.train]).to(device) for array in (data.images, data.labels))
+    options = {"flip": data.flip, "device": device, "resume": folder / checkpoints.RESUME, "identity": made_from}
+    loss = fit(prepared, images, labels, recipe, **options, desc=f"{variant} {role}")
+
+    prepared.eval()
+    tensors = module.pack(prepared)
+    restored = load_tensors(run, variant, tensors).to(device, memory_format=torch.channels_last)
+    with devices.exact():
+        held = module.verify(prepared, restored, degree, to_input(images[:CHECKED_IMAGES]))
+    test = (data.images[pair.test], data.labels[pair.test])
+    before, after = (accuracy(model, *test, device, args.batch_size) for model in (source, restored))
+    facts = {
+        "property": held,
+        "loss": loss,
+        "test_accuracy_before": before,
+        "test_accuracy": after,
+        "train_accuracy": accuracy(restored, data.images[pair.train], data.labels[pair.train], device, args.batch_size),
+        "seconds": round(time.monotonic() - started, 1),
+        **provenance(device),
+    }
+    meta = checkpoints.save(folder, tensors, made_from, facts)
+    size = f"{checkpoints.megabytes(original.meta['bytes'])} -> {checkpoints.megabytes(meta['bytes'])} ({meta['bytes'] / original.meta['bytes']:.2f}x)"
+    cli.say(f"{variant} {role}: {held}; test accuracy {before:.2%} -> {after:.2%}; {size}; {folder}")
+
+
+def require(run: runs.Run, variant: str, role: str):
+    """The folder of a finished checkpoint; UserError with the command that makes it."""
+    folder = paths.role_dir(run.root, run.name, variant, role)
+    if not (folder / checkpoints.META).exists():
+        raise UserError(f"{folder} holds no finished checkpoint: first {make_command(run, variant)}")
+    return folder
+
+
+def make_command(run: runs.Run, variant: str) -> str:
+    """The command line that makes a variant of this run."""
+    config = run.config
+    name = cli.run_name(argparse.Namespace(**config, run_name=None))
+    options = argparse.Namespace(**config, run_name=None if run.name == name else run.name)
+    if variant == paths.ORIGINAL:
+        return runs.train_command(options)
+    technique, degree = variant.split("_", 1)
+    options.data_dir = None  # run.json remembers it
+    return f"python {TECHNIQUES[technique].command(degree)} {runs.run_flags(options)}"
+
+
+def load_tensors(run: runs.Run, variant: str, tensors: dict) -> nn.Module:
+    """The network of this run with a checkpoint's content in it, in eval mode, on the CPU."""
+    model = models.build(run.config["model_name"], run.config["num_cls"], run.config["width"])
+    try:
+        if variant == paths.ORIGINAL:
+            model.load_state_dict(tensors)
+            return model.eval()
+        return TECHNIQUES[variant.split("_", 1)[0]].module.unpack(model, tensors).eval()
+    except (ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"a checkpoint of {run.name} {variant} does not fit {run.config['model_name']}: {reason}"
+        ) from error
+
+
+def load_model(run: runs.Run, variant: str, role: str) -> tuple[nn.Module, dict]:
+    """A finished model in eval mode and its metadata, checked against the original it was made from."""
+    found = checkpoints.load(require(run, variant, role))
+    if variant != paths.ORIGINAL:
+        original = checkpoints.load_meta(require(run, paths.ORIGINAL, role))
+        folder = paths.role_dir(run.root, run.name, variant, role)
+        wanted = {"original": original["sha256"]}
+        checkpoints.refuse_difference(folder, {"original": found.meta["made_from"].get("original")}, wanted)
+    return load_tensors(run, variant, found.tensors), found.meta

@@ -1,0 +1,64 @@
+"""What the three compressions share: which layers they change, strict loading, and proof that two models agree."""
+
+import copy
+from collections.abc import Mapping
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from compleak import devices
+
+
+def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers a compression changes, by name: every convolution and every linear layer."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+
+
+def unchanged_tensors(prepared: nn.Module) -> dict[str, Tensor]:
+    """Copies on the CPU of all tensors but those of parametrised weights: biases and batch normalisation."""
+    state = prepared.state_dict()
+    return {name: t.detach().cpu().clone() for name, t in state.items() if ".parametrizations." not in name}
+
+
+def take(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """Remove the tensor `name` from `tensors`. ValueError where it is missing, of another type or of another shape."""
+    tensor = tensors.pop(name, None)
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} is missing")
+    if tensor.dtype != dtype or tensor.shape != shape:
+        raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {tuple(shape)}")
+    return tensor
+
+
+def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Fill the model; ValueError unless names, types and shapes are its own (`load_state_dict` would convert types)."""
+    rest = dict(tensors)
+    wanted = model.state_dict()
+    state = {name: take(rest, name, tensor.dtype, tensor.shape) for name, tensor in wanted.items()}
+    if rest:
+        raise ValueError(f"{next(iter(rest))} belongs to no layer of this network")
+    model.load_state_dict(state)
+    return model
+
+
+def assert_equal_outputs(prepared: nn.Module, restored: nn.Module, images: Tensor) -> None:
+    """Both models, in eval mode on the first one's device, give bit-equal logits for images (N, 3, 32, 32)."""
+    device = next(chain(prepared.parameters(), prepared.buffers())).device
+    expected, got = (_outputs(model, images.to(device)) for model in (prepared, restored))
+    assert expected.isfinite().all(), "the compressed model gives logits that are not finite"
+    assert torch.equal(expected, got), f"the restored model's logits differ by up to {(expected - got).abs().max():.3g}"
+
+
+def _outputs(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits of a copy whose tensors all lie contiguous.
+
+    A tensor's strides choose the convolution algorithm and so its rounding, and those of 1x1 and depthwise weights
+    differ between a model trained in channels_last and a loaded one even after both were converted: hence the clones.
+    """
+    model = copy.deepcopy(model).to(images.device).eval()
+    for tensor in chain(model.parameters(), model.buffers()):
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+    images = images.clone(memory_format=torch.contiguous_format)
+    with torch.inference_mode(), torch.autocast(images.device.type, enabled=False), devices.exact():
+        return model(images)

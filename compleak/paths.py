@@ -1,0 +1,41 @@
+"""Where everything lies: the one home of every path (the folders are those of the authors' artifact)."""
+
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+ORIGINAL = "original"
+
+
+def variant_name(technique: str, degree: str) -> str:
+    """`pruning_0.6`, `quantization_int8`, `clustering_4`: the name a compressed model goes by."""
+    return f"{technique}_{degree}"
+
+
+def downloads(root: Path) -> Path:
+    return root / "data" / "datasets"
+
+
+def index_files(root: Path, split_name: str) -> tuple[Path, Path]:
+    """The split and the audit sets drawn from it."""
+    return root / "data" / f"{split_name}_data_index.pkl", root / "data" / f"{split_name}_data_index_inference.pkl"
+
+
+def run_dir(root: Path, run: str) -> Path:
+    return root / "results" / run
+
+
+def variant_dir(root: Path, run: str, variant: str) -> Path:
+    """`results/<run>/` for the original, `results_<technique>/<run>_<degree>/` for a compressed variant."""
+    if variant == ORIGINAL:
+        return run_dir(root, run)
+    technique, degree = variant.split("_", 1)
+    return root / f"results_{technique}" / f"{run}_{degree}"
+
+
+def role_dir(root: Path, run: str, variant: str, role: str) -> Path:
+    return variant_dir(root, run, variant) / role
+
+
+def roles(shadow_num: int) -> list[str]:
+    """The models of a run, victim first."""
+    return ["victim_model", *(f"shadow_model_{i}" for i in range(shadow_num))]

@@ -1,0 +1,56 @@
+"""What every output carries beside it: command, commit, versions and machine."""
+
+import functools
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+
+import torch
+
+from compleak import devices, paths
+
+
+def provenance(device: torch.device) -> dict:
+    """How to make this output again, and where it was made."""
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "commit": commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "numpy", "scikit-learn")},
+        },
+        "machine": machine(device),
+        "precision": devices.precision(device.type),
+    }
+
+
+@functools.cache
+def commit() -> str:
+    """The checkout's commit, marked `+` where it has changes; empty outside a checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
+            cwd=paths.PROJECT,
+            capture_output=True,
+            text=True,
+        )
+    except OSError:
+        return ""
+    return found.stdout.strip()
+
+
+def machine(device: torch.device) -> str:
+    """The GPU's name, or the processor's with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

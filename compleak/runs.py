@@ -1,0 +1,129 @@
+"""A run: one data set, split, network and seed. `train.py` writes `results/<run>/run.json`; later stages read it.
+
+So the data's place, the split and the number of shadows are said once, to `train.py`. Flags given again are checked.
+"""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import models
+from compleak import cli, paths
+from compleak.checkpoints import refuse_difference
+from compleak.errors import UserError
+from compleak.files import read_json, write_json
+from data import datasets, splits
+
+
+class Run(NamedTuple):
+    """`config` is the content of run.json."""
+
+    root: Path
+    name: str
+    config: dict
+
+    @property
+    def roles(self) -> list[str]:
+        return paths.roles(self.config["shadow_num"])
+
+    @property
+    def dir(self) -> Path:
+        return paths.run_dir(self.root, self.name)
+
+
+def create(args: argparse.Namespace) -> Run:
+    """Load the data, make the split and write run.json; an existing run must be the same but for more shadows."""
+    if args.model_name not in models.NAMES:
+        raise UserError(f"unknown model {args.model_name!r}: choose from {', '.join(models.NAMES)}")
+    data = datasets.load(args.dataset_name, args.data_dir, paths.downloads(args.root))
+    classes = len(data.classes)
+    if args.num_cls not in (None, classes):
+        raise UserError(
+            f"--num_cls is {args.num_cls}, {args.dataset_name} has {classes} classes: correct it or leave it out"
+        )
+    config = {
+        "dataset_name": args.dataset_name,
+        "data_dir": str(args.data_dir.resolve()) if args.data_dir else None,
+        "data": data.fingerprint,
+        "num_cls": classes,
+        "model_name": args.model_name,
+        "width": args.width,
+        "seed": args.seed,
+        "max_points": args.max_points,
+        "split": _split_name(args),
+        "shadow_num": args.shadow_num,
+    }
+    run = Run(args.root, cli.run_name(args), config)
+    file = run.dir / "run.json"
+    if file.exists():
+        found = read_json(file)
+        free = ("shadow_num", "data_dir")
+        refuse_difference(file, *({key: c[key] for key in c if key not in free} for c in (found, config)))
+        config["shadow_num"] = max(config["shadow_num"], found["shadow_num"])
+    split(run)  # refuses a bad index file before anything is written
+    write_json(file, config)
+    return run
+
+
+def open_run(args: argparse.Namespace) -> Run:
+    """The run that the flags name. UserError where train.py has not made it, or made it from something else."""
+    name = cli.run_name(args)
+    file = paths.run_dir(args.root, name) / "run.json"
+    if not file.exists():
+        raise UserError(f"there is no run {name} in {file.parent.parent}: first {train_command(args)}")
+    config = read_json(file)
+    given = {"dataset_name": args.dataset_name, "model_name": args.model_name, "width": args.width}
+    if args.num_cls is not None:
+        given["num_cls"] = args.num_cls
+    refuse_difference(file, {key: config[key] for key in given}, given)
+    if args.data_dir is not None:
+        config["data_dir"] = str(args.data_dir.resolve())
+    return Run(args.root, name, config)
+
+
+def role_seed(run: Run, row: int) -> int:
+    """A seed of its own for each model of the run: victim and shadows start and shuffle differently."""
+    return int(np.random.SeedSequence([run.config["seed"], row]).generate_state(1)[0])
+
+
+def dataset(run: Run) -> datasets.Dataset:
+    """The run's data. UserError where it is no longer what the run was made from."""
+    place = run.config["data_dir"]
+    data = datasets.load(run.config["dataset_name"], Path(place) if place else None, paths.downloads(run.root))
+    refuse_difference(run.dir / "run.json", {"data": run.config["data"]}, {"data": data.fingerprint})
+    return data
+
+
+def split(run: Run) -> tuple[splits.Split, splits.Split]:
+    """The run's split and its audit sets."""
+    config = run.config
+    n = len(dataset(run).labels)
+    files = paths.index_files(run.root, config["split"])
+    options = {key: config[key] for key in ("shadow_num", "seed", "max_points")}
+    return splits.load_or_make(*files, n, **options)
+
+
+def members_fingerprint(pair: splits.Pair) -> str:
+    """Which points a model was trained on, as a short hash."""
+    return splits.fingerprint(splits.Split([pair]))
+
+
+def _split_name(args: argparse.Namespace) -> str:
+    """`<dataset>`, as the authors name it, with what departs from the default split."""
+    seed = "" if args.seed == splits.DEFAULT_SEED else f"_seed{args.seed}"
+    return args.dataset_name + seed + (f"_max{args.max_points}" if args.max_points else "")
+
+
+def train_command(args: argparse.Namespace) -> str:
+    return f"python train.py {run_flags(args)}"
+
+
+def run_flags(args: argparse.Namespace) -> str:
+    """The flags that name this run again, for messages that quote a command."""
+    flags = [f"--dataset_name {args.dataset_name}", f"--model_name {args.model_name}"]
+    flags += [f"--width {args.width:g}"] if args.width != 1 else []
+    flags += [f"--run_name {args.run_name}"] if args.run_name else []
+    flags += [f"--data_dir {args.data_dir}"] if args.data_dir else []
+    return " ".join(flags)

@@ -1,0 +1,193 @@
+"""What the models answer: one `signals.npz` a variant, asked once, cached, and all that an attack ever sees.
+
+Format (PROTOCOL §4), which any framework can write; R models (row 0 the victim, then the shadows), N points, C classes:
+
+    logits       (R, N, C) float32   before the softmax
+    labels       (N,) int64          class of each point
+    member       (R, N) bool         the model was trained on the point
+    audit        (R, N) bool         the point is in that model's balanced audit set
+    sensitivity  (R, N, C) float32   optional; mean of |softmax f(x + e u) - softmax f(x)| / e, NaN outside the audit sets
+
+The null control compares the first half of the victim's audited non-members, in file order, with the second half. Here
+the first half is queried together with the members, in one call, and the second with all other points in another.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from attacks.arrays import Signals
+from compleak import cli, compression, devices, paths, runs
+from compleak.errors import UserError
+from compleak.files import write_atomically
+from compleak.training import ask, predict
+from data.splits import Split, fingerprint
+from data.transforms import to_input
+
+EPSILON = 1e-3
+DRAWS = 10
+
+
+class Record(NamedTuple):
+    """The content of a signals file, with the victim's membership: for the metrics, not for attacks."""
+
+    logits: np.ndarray  # (R, N, C) float32
+    labels: np.ndarray  # (N,) int64
+    member: np.ndarray  # (R, N) bool
+    audit: np.ndarray  # (R, N) bool
+    sensitivity: np.ndarray | None  # (R, N, C) float32
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(A,) bool: which of the victim's audit points, in file order, are members."""
+        return self.member[0, self.audit[0]]
+
+
+def attacker_view(record: Record) -> Signals:
+    """What the attacker knows: the record with the victim's membership withheld (-1) on its audit points."""
+    member = record.member.astype(np.int8)
+    member[0, record.audit[0] | record.member[0]] = -1  # that the rest, the pool, is not the victim's he knows
+    return Signals(record.logits, record.labels, member, record.audit, record.sensitivity)
+
+
+def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, draws: int = DRAWS) -> Path:
+    """Ask every model of a variant about every point and write `signals.npz`, unless it is there for these very models."""
+    folder = paths.variant_dir(run.root, run.name, variant)
+    file = folder / "signals.npz"
+    found = [compression.load_model(run, variant, role) for role in run.roles]
+    split, audit = runs.split(run)
+    source = {
+        "data": run.config["data"],
+        "split": fingerprint(split),
+        "audit": fingerprint(audit),
+        "models": [meta["sha256"] for _, meta in found],
+        "draws": draws,
+    }
+    if file.exists() and _source(file) == source:
+        return file
+
+    data, (first, second) = runs.dataset(run), query_order(split, audit)
+    points = np.concatenate([first, second])
+    rows = []
+    total = len(found) * (len(points) + draws * 2 * len(audit.victim.train)) if draws else len(found) * len(points)
+    with cli.progress(None, f"asking {variant}", total=total) as bar:
+        for (model, _), pair in zip(found, audit.pairs, strict=True):
+            model.to(device, memory_format=torch.channels_last).eval()
+            logits = np.concatenate(
+                [ask(model, data.images[part], device, batch_size, bar) for part in (first, second)]
+            )
+            audited = np.isin(points, np.concatenate(pair))
+            shaken = np.full_like(logits, np.nan)
+            if draws:
+                shaken[audited] = sensitivity(model, data.images[points[audited]], device, batch_size, draws, bar)
+            rows.append((logits, audited, shaken))
+    arrays = {
+        "logits": np.stack([row[0] for row in rows]),
+        "labels": data.labels[points],
+        "member": np.stack([np.isin(points, pair.train) for pair in split.pairs]),
+        "audit": np.stack([row[1] for row in rows]),
+        "points": points,  # of the data set, for the blind control and for people
+        "source": np.array(json.dumps(source)),
+    }
+    if draws:
+        arrays["sensitivity"] = np.stack([row[2] for row in rows])
+    write_atomically(file, lambda part: np.savez(part, **arrays))
+    return file
+
+
+def query_order(split: Split, audit: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The two calls in which all points are asked: members with half of the non-members, then everything else."""
+    members, others = audit.victim
+    half = len(others) // 2
+    pool = split.pool if split.shadows else np.array([], dtype=np.int64)
+    return np.concatenate([members, others[:half]]), np.concatenate([others[half:], pool])
+
+
+def sensitivity(model, images: np.ndarray, device, batch_size: int, draws: int, bar=None) -> np.ndarray:
+    """(n, C) float32: mean over `draws` of |softmax f(x + e u) - softmax f(x)| / e, u ~ N(0, I), e = 1e-3.
+
+    Yuan & Zhang 2022, §4.2 (SAMIA's input); x is the network's input. The noise is the same for every model.
+    """
+    found = []
+    for start in range(0, len(images), batch_size):
+        batch = to_input(torch.from_numpy(images[start : start + batch_size]).to(device))
+        generator = torch.Generator(device).manual_seed(start)
+        still, moved = predict(model, batch).softmax(dim=1), 0
+        for _ in range(draws):
+            noise = torch.randn(batch.shape, generator=generator, device=device)
+            moved = moved + (predict(model, batch + EPSILON * noise).softmax(dim=1) - still).abs()
+            if bar is not None:
+                bar.update(len(batch))
+        found.append((moved / (draws * EPSILON)).cpu().numpy())
+    return np.concatenate(found)
+
+
+def load(path: Path) -> Record:
+    """Read and check a signals file, ours or anybody's. UserError names in one line what is wrong with it."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ("logits", "labels", "member", "audit", "sensitivity") if key in file}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a readable signals file ({error}): see the README for the format") from error
+    problem = _problem(arrays)
+    if problem:
+        raise UserError(f"{path}: {problem}; see the README for the format")
+    return Record(**{"sensitivity": None, **arrays})
+
+
+def _problem(arrays: dict[str, np.ndarray]) -> str | None:
+    """What is wrong with the arrays of a signals file, or None."""
+    missing = {"logits", "labels", "member", "audit"} - arrays.keys()
+    if missing:
+        return f"the array {sorted(missing)[0]} is missing"
+    kinds = {"logits": "f", "labels": "iu", "member": "b", "audit": "b", "sensitivity": "f"}
+    for key, array in arrays.items():
+        if array.dtype.kind not in kinds[key]:
+            return f"{key} has type {array.dtype}"
+    logits, labels, member, audit = (arrays[key] for key in ("logits", "labels", "member", "audit"))
+    if logits.ndim != 3 or logits.shape[2] < 2:
+        return f"logits has shape {logits.shape}, expected (models, points, classes)"
+    expected = {
+        "labels": logits.shape[1:2],
+        "member": logits.shape[:2],
+        "audit": logits.shape[:2],
+        "sensitivity": logits.shape,
+    }
+    for key in expected.keys() & arrays.keys():
+        if arrays[key].shape != expected[key]:
+            return f"{key} has shape {arrays[key].shape}, expected {expected[key]}"
+    if not np.isfinite(logits).all():
+        return "logits holds values that are not finite"
+    if labels.min() < 0 or labels.max() >= logits.shape[2]:
+        return f"labels holds classes outside 0..{logits.shape[2] - 1}"
+    for row in range(len(logits)):
+        members, size = int(member[row, audit[row]].sum()), int(audit[row].sum())
+        if members == 0 or 2 * members != size:
+            return f"the audit set of model {row} has {members} members of {size} points, expected half"
+    if "sensitivity" in arrays and not np.isfinite(arrays["sensitivity"][audit]).all():
+        return "sensitivity is not finite on the audit sets"
+    return None
+
+
+def same_points(records: list[Record], names: list[str]) -> None:
+    """UserError unless all records describe the same models' roles on the same points."""
+    for record, name in zip(records[1:], names[1:], strict=True):
+        for key in ("labels", "member", "audit"):
+            if not np.array_equal(getattr(record, key), getattr(records[0], key)):
+                raise UserError(f"{names[0]} and {name} differ in {key}: they are not signals of one run")
+
+
+def _source(file: Path) -> dict | None:
+    """What an existing signals file was made from; None where it does not say, and is then made again."""
+    try:
+        with np.load(file, allow_pickle=False) as found:
+            return json.loads(str(found["source"]))
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return None

@@ -1,0 +1,70 @@
+"""The three compressions and their degrees as data, for every stage that loops over them or reads one from a flag."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from clustering import kmeans
+from compleak.errors import UserError
+from compleak.paths import variant_name
+from pruning import magnitude
+from quantization import int8
+
+
+class Technique(NamedTuple):
+    """`module` offers prepare, pack, unpack and verify; `parse` turns a degree's text into what they take."""
+
+    module: ModuleType
+    parse: Callable[[str], Any]
+    degrees: tuple[str, ...]  # the paper's
+    expected: str  # what any degree looks like
+    command: Callable[[str], str]  # the stage's script and the flag that sets this degree
+
+
+def _sparsity(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise ValueError
+    return value
+
+
+def _clusters(text: str) -> int:
+    value = int(text)
+    if value not in (2**bit for bit in range(1, 9)):
+        raise ValueError
+    return value
+
+
+def _int8(text: str) -> str:
+    if text != "int8":
+        raise ValueError
+    return text
+
+
+def _clustering_command(degree: str) -> str:
+    return f"clustering/clustering.py --bit {int(degree).bit_length() - 1}"
+
+
+TECHNIQUES = {
+    "pruning": Technique(
+        magnitude,
+        _sparsity,
+        ("0.6", "0.7", "0.8", "0.9"),
+        "a sparsity between 0 and 1",
+        "pruning/prune.py --prune_sparsity {}".format,
+    ),
+    "quantization": Technique(int8, _int8, ("int8",), "int8", "quantization/qat.py --degree {}".format),
+    "clustering": Technique(
+        kmeans, _clusters, ("4", "8", "16"), "a number of clusters 2, 4, ..., 256", _clustering_command
+    ),
+}
+COMPRESSED = tuple(variant_name(name, degree) for name, technique in TECHNIQUES.items() for degree in technique.degrees)
+
+
+def parse_degree(name: str, text: str) -> tuple[str, Any]:
+    """The degree as folders spell it and as the technique takes it; UserError where it is none of the technique's."""
+    try:
+        degree = TECHNIQUES[name].parse(text)
+    except ValueError:
+        raise UserError(f"{text!r} is no degree of {name}: expected {TECHNIQUES[name].expected}") from None
+    return (f"{degree:g}" if isinstance(degree, float) else str(degree)), degree

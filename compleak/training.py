@@ -1,0 +1,123 @@
+"""The one training loop, resumable, for original models and compressed ones; and the one way to query a model."""
+
+import math
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from compleak import devices
+from compleak.checkpoints import load_resume, save_resume
+from compleak.cli import progress
+from compleak.errors import UserError
+from data.transforms import augmented_batch, draw_augmentation, no_augmentation, pad, to_input
+
+SAVE_EVERY = 5  # epochs; a killed run loses at most these ...
+SAVE_AFTER = 30.0  # ... or one epoch, where epochs are longer than this many seconds
+
+
+class Recipe(NamedTuple):
+    """How a model is trained (PROTOCOL §2): SGD with momentum and weight decay, cosine to 0."""
+
+    epochs: int
+    lr: float
+    batch_size: int
+    seed: int
+    augment: bool = True
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+def fit(
+    model: nn.Module,
+    images: torch.Tensor,  # (n, 32, 32, 3) uint8, on `device`
+    labels: torch.Tensor,  # (n,) int64, on `device`
+    recipe: Recipe,
+    *,
+    flip: bool,
+    device: torch.device,
+    resume: Path,
+    identity: dict,
+    desc: str,
+) -> float:
+    """Train `model` in place and leave its last epoch; returns that epoch's mean training loss.
+
+    All randomness is drawn on the CPU from (seed, epoch), so an epoch is the same whether or not the run was stopped
+    before it. `resume` holds the state every few epochs; `identity` says which training it belongs to.
+    Raises UserError where the state belongs to another training or the loss is no longer finite.
+    """
+    model.to(device, memory_format=torch.channels_last).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    start, loss = load_resume(resume, identity, model, optimizer)
+    padded, saved = pad(images), time.monotonic()
+    bar = progress(range(start, recipe.epochs), desc, total=recipe.epochs)
+    if start and hasattr(bar, "update"):
+        bar.update(start)
+    with devices.repeatable():
+        for epoch in bar:
+            loss = _epoch(model, padded, labels, optimizer, recipe, epoch, flip, device)
+            if not math.isfinite(loss):
+                raise UserError(f"{desc}: the training loss is {loss} in epoch {epoch + 1}; lower --lr")
+            bar.set_postfix(loss=f"{loss:.3f}")
+            due = (epoch + 1) % SAVE_EVERY == 0 or time.monotonic() - saved > SAVE_AFTER
+            if due and epoch + 1 < recipe.epochs:
+                save_resume(resume, identity, model, optimizer, epoch + 1, loss)
+                saved = time.monotonic()
+    return loss
+
+
+def _epoch(model, padded, labels, optimizer, recipe: Recipe, epoch: int, flip: bool, device: torch.device) -> float:
+    """One pass over the members; the host waits for the device once, at its end."""
+    n = len(labels)
+    generator = torch.Generator().manual_seed(_epoch_seed(recipe.seed, epoch))
+    order = torch.randperm(n, generator=generator).to(device)
+    draws = (draw_augmentation(n, flip, generator) if recipe.augment else no_augmentation(n)).to(device)
+    steps = math.ceil(n / recipe.batch_size)
+    total = torch.zeros((), device=device)
+    for step, (index, draw) in enumerate(zip(order.tensor_split(steps), draws.tensor_split(steps), strict=True)):
+        for group in optimizer.param_groups:
+            group["lr"] = cosine(recipe.lr, epoch + step / steps, recipe.epochs)
+        optimizer.zero_grad(set_to_none=True)
+        with devices.training_autocast(device):
+            loss = F.cross_entropy(model(to_input(augmented_batch(padded, index, draw))), labels[index])
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(index)
+    return total.item() / n
+
+
+def cosine(lr: float, epoch: float, epochs: int) -> float:
+    """The learning rate after `epoch` (fractional) of `epochs`: from lr to 0 along half a cosine."""
+    return lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def predict(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """(B, C) float32 logits of network inputs, in full float32 precision. The model must be in eval mode."""
+    with torch.inference_mode(), devices.exact():
+        return model(inputs).float()
+
+
+def ask(model: nn.Module, images: np.ndarray, device: torch.device, batch_size: int, bar=None) -> np.ndarray:
+    """(n, C) float32 logits of (n, 32, 32, 3) uint8 images, without augmentation: the one way any point is queried."""
+    model.to(device, memory_format=torch.channels_last).eval()
+    answers = []
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(images[start : start + batch_size]).to(device)
+        answers.append(predict(model, to_input(batch)).cpu().numpy())
+        if bar is not None:
+            bar.update(len(batch))
+    return np.concatenate(answers)
+
+
+def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray, device: torch.device, batch_size: int) -> float:
+    """Share of images whose class the model names."""
+    return float((ask(model, images, device, batch_size).argmax(axis=1) == labels).mean())

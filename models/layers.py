@@ -1,0 +1,17 @@
+"""Building blocks shared by the networks."""
+
+from torch import nn
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels` times `width`, rounded to a multiple of 8, at least 8 (Sandler et al. 2018 use the same divisor)."""
+    return max(8, int(channels * width / 8 + 0.5) * 8)
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """A convolution and its batch normalisation, "same" padding: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride).
+
+    The two are always direct neighbours in one `nn.Sequential`, so that they can be found and folded into one.
+    """
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))

@@ -1,0 +1,1 @@
+"""Stage 2b: weights and activations on eight bits."""
