@@ -99,7 +99,7 @@ def missing(attack: Attack, models: Sequence[Signals | None]) -> list[str]:
     if any(len(model.logits) < 2 for model in given):
         lacks.append("shadow models")
     elif "references" in attack.needs and not all(_has_references(model) for model in given):
-        lacks.append("a reference model for every audit point (one that did not train on it and was asked about it)")
+        lacks.append("reference model for every audit point")
     if "sensitivity" in attack.needs and any(model.sensitivity is None for model in given):
         lacks.append("sensitivity")
     return lacks

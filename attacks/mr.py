@@ -58,15 +58,7 @@ def inputs(original: Signals | None, compressed: Sequence[Signals], *, seed: int
     return tuple(parts)
 
 
-def mr(
-    original: Signals | None,
-    compressed: Sequence[Signals],
-    *,
-    seed: int,
-    device="cpu",
-    progress=None,
-    epochs: int = 100,
-) -> Result:
+def mr(original: Signals | None, compressed: Sequence[Signals], *, seed: int, device="cpu", progress=None) -> Result:
     """Log-odds of membership of the victim's audit points, (A,). Raises ValueError without a compressed model."""
     if not compressed:
         raise ValueError("MR needs at least one compressed model")
@@ -75,6 +67,6 @@ def mr(
     member = compressed[0].member[audit_rows(compressed[0])[0]]
     shadow_scores, scores = train_and_score(
         lambda: TwoBranches(len(compressed)), sgd_cosine, fitted_on, member, applied_to,
-        epochs=epochs, batch=128, seed=seed, device=device, progress=progress,
+        epochs=100, batch=128, seed=seed, device=device, progress=progress,
     )  # fmt: skip
     return decide(shadow_scores, member, scores)

@@ -32,7 +32,8 @@ def log_ratios(log_p, reference, a: float) -> np.ndarray:
     """log LR = log p(x | target) - log p(x), elementwise; `reference` is log p_out."""
     # With a = 1 the second term is log 0 and drops out.
     constant = np.log((1 - a) / 2) if a < 1 else -np.inf
-    return log_p - np.logaddexp(np.log((1 + a) / 2) + reference, constant)
+    with np.errstate(invalid="ignore"):  # NaN where there is no reference
+        return log_p - np.logaddexp(np.log((1 + a) / 2) + reference, constant)
 
 
 def dominated_share(log_ratio, population, gamma: float) -> np.ndarray:

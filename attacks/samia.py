@@ -42,7 +42,7 @@ RECIPES = {"paper": (paper_recipe, {"epochs": 100, "batch": 128}), "fast": (fast
 
 
 def tokens(target: Signals, rows) -> np.ndarray:
-    """(n, C, 3): posterior, sensitivity and one-hot label of each class, classes in the posterior's descending order."""
+    """(n, C, 3): posterior, sensitivity and one-hot label of each class, from the most to the least likely."""
     order = descending_order(target.logits[rows])
     ranked = [np.take_along_axis(v, order, axis=-1) for v in (posterior(target.logits[rows]), target.sensitivity[rows])]
     return np.stack([*ranked, order == target.labels[rows[1]][:, None]], axis=-1)

@@ -29,10 +29,10 @@ def standardise(shadow, victim):
 def train_and_score(
     build, optimise, shadow, member, victim, *, epochs: int, batch: int, seed: int, device="cpu", progress=None
 ):
-    """Train `build()` on the shadows, return log-odds of membership for shadows (M,) and victim (A,) as float64.
+    """Train `build()` on the shadows' rows; log-odds of membership of the shadows (M,) and the victim (A,), float64.
 
-    build() -> nn.Module taking (b, ...) inputs to (b, 2) logits; optimise(parameters, steps) -> (optimizer, scheduler
-    stepped once a batch). shadow (M, ...), victim (A, ...): float32; member (M,) 0/1. The last epoch's weights are used.
+    build() -> a network from (b, ...) inputs to (b, 2) logits; optimise(parameters, steps) -> optimizer and a scheduler
+    stepped once a batch. shadow (M, ...), victim (A, ...): float32; member (M,): 0/1. The last epoch's weights count.
     """
     device = torch.device(device)
     inputs, targets = torch.from_numpy(shadow).to(device), torch.from_numpy(member.astype(np.int64)).to(device)

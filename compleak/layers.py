@@ -1,7 +1,7 @@
 """What the three compressions share: which layers they change, strict loading, and proof that two models agree."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import torch
@@ -21,11 +21,12 @@ def unchanged_tensors(prepared: nn.Module) -> dict[str, Tensor]:
     return {name: t.detach().cpu().clone() for name, t in state.items() if ".parametrizations." not in name}
 
 
-def take(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """Remove the tensor `name` from `tensors`. ValueError where it is missing, of another type or of another shape."""
+def take(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: Sequence[int] | None = None) -> Tensor:
+    """Remove `name` from `tensors` and return it. ValueError where it is missing or has another type or shape."""
     tensor = tensors.pop(name, None)
     if not isinstance(tensor, Tensor):
         raise ValueError(f"{name} is missing")
+    shape = tensor.shape if shape is None else torch.Size(shape)
     if tensor.dtype != dtype or tensor.shape != shape:
         raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {tuple(shape)}")
     return tensor

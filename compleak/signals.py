@@ -142,6 +142,12 @@ def load(path: Path) -> Record:
     return Record(**{"sensitivity": None, **arrays})
 
 
+def points(path: Path) -> np.ndarray:
+    """(N,) int64: which images of the data set the points of one of our own signals files are."""
+    with np.load(path, allow_pickle=False) as file:
+        return file["points"]
+
+
 def _problem(arrays: dict[str, np.ndarray]) -> str | None:
     """What is wrong with the arrays of a signals file, or None."""
     missing = {"logits", "labels", "member", "audit"} - arrays.keys()

@@ -3,7 +3,7 @@
 Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"
 (arXiv:1712.05877): fake quantization in the forward pass (§3, eq. 12), gradients straight through it, activation ranges
 by exponential moving averages (§3.1), batch normalisation folded into the weights before they are quantized (§3.2,
-eq. 14). As later practice has it (Krishnamoorthi 2018, arXiv:1806.08342, §2.2 and §3.1.1): weights per output channel,
+eq. 14). As later practice has it (Krishnamoorthi 2018, arXiv:1806.08342, §2.2 and §2.6): weights per output channel,
 symmetric on [-127, 127]; the input of every layer per tensor, affine on [0, 255]. The moving averages of batch
 normalisation are frozen while fine-tuning; its gamma and beta are trained with the weights. Biases stay float32.
 """

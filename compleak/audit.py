@@ -1,0 +1,180 @@
+"""The attack stage: signals in, one table of attacks with intervals and controls out, the same for NR, SR and MR."""
+
+import argparse
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import attacks
+from compleak import cli, devices, metrics, paths, runs, signals
+from compleak.errors import UserError
+from compleak.files import read_json, sha256, write_atomically, write_json
+from compleak.provenance import provenance
+from compleak.techniques import TECHNIQUES, parse_degree
+from data.splits import DEFAULT_SEED
+
+START = "Start Membership Inference Attacks"
+SCENARIOS = {"NR": attacks.NR, "SR": attacks.SR, "MR": attacks.MR}
+
+
+def variant_flags(parser: argparse.ArgumentParser):
+    """The flags that name a compressed model, in a group to which a scenario adds its own."""
+    group = parser.add_argument_group("what to attack")
+    group.add_argument("--compress", action="store_true", help="attack a compressed model, named by the next two flags")
+    group.add_argument("--compress_name", choices=tuple(TECHNIQUES), help="technique")
+    group.add_argument("--compress_degree", help="0.6 0.7 0.8 0.9 (pruning), int8 (quantization), 4 8 16 (clustering)")
+    return group
+
+
+def attack_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("attack")
+    group.add_argument("--out", type=Path, help="folder for the table and scores (default: beside the signals)")
+    group.add_argument("--seed", type=int, help="of the attacks and the bootstrap (default: the run's)")
+    group.add_argument(
+        "--sensitivity_draws", type=int, default=signals.DRAWS, help="noise draws for SAMIA (default: %(default)s)"
+    )
+    group.add_argument(
+        "--samia_recipe",
+        choices=("paper", "fast"),
+        default="paper",
+        help="paper: SGD, 100 epochs; fast: AdamW one-cycle, 6 epochs (default: %(default)s)",
+    )
+    group.add_argument(
+        "--skip_done", action="store_true", help="keep a table that was made from these signals and settings"
+    )
+
+
+def variant_from_flags(args: argparse.Namespace) -> str:
+    """The variant that --original or --compress, --compress_name and --compress_degree name."""
+    if not args.compress:
+        return paths.ORIGINAL
+    if not args.compress_name or not args.compress_degree:
+        raise UserError("--compress needs --compress_name and --compress_degree, for example pruning and 0.6")
+    return paths.variant_name(args.compress_name, parse_degree(args.compress_name, args.compress_degree)[0])
+
+
+def run_signals(args: argparse.Namespace, run: runs.Run, variants: Sequence[str]) -> list[Path]:
+    """The signals files of a run's variants, made where they are missing."""
+    device = devices.choose(args.device)
+    if args.sensitivity_draws < 0:
+        raise UserError(f"--sensitivity_draws is {args.sensitivity_draws}: it must be 0 (no SAMIA) or more")
+    return [signals.collect(run, variant, device, args.batch_size, args.sensitivity_draws) for variant in variants]
+
+
+def audit(
+    scenario: str,
+    jobs: dict[str, list[Path | None]],
+    args: argparse.Namespace,
+    out: Path,
+    run: runs.Run | None,
+) -> pd.DataFrame:
+    """Run a scenario's attacks on each job (variant -> its signals files), print the table, write it and the scores.
+
+    `jobs` gives NR [the model], SR [original, compressed], MR [original or None, *compressed]; `run` is None for files
+    that are nobody's run. Returns the table of PROTOCOL §7.
+    """
+    seed = args.seed if args.seed is not None else (run.config["seed"] if run else DEFAULT_SEED)
+    made_from = _made_from(jobs, args, seed)
+    record_file, table_file = out / f"{scenario}.json", out / f"{scenario}.csv"
+    if args.skip_done and _done(record_file, table_file, made_from):
+        table = pd.read_csv(table_file, keep_default_na=False)
+        cli.say(f"{scenario}: done before, {table_file}")
+        return table
+
+    device = devices.choose(args.device)
+    records = {path: signals.load(path) for files in jobs.values() for path in files if path}
+    signals.same_points(list(records.values()), [str(path) for path in records])
+    truth = next(iter(records.values())).truth
+    cli.say(START)
+    rows, scores = [], {}
+    for variant, files in jobs.items():
+        prefix = "" if not rows else f"{variant}/"
+        views = [signals.attacker_view(records[path]) if path else None for path in files]
+        for attack in SCENARIOS[scenario]:
+            lacks = attacks.missing(attack, views)
+            if lacks:
+                cli.say(f"{scenario} {variant}: {attack.key} left out, these signals hold no {' and no '.join(lacks)}")
+                continue
+            started = time.monotonic()
+            result = attack.run(views, seed=seed, recipe=args.samia_recipe, device=device, progress=_bar(attack.key))
+            head = [scenario, variant, attack.name, attack.classifier, attack.artifact_row]
+            rows.append(_row(head, result.scores, result.decision, truth, seed, time.monotonic() - started))
+            scores[prefix + attack.key] = result.scores
+            strongest = result  # the calibrated form comes last
+        if not rows:
+            raise UserError(f"no attack of {scenario} can run on these signals")
+        null = null_control(strongest.scores, strongest.decision, truth)
+        rows.append(_row([scenario, variant, "null", "", ""], *null, seed, 0.0))
+        scores[prefix + "null"] = np.where(truth, np.nan, strongest.scores)
+    blind = blind_control(run, *next(iter(records.items())), seed)
+    if blind is not None:
+        rows.append(_row([scenario, next(iter(jobs)), "blind", "", ""], *blind, truth, seed, 0.0))
+        scores["blind"] = blind[0]
+
+    table = pd.DataFrame(rows)
+    _write(out, scenario, table, scores)
+    write_json(record_file, {"made_from": made_from, **provenance(device)})
+    return table
+
+
+def null_control(scores: np.ndarray, decision: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The attack on the victim's non-members alone: scores, decisions, and which half was queried like members.
+
+    The first half in file order went through the members' call (`signals.query_order`); no attack can tell the halves
+    apart unless members are loaded or queried in another way than non-members (PROTOCOL §7).
+    """
+    others = np.flatnonzero(~truth)
+    return scores[others], decision[others], np.arange(len(others)) < len(others) // 2
+
+
+def blind_control(
+    run: runs.Run | None, file: Path, record: signals.Record, seed: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scores and decisions of the classifier that sees raw images only, kept with the run; None without a run."""
+    if run is None:
+        cli.say("blind left out: it needs the images, and these signals are from files alone")
+        return None
+    points, kept = signals.points(file), run.dir / "blind.npz"
+    key = hashlib.sha256(points.tobytes() + record.member.tobytes() + record.audit.tobytes() + bytes([seed % 256]))
+    if kept.exists():
+        with np.load(kept, allow_pickle=False) as found:
+            if str(found["key"]) == key.hexdigest():
+                return found["scores"], found["decision"]
+    view = signals.attacker_view(record)
+    result = attacks.blind(runs.dataset(run).images[points], view.member, view.audit, seed=seed)
+    arrays = {"scores": result.scores, "decision": result.decision, "key": np.array(key.hexdigest())}
+    write_atomically(kept, lambda part: np.savez(part, **arrays))
+    return result
+
+
+def _row(head: list[str], scores, decision, truth, seed: int, seconds: float) -> dict:
+    names = ("scenario", "variant", "attack", "classifier", "artifact_row")
+    measured = metrics.evaluate(scores, decision, truth, seed=seed)
+    first = {key: measured.pop(key) for key in metrics.COLUMNS}
+    return {**dict(zip(names, head, strict=True)), **first, "seed": seed, "seconds": round(seconds, 2), **measured}
+
+
+def _bar(name: str):
+    return lambda items: cli.progress(items, name)
+
+
+def _made_from(jobs: dict[str, list[Path | None]], args: argparse.Namespace, seed: int) -> dict:
+    """All that the numbers of a table follow from: signals, settings, and the code of attacks and metrics."""
+    code = hashlib.sha256()
+    for file in sorted([*Path(attacks.__file__).parent.glob("*.py"), Path(metrics.__file__), Path(__file__)]):
+        code.update(file.read_bytes())
+    hashes = {variant: [sha256(path) if path else None for path in files] for variant, files in jobs.items()}
+    return {"signals": hashes, "seed": seed, "samia_recipe": args.samia_recipe, "code": code.hexdigest()[:16]}
+
+
+def _done(record_file: Path, table_file: Path, made_from: dict) -> bool:
+    return record_file.exists() and table_file.exists() and read_json(record_file).get("made_from") == made_from
+
+
+def _write(out: Path, scenario: str, table: pd.DataFrame, scores: dict[str, np.ndarray]) -> None:
+    write_atomically(out / f"{scenario}_scores.npz", lambda part: np.savez(part, **scores))
+    write_atomically(out / f"{scenario}.csv", lambda part: table.to_csv(part, index=False))

@@ -1,0 +1,132 @@
+"""Metrics of a membership inference attack, each with its 95 % interval. Arrays in, numbers out, as fractions.
+
+Everywhere: `scores` (n,) float64, larger = more likely a member; `decision` (n,) bool; `member` (n,) of 0/1, the truth.
+Points with equal scores cannot be told apart, so they enter every count together.
+"""
+
+import numpy as np
+from scipy.stats import beta
+
+FPR = 0.001
+CONFIDENCE = 0.95
+REPLICATES = 1000
+# A table's columns in their order; `evaluate` gives these and a few more.
+COLUMNS = (
+    *(name + end for name in ("acc", "auc", f"tpr_at_fpr_{FPR}") for end in ("", "_lo", "_hi")),
+    *("n_member", "n_nonmember"),
+)
+
+
+def balanced_accuracy(decision, member) -> float:
+    """Mean of the true positive and the true negative rate."""
+    decision, member = _checked(np.asarray(decision, dtype=bool), member)
+    return float(decision[member].mean() + 1 - decision[~member].mean()) / 2
+
+
+def roc_curve(scores, member) -> tuple[np.ndarray, np.ndarray]:
+    """(fpr, tpr), each (k + 1,) for k distinct scores, from (0, 0) to (1, 1): one point per block of equal scores."""
+    scores, member = _checked(scores, member)
+    values, block = np.unique(-scores, return_inverse=True)
+    tpr, fpr = (np.bincount(block[kind], minlength=len(values)).cumsum() / kind.sum() for kind in (member, ~member))
+    return np.r_[0, fpr], np.r_[0, tpr]
+
+
+def auc(scores, member) -> float:
+    """Chance that a random member scores above a random non-member, an equal score counting half (Mann-Whitney)."""
+    scores, member = _checked(scores, member)
+    blocks, members, others = _blocks(scores, member)
+    return _auc(np.bincount(members, minlength=blocks), np.bincount(others, minlength=blocks))
+
+
+def tpr_at_fpr(scores, member, fpr: float = FPR) -> float:
+    """The largest TPR of a threshold whose empirical FPR does not exceed `fpr`; no interpolation."""
+    rates, tpr = roc_curve(scores, member)
+    return float(tpr[rates <= fpr].max())
+
+
+def clopper_pearson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Exact interval of a binomial proportion (Clopper & Pearson 1934)."""
+    tail = (1 - confidence) / 2
+    low = beta.ppf(tail, successes, trials - successes + 1) if successes > 0 else 0.0
+    high = beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    return float(low), float(high)
+
+
+def bootstrap(scores, decision, member, *, seed: int, replicates: int = REPLICATES):
+    """Percentile intervals ((acc_lo, acc_hi), (auc_lo, auc_hi)); members and non-members are resampled separately."""
+    scores, member = _checked(scores, member)
+    decision = np.asarray(decision, dtype=bool)
+    blocks, members, others = _blocks(scores, member)
+    hits, alarms = decision[member], decision[~member]
+    values = np.empty((replicates, 2))
+    for row, (i, j) in zip(values, _resamples(len(members), len(others), seed, replicates), strict=True):
+        row[0] = (hits[i].mean() + 1 - alarms[j].mean()) / 2
+        row[1] = _auc(np.bincount(members[i], minlength=blocks), np.bincount(others[j], minlength=blocks))
+    return tuple(_percentiles(column) for column in values.T)
+
+
+def paired_difference(scores_a, scores_b, member, *, seed: int, replicates: int = REPLICATES):
+    """(AUC of a - AUC of b, low, high): both attacks on the same resamples of the same points."""
+    ranked = [_blocks(*_checked(scores, member)) for scores in (scores_a, scores_b)]
+    (_, members, others), _ = ranked
+    differences = np.empty(replicates)
+    for row, (i, j) in enumerate(_resamples(len(members), len(others), seed, replicates)):
+        a, b = (_auc(np.bincount(m[i], minlength=k), np.bincount(o[j], minlength=k)) for k, m, o in ranked)
+        differences[row] = a - b
+    return auc(scores_a, member) - auc(scores_b, member), *_percentiles(differences)
+
+
+def evaluate(scores, decision, member, *, seed: int, replicates: int = REPLICATES) -> dict[str, float]:
+    """A table's row: COLUMNS, and the deployed threshold's fpr_at_threshold with its _lo and _hi.
+
+    acc and auc have bootstrap intervals, the two rates Clopper-Pearson's. Raises ValueError for arrays of different
+    lengths, NaN scores, or an audit set without both members and non-members.
+    """
+    scores, member = _checked(scores, member)
+    decision, _ = _checked(np.asarray(decision, dtype=bool), member)
+    acc_interval, auc_interval = bootstrap(scores, decision, member, seed=seed, replicates=replicates)
+    tpr, n_member, n_other = tpr_at_fpr(scores, member), int(member.sum()), int((~member).sum())
+    alarms = int(decision[~member].sum())
+    columns = {
+        "acc": (balanced_accuracy(decision, member), *acc_interval),
+        "auc": (auc(scores, member), *auc_interval),
+        f"tpr_at_fpr_{FPR}": (tpr, *clopper_pearson(round(tpr * n_member), n_member)),
+        "fpr_at_threshold": (alarms / n_other, *clopper_pearson(alarms, n_other)),
+    }
+    row = {name + end: v for name, values in columns.items() for end, v in zip(("", "_lo", "_hi"), values, strict=True)}
+    return {**row, "n_member": n_member, "n_nonmember": n_other}
+
+
+def _checked(values, member):
+    values, member = np.asarray(values), np.asarray(member).astype(bool)
+    if values.shape != member.shape or values.ndim != 1:
+        raise ValueError(f"one value and one membership per point wanted, got shapes {values.shape} and {member.shape}")
+    if np.isnan(values).any():
+        raise ValueError(f"{np.isnan(values).sum()} of {len(values)} scores are NaN")
+    if member.all() or not member.any():
+        raise ValueError("both members and non-members are needed")
+    return values, member
+
+
+def _blocks(scores, member):
+    """How many distinct scores there are, and the rank of each member's and each non-member's among them."""
+    values, block = np.unique(scores, return_inverse=True)
+    return len(values), block[member], block[~member]
+
+
+def _auc(members, others) -> float:
+    """AUC from counts per distinct score, in ascending order: (k,) ints. Twice the rank sum is an exact integer."""
+    twice = members @ (2 * others.cumsum() - others)
+    return float(twice / (2 * members.sum() * others.sum()))
+
+
+def _resamples(n_member: int, n_other: int, seed: int, replicates: int):
+    """Indices of members and of non-members drawn with replacement, once per replicate."""
+    rng = np.random.default_rng(seed)
+    for _ in range(replicates):
+        yield rng.integers(n_member, size=n_member), rng.integers(n_other, size=n_other)
+
+
+def _percentiles(values) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

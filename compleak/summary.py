@@ -1,0 +1,191 @@
+"""The end of a reproduction: every stage's outputs gathered into `summary.csv`, `summary.md` and figures."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from compleak import checkpoints, paths, report, runs, signals
+from compleak.files import read_json, write_atomically
+from compleak.techniques import COMPRESSED
+from compleak.verdicts import Difference, overall, verdicts
+
+VARIANTS = (paths.ORIGINAL, *COMPRESSED)
+CLAIMS = {
+    "C1": "the 90 % pruned model leaks less than the original, lightly compressed ones about as much",
+    "C2": "original and compressed model together (SR) leak more than either alone (NR)",
+    "C3": "all compressed models together (MR) leak more than the best pair (SR)",
+}
+
+
+def summarise(run: runs.Run, command: str) -> str:
+    """Write tables and figures into the run's folder; returns the text that `summary.md` holds."""
+    table, models = attack_table(run), model_table(run)
+    truth = signals.load(paths.variant_dir(run.root, run.name, paths.ORIGINAL) / "signals.npz").truth
+    scores = functools.partial(scores_of, run)
+    claims = verdicts(table, scores, truth, run.config["seed"])
+    for name, frame in (("summary", table), ("models", models), ("claims", pd.DataFrame(claims))):
+        write_atomically(run.dir / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))
+    figures(run, table, models, scores, truth)
+    text = markdown(run, table, models, claims, command)
+    write_atomically(run.dir / "summary.md", lambda part: part.write_text(text))
+    return text
+
+
+def attack_table(run: runs.Run) -> pd.DataFrame:
+    """All NR, SR and MR tables of a run under each other, columns as in PROTOCOL §7."""
+    files = [table_file(run, "NR", variant) for variant in VARIANTS]
+    files += [table_file(run, "SR", variant) for variant in COMPRESSED] + [table_file(run, "MR", "all")]
+    return pd.concat([pd.read_csv(file, keep_default_na=False) for file in files], ignore_index=True)
+
+
+def table_file(run: runs.Run, scenario: str, variant: str) -> Path:
+    place = paths.ORIGINAL if scenario == "MR" else variant
+    return paths.variant_dir(run.root, run.name, place) / f"{scenario}.csv"
+
+
+def model_table(run: runs.Run) -> pd.DataFrame:
+    """Accuracy, bytes and stated property of every model of a run."""
+    rows = []
+    for variant in VARIANTS:
+        for role in run.roles:
+            meta = checkpoints.load_meta(paths.role_dir(run.root, run.name, variant, role))
+            kept = ("train_accuracy", "test_accuracy", "bytes", "seconds")
+            row = {"variant": variant, "role": role, **{key: meta[key] for key in kept}}
+            rows.append({**row, "property": meta.get("property", "")})
+    return pd.DataFrame(rows)
+
+
+def scores_of(run: runs.Run, row: pd.Series) -> np.ndarray:
+    """The scores behind a row of the table, over the victim's audit points."""
+    file = table_file(run, row["scenario"], row["variant"]).with_name(f"{row['scenario']}_scores.npz")
+    prefix = f"{row['variant']}/" if row["scenario"] == "MR" and row["variant"] != "all" else ""
+    with np.load(file, allow_pickle=False) as scores:
+        return scores[prefix + report.key_of(row)]
+
+
+def figures(run: runs.Run, table: pd.DataFrame, models: pd.DataFrame, scores, truth: np.ndarray) -> None:
+    curves = []
+    for scenario, variants in (("NR", VARIANTS), ("SR", COMPRESSED), ("MR", ("all",))):
+        rows = table[table["scenario"] == scenario]
+        own = []
+        for form in ("published", "calibrated"):
+            found = [report.scenario_row(table, scenario, variant, form) for variant in variants]
+            best = max((row for row in found if row is not None), key=lambda row: row["auc"], default=None)
+            if best is not None:
+                label = f"{scenario} {form}: {report.key_of(best)}, {best['variant']} (AUC {best['auc']:.3f})"
+                own.append((label, scores(best), truth, scenario))
+        if own:
+            report.save(
+                report.roc_figure(own, f"{run.name}: strongest {scenario} attacks"), run.dir / f"roc_{scenario}.png"
+            )
+        curves += own
+        del rows
+    others = np.flatnonzero(~truth)
+    null = scores(table[(table["scenario"] == "MR") & (table["attack"] == "null")].iloc[0])[others]
+    control = ("null control: non-members only", null, np.arange(len(others)) < len(others) // 2, "control")
+    report.save(
+        report.roc_figure([*curves, control], f"{run.name}: strongest attack of each scenario"), run.dir / "roc.png"
+    )
+    report.save(
+        report.degrees_figure(table, VARIANTS, f"{run.name}: leakage against compression"), run.dir / "degrees.png"
+    )
+    report.save(report.cost_figure(models, f"{run.name}: what compression costs the victim"), run.dir / "cost.png")
+
+
+def headline(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """One line a variant: accuracy, size, and the strongest published and calibrated attack of NR and SR; then MR."""
+    victim = models[models["role"] == "victim_model"].set_index("variant")
+    lines = []
+    for variant in (*VARIANTS, *table.loc[table["scenario"] == "MR", "variant"].unique()):
+        known = variant in victim.index
+        line = {"variant": variant if known else f"{variant} (MR)"}
+        line["accuracy"] = f"{100 * victim.loc[variant, 'test_accuracy']:.1f}" if known else ""
+        line["MB"] = f"{victim.loc[variant, 'bytes'] / 1e6:.2f}" if known else ""
+        for scenario in ("NR", "SR") if known else ("MR",):
+            for form in ("published", "calibrated"):
+                row = report.scenario_row(table, scenario, variant, form)
+                if row is None:
+                    continue
+                column = scenario if known else "SR"
+                line[f"{column} {form} AUC"] = report.interval(row["auc"], row["auc_lo"], row["auc_hi"])
+                line[f"{column} {form} TPR"] = report.interval(*(row[report.TPR + end] for end in ("", "_lo", "_hi")))
+        lines.append(line)
+    made = pd.DataFrame(lines).fillna("")
+    return made.rename(columns={column: column.replace("SR", "SR/MR") for column in made.columns})
+
+
+def claim_table(claims: list[Difference]) -> pd.DataFrame:
+    lines = []
+    for claim, text in CLAIMS.items():
+        for form in ("published", "calibrated"):
+            own = [difference for difference in claims if (difference.claim, difference.form) == (claim, form)]
+            held = sum(difference.verdict == "holds" for difference in own)
+            lines.append(
+                {
+                    "claim": claim,
+                    "says": text,
+                    "attacks": form,
+                    "verdict": overall(own),
+                    "comparisons": f"{held} of {len(own)} hold",
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def markdown(run: runs.Run, table: pd.DataFrame, models: pd.DataFrame, claims: list[Difference], command: str) -> str:
+    config = run.config
+    first = checkpoints.load_meta(paths.role_dir(run.root, run.name, paths.ORIGINAL, run.roles[0]))
+    seconds = sum(read_json(run.dir / "seconds.json").values())
+    controls = table[table["attack"].isin(report.CONTROLS)]
+    inside = ((controls["auc_lo"] <= 0.5) & (0.5 <= controls["auc_hi"])).sum()
+    detail = pd.DataFrame([{**d._asdict(), "difference": report.interval(d.difference, d.low, d.high)} for d in claims])
+    return f"""# {run.name}
+
+`{command}`
+
+Data {config["dataset_name"]} (fingerprint {config["data"]}), network {config["model_name"]} at width {config["width"]:g},
+{config["shadow_num"]} shadow(s), seed {config["seed"]}, {table["n_member"].max()} members and {table["n_nonmember"].max()}
+non-members audited, recipe {recipe(first)}.
+{seconds / 60:.0f} minutes on {first["machine"]} (torch {first["versions"]["torch"]}, commit {first["commit"]}).
+
+All numbers are percent with 95 % intervals; TPR is at a false-positive rate of at most 0.1 %. `published` is the strongest
+attack of the literature in that scenario, `calibrated` the same scenario with each point's difficulty taken out.
+
+{report.markdown(headline(table, models))}
+
+![ROC](roc.png)
+![Leakage against compression](degrees.png)
+![Accuracy and size](cost.png)
+
+## The paper's claims
+
+{report.markdown(claim_table(claims))}
+
+Differences of AUC in points, paired on the same audit points:
+
+{report.markdown(detail[["claim", "form", "what", "difference", "verdict"]])}
+
+## Controls
+
+Both must sit at an AUC of 50 within their interval: `null`, the strongest attack of each table on non-members alone, and
+`blind`, a classifier that sees the images and no model. {inside} of {len(controls)} do; at 95 % one in twenty is
+expected to miss by chance, and the controls of one run share their points.
+
+{report.markdown(controls_table(controls))}
+
+Every attack's row is in [summary.csv](summary.csv), every model's in [models.csv](models.csv).
+"""
+
+
+def controls_table(controls: pd.DataFrame) -> pd.DataFrame:
+    """Controls with their AUC; the blind one, the same for all variants of a run, once."""
+    shown = controls.drop_duplicates(["attack", "auc", "auc_lo", "auc_hi"])
+    return report.percent(shown)[["scenario", "variant", "attack", "AUC"]]
+
+
+def recipe(meta: dict) -> str:
+    made = meta["made_from"]
+    augment = "with" if made["augment"] else "without"
+    return f"{made['epochs']} epochs, lr {made['lr']:g}, batch {made['batch_size']}, {augment} augmentation"

@@ -1,0 +1,104 @@
+"""The paper's claims C1 to C3, each decided by paired intervals on the same points, whichever way it falls.
+
+A difference is of AUC, between two attacks on the same audit points, resampled together. Each claim is decided twice:
+`published` compares the strongest attack of the literature on either side (by AUC on the victim, which favours the
+baseline as much as the challenger), `calibrated` our calibrated forms.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from compleak import metrics, report
+from compleak.paths import ORIGINAL
+
+MARGIN = 0.02  # of AUC: "about as much" means the whole interval lies within it
+LIGHT = ("pruning_0.6", "quantization_int8", "clustering_16")
+HEAVY = "pruning_0.9"
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+
+
+class Difference(NamedTuple):
+    """One comparison and what it says of its claim."""
+
+    claim: str
+    form: str  # published or calibrated
+    what: str
+    difference: float
+    low: float
+    high: float
+    verdict: str
+
+
+Scores = Callable[[pd.Series], np.ndarray]  # a row of the table -> its scores over the victim's audit points
+
+
+def verdicts(table: pd.DataFrame, scores: Scores, truth: np.ndarray, seed: int) -> list[Difference]:
+    """Every comparison the claims rest on. `truth`: (A,) bool membership of the audit points."""
+    found = []
+    for form in ("published", "calibrated"):
+        found += [*_c1(table, form, scores, truth, seed), *_c2(table, form, scores, truth, seed)]
+        found += _c3(table, form, scores, truth, seed)
+    return found
+
+
+def overall(differences: list[Difference]) -> str:
+    """A claim holds where every comparison does, and falls with any that does not."""
+    said = {difference.verdict for difference in differences}
+    return FAILS if FAILS in said else UNDECIDED if UNDECIDED in said or not said else HOLDS
+
+
+def _c1(table, form, scores, truth, seed):
+    """C1: heavy compression leaks less than the original, light compression about as much; the same attack on both."""
+    base = report.scenario_row(table, "NR", ORIGINAL, form)
+    rows = report.attack_rows(table)
+    same = rows[
+        (rows["scenario"] == "NR") & (rows["attack"] == base["attack"]) & (rows["classifier"] == base["classifier"])
+    ]
+    for variant, judge in ((HEAVY, _below), *((light, _within) for light in LIGHT)):
+        for _, row in same[same["variant"] == variant].iterrows():
+            yield _compare("C1", form, row, base, judge, scores, truth, seed)
+
+
+def _c2(table, form, scores, truth, seed):
+    """C2: original and compressed model together leak more than either alone."""
+    for variant in table.loc[table["scenario"] == "SR", "variant"].unique():
+        pair = report.scenario_row(table, "SR", variant, form)
+        alone = [report.scenario_row(table, "NR", single, form) for single in (ORIGINAL, variant)]
+        best = max((row for row in alone if row is not None), key=lambda row: row["auc"])
+        yield _compare("C2", form, pair, best, _above, scores, truth, seed)
+
+
+def _c3(table, form, scores, truth, seed):
+    """C3: all compressed models together leak more than the best pair."""
+    together = report.scenario_row(table, "MR", "all", form)
+    pairs = [
+        report.scenario_row(table, "SR", v, form) for v in table.loc[table["scenario"] == "SR", "variant"].unique()
+    ]
+    if together is not None and pairs:
+        best = max(pairs, key=lambda row: row["auc"])
+        yield _compare("C3", form, together, best, _above, scores, truth, seed)
+
+
+def _compare(claim, form, row, base, judge, scores, truth, seed) -> Difference:
+    difference, low, high = metrics.paired_difference(scores(row), scores(base), truth, seed=seed)
+    return Difference(claim, form, f"{_name(row)} - {_name(base)}", difference, low, high, judge(low, high))
+
+
+def _name(row: pd.Series) -> str:
+    return f"{row['scenario']} {row['variant']} {report.key_of(row)}"
+
+
+def _above(low: float, high: float) -> str:
+    return HOLDS if low > 0 else FAILS if high <= 0 else UNDECIDED
+
+
+def _below(low: float, high: float) -> str:
+    return _above(-high, -low)
+
+
+def _within(low: float, high: float) -> str:
+    inside, outside = -MARGIN <= low and high <= MARGIN, high < -MARGIN or low > MARGIN
+    return HOLDS if inside else FAILS if outside else UNDECIDED

@@ -1,0 +1,90 @@
+"""The networks: sizes known from the literature, shapes at every width, and the form the compressions rely on."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+import models
+
+WIDTH = 0.125
+
+
+@pytest.mark.parametrize("width", [0.05, WIDTH, 0.3])
+@pytest.mark.parametrize("name", models.NAMES)
+def test_any_width_maps_images_to_logits(name, width):
+    model = models.build(name, 7, width)
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    # torchvision's counts for ten classes, less: the ResNet's 7x7 stem, the VGG's three linear layers and conv biases
+    [
+        ("resnet18", 11_181_642 - 64 * 3 * (49 - 9)),
+        ("vgg16_bn", 14_723_136 - 4_224 + 512 * 10 + 10),
+        ("mobilenetv2", 2_236_682),
+    ],
+)
+def test_full_width_has_the_published_number_of_parameters(name, parameters):
+    with torch.device("meta"):
+        model = models.build(name, 10)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_every_convolution_is_directly_followed_by_its_batch_norm(name):
+    model = models.build(name, 10, WIDTH)
+    pairs = [
+        (first, second)
+        for parent in model.modules()
+        if isinstance(parent, nn.Sequential)
+        for first, second in pairwise(parent.children())
+        if isinstance(first, nn.Conv2d)
+    ]
+    assert len(pairs) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
+    assert all(isinstance(norm, nn.BatchNorm2d) and norm.num_features == conv.out_channels for conv, norm in pairs)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_the_seed_decides_the_initial_weights_and_training_has_no_randomness_of_its_own(name):
+    def logits():
+        torch.manual_seed(3)
+        model = models.build(name, 10, WIDTH).train()
+        images = torch.randn(4, 3, 32, 32)
+        torch.seed()
+        return model(images)
+
+    assert torch.equal(logits(), logits())
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_the_loss_reaches_every_parameter(name):
+    torch.manual_seed(0)
+    model = models.build(name, 10, WIDTH).train()
+    model(torch.randn(8, 3, 32, 32)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in model.parameters())
+
+
+def test_the_resnet_keeps_the_stem_stride_at_one_and_the_max_pool():
+    stem = models.build("resnet18", 10, WIDTH)[0]
+    assert stem[0](torch.randn(1, 3, 32, 32)).shape[-2:] == (32, 32)
+    assert stem(torch.randn(1, 3, 32, 32)).shape[-2:] == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("resnet50", 10), "resnet50"),
+        (("resnet18", 1), "num_classes"),
+        (("resnet18", 10.0), "num_classes"),
+        (("resnet18", 10, 0), "width"),
+        (("resnet18", 10, -1.0), "width"),
+        (("resnet18", 10, float("nan")), "width"),
+        (("resnet18", 10, "wide"), "width"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        models.build(*arguments)
