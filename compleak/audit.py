@@ -131,9 +131,7 @@ def null_control(scores: np.ndarray, decision: np.ndarray, truth: np.ndarray) ->
     return scores[others], decision[others], np.arange(len(others)) < len(others) // 2
 
 
-def blind_control(
-    run: runs.Run | None, file: Path, record: signals.Record, seed: int
-) -> tuple[np.ndarray, np.ndarray] | None:
+def blind_control(run: runs.Run | None, file: Path, record: signals.Record, seed: int) -> tuple | None:
     """Scores and decisions of the classifier that sees raw images only, kept with the run; None without a run."""
     if run is None:
         cli.say("blind left out: it needs the images, and these signals are from files alone")

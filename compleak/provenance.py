@@ -1,6 +1,7 @@
 """What every output carries beside it: command, commit, versions and machine."""
 
 import functools
+import os
 import platform
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from compleak import devices, paths
 def provenance(device: torch.device) -> dict:
     """How to make this output again, and where it was made."""
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", os.path.relpath(sys.argv[0], paths.PROJECT), *sys.argv[1:]]),
         "commit": commit(),
         "versions": {
             "python": platform.python_version(),

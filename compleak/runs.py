@@ -45,7 +45,7 @@ def create(args: argparse.Namespace) -> Run:
         )
     config = {
         "dataset_name": args.dataset_name,
-        "data_dir": str(args.data_dir.resolve()) if args.data_dir else None,
+        "data_dir": str(args.data_dir) if args.data_dir else None,
         "data": data.fingerprint,
         "num_cls": classes,
         "model_name": args.model_name,
@@ -79,7 +79,7 @@ def open_run(args: argparse.Namespace) -> Run:
         given["num_cls"] = args.num_cls
     refuse_difference(file, {key: config[key] for key in given}, given)
     if args.data_dir is not None:
-        config["data_dir"] = str(args.data_dir.resolve())
+        config["data_dir"] = str(args.data_dir)
     return Run(args.root, name, config)
 
 

@@ -19,10 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from attacks.arrays import Signals
-from compleak import cli, compression, devices, paths, runs
+from compleak import cli, compression, paths, runs
 from compleak.errors import UserError
 from compleak.files import write_atomically
 from compleak.training import ask, predict
@@ -74,17 +73,18 @@ def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, 
     data, (first, second) = runs.dataset(run), query_order(split, audit)
     points = np.concatenate([first, second])
     rows = []
-    total = len(found) * (len(points) + draws * 2 * len(audit.victim.train)) if draws else len(found) * len(points)
+    total = len(found) * len(points) + draws * sum(len(index) for pair in audit.pairs for index in pair)
     with cli.progress(None, f"asking {variant}", total=total) as bar:
         for (model, _), pair in zip(found, audit.pairs, strict=True):
-            model.to(device, memory_format=torch.channels_last).eval()
             logits = np.concatenate(
                 [ask(model, data.images[part], device, batch_size, bar) for part in (first, second)]
             )
             audited = np.isin(points, np.concatenate(pair))
             shaken = np.full_like(logits, np.nan)
             if draws:
-                shaken[audited] = sensitivity(model, data.images[points[audited]], device, batch_size, draws, bar)
+                shaken[audited] = sensitivity(
+                    model, data.images[points[audited]], logits[audited], device, batch_size, draws, bar
+                )
             rows.append((logits, audited, shaken))
     arrays = {
         "logits": np.stack([row[0] for row in rows]),
@@ -108,19 +108,21 @@ def query_order(split: Split, audit: Split) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([members, others[:half]]), np.concatenate([others[half:], pool])
 
 
-def sensitivity(model, images: np.ndarray, device, batch_size: int, draws: int, bar=None) -> np.ndarray:
+def sensitivity(model, images: np.ndarray, logits: np.ndarray, device, batch_size: int, draws: int, bar=None):
     """(n, C) float32: mean over `draws` of |softmax f(x + e u) - softmax f(x)| / e, u ~ N(0, I), e = 1e-3.
 
-    Yuan & Zhang 2022, §4.2 (SAMIA's input); x is the network's input. The noise is the same for every model.
+    Yuan & Zhang 2022, section 4.2 (SAMIA's input); x is the network's input. logits: (n, C), f(x) as `ask` gave it.
+    The noise is the same for every model.
     """
+    model.to(device, memory_format=torch.channels_last).eval()
     found = []
     for start in range(0, len(images), batch_size):
         batch = to_input(torch.from_numpy(images[start : start + batch_size]).to(device))
-        generator = torch.Generator(device).manual_seed(start)
-        still, moved = predict(model, batch).softmax(dim=1), 0
+        still = torch.from_numpy(logits[start : start + batch_size]).to(device).softmax(dim=1)
+        generator, moved = torch.Generator(device).manual_seed(start), torch.zeros_like(still)
         for _ in range(draws):
             noise = torch.randn(batch.shape, generator=generator, device=device)
-            moved = moved + (predict(model, batch + EPSILON * noise).softmax(dim=1) - still).abs()
+            moved += (predict(model, batch + EPSILON * noise).softmax(dim=1) - still).abs()
             if bar is not None:
                 bar.update(len(batch))
         found.append((moved / (draws * EPSILON)).cpu().numpy())
