@@ -29,10 +29,10 @@ from quantization import qat
 PRESETS = {  # named sets of the stages' own flags
     "smoke": {
         "network": "--width 0.25 --batch_size 32",
-        "train": "--epochs 12",
-        "pruning": "--prune_epochs 2",
-        "quantization": "--quantized_epochs 2",
-        "clustering": "--epochs 2",
+        "train": "--epochs 30 --no_augment --label_noise 0.2",
+        "pruning": "--prune_epochs 3 --no_augment",
+        "quantization": "--quantized_epochs 3 --no_augment",
+        "clustering": "--epochs 3 --no_augment",
         "attack": "--samia_recipe fast",
     },
     "quick": {

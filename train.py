@@ -29,6 +29,12 @@ def parse(argv=None):
     group.add_argument(
         "--max_points", type=cli.positive_int, help="members and non-members a model at most (default: all)"
     )
+    group.add_argument(
+        "--label_noise",
+        type=cli.share,
+        default=0.0,
+        help="share of all labels drawn anew, so that an easy data set has to be memorised (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
@@ -36,7 +42,7 @@ def train_role(args, run: runs.Run, row: int, role: str, pair: Pair, device: tor
     """Train one model on its members and save it with its accuracies."""
     data = runs.dataset(run)
     recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), not args.no_augment)
-    network = {key: run.config[key] for key in ("data", "model_name", "width", "num_cls")}
+    network = {key: run.config[key] for key in ("data", "label_noise", "model_name", "width", "num_cls")}
     made_from = {**network, "members": runs.members_fingerprint(pair), **recipe._asdict()}
     folder = paths.role_dir(run.root, run.name, paths.ORIGINAL, role)
     if checkpoints.is_done(folder, made_from):

@@ -17,6 +17,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+TREES = 500
+
 
 class Signals(NamedTuple):
     """What the attacker knows. Row 0 is the victim, rows 1.. the shadows."""
@@ -138,7 +140,7 @@ def classify(classifier: str, features, member, victim_features, *, seed: int) -
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(features, member)
         return decide(model.decision_function(features), member, model.decision_function(victim_features))
     if classifier == "random_forest":
-        model = forest(500, seed, oob_score=True).fit(features, member)
+        model = forest(TREES, seed, oob_score=True).fit(features, member)
         return decide(model.oob_decision_function_[:, 1], member, forest_probability(model, victim_features))
     raise ValueError(f"unknown classifier {classifier!r}: use 'logistic_regression' or 'random_forest'")
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from attacks import nasr2018
 from attacks.arrays import Result, Signals, audit_rows, cross_entropy, decide, out_of_fold
+from attacks.nasr2018 import features as single_model_features
 from attacks.sr import check_same_points, sr_membership
 from attacks.training import standardise, train_and_score
 
@@ -44,7 +44,7 @@ def membership(original: Signals | None, compressed: Signals, *, seed: int):
     if original is not None:
         return sr_membership(original, compressed, seed=seed)
     shadow, victim = audit_rows(compressed)
-    fitted_on, applied_to = (nasr2018.features(compressed, rows) for rows in (shadow, victim))
+    fitted_on, applied_to = (single_model_features(compressed, rows) for rows in (shadow, victim))
     return out_of_fold(fitted_on, compressed.member[shadow], shadow[1], applied_to, seed=seed)
 
 

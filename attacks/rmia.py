@@ -9,7 +9,10 @@ it (section 3). With likelihood ratio LR(x) = p(x | target) / p(x),
 p_out is known for every x from models that the attacker knows to be outside of it: for the victim's points the shadows,
 for a shadow's points the victim and the other shadows. The population of a model are the points it is known not to have
 trained on, with p(z) from the same kind of reference and the same a: a non-member x and a z are then the same kind of
-thing, and the score of a non-member is uniform at gamma = 1. a and gamma are chosen on the shadows.
+thing, and the score of a non-member is uniform at gamma = 1. No point is compared with itself.
+
+a and gamma are chosen on the shadows. The score being a non-decreasing function of LR(x), a decides the ranks; gamma
+only decides which points tie, so its choice hardly moves the AUC.
 """
 
 import numpy as np
@@ -36,9 +39,14 @@ def log_ratios(log_p, reference, a: float) -> np.ndarray:
         return log_p - np.logaddexp(np.log((1 + a) / 2) + reference, constant)
 
 
-def dominated_share(log_ratio, population, gamma: float) -> np.ndarray:
-    """Share of the population with LR(x) / LR(z) >= gamma, by sort and search. (n,) and (Z,) sorted -> (n,)."""
-    return np.searchsorted(population, log_ratio - np.log(gamma), side="right") / len(population)
+def dominated_share(log_ratio, population, inside, gamma: float) -> np.ndarray:
+    """Share of the population other than x with LR(x) / LR(z) >= gamma, by sort and search.
+
+    log_ratio (n,), population (Z,) sorted, inside (n,) bool: x is itself in the population -> (n,).
+    """
+    count = np.searchsorted(population, log_ratio - np.log(gamma), side="right")
+    itself = inside & (gamma == 1)  # LR(x) / LR(x) = 1
+    return (count - itself) / (len(population) - inside)
 
 
 def score(target: Signals, log_p, reference, models, points, a: float, gammas) -> list[np.ndarray]:
@@ -47,9 +55,10 @@ def score(target: Signals, log_p, reference, models, points, a: float, gammas) -
     for model in np.unique(models):
         rows = models == model
         ratio = log_ratios(log_p[model], reference[model], a)
-        population = np.sort(ratio[(target.member[model] == 0) & np.isfinite(ratio)])
+        inside = (target.member[model] == 0) & np.isfinite(ratio)
+        population, x = np.sort(ratio[inside]), points[rows]
         for gamma, column in zip(gammas, scores, strict=True):
-            column[rows] = dominated_share(ratio[points[rows]], population, gamma)
+            column[rows] = dominated_share(ratio[x], population, inside[x], gamma)
     return scores
 
 

@@ -78,6 +78,7 @@ def audit(
     that are nobody's run. Returns the table of PROTOCOL §7.
     """
     seed = args.seed if args.seed is not None else (run.config["seed"] if run else DEFAULT_SEED)
+    records = {path: signals.load(path) for files in jobs.values() for path in files if path}
     made_from = _made_from(jobs, args, seed)
     record_file, table_file = out / f"{scenario}.json", out / f"{scenario}.csv"
     if args.skip_done and _done(record_file, table_file, made_from):
@@ -86,7 +87,6 @@ def audit(
         return table
 
     device = devices.choose(args.device)
-    records = {path: signals.load(path) for files in jobs.values() for path in files if path}
     signals.same_points(list(records.values()), [str(path) for path in records])
     truth = next(iter(records.values())).truth
     cli.say(START)

@@ -85,6 +85,13 @@ def positive_float(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to below 1")
+    return value
+
+
 def say(line: str) -> None:
     """Print without tearing a progress bar apart."""
     tqdm.write(line, file=sys.stdout)

@@ -12,12 +12,26 @@ from compleak.errors import UserError
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it, so that a kill never leaves half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    part = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")  # numpy insists on the suffix
+    for left in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
+        if not _alive(int(left.name.split(".")[-3])):
+            left.unlink(missing_ok=True)
     try:
         write(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    """Whether the process that left a temporary file behind still runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -52,6 +52,7 @@ def create(args: argparse.Namespace) -> Run:
         "width": args.width,
         "seed": args.seed,
         "max_points": args.max_points,
+        "label_noise": args.label_noise,
         "split": _split_name(args),
         "shadow_num": args.shadow_num,
     }
@@ -93,7 +94,14 @@ def dataset(run: Run) -> datasets.Dataset:
     place = run.config["data_dir"]
     data = datasets.load(run.config["dataset_name"], Path(place) if place else None, paths.downloads(run.root))
     refuse_difference(run.dir / "run.json", {"data": run.config["data"]}, {"data": data.fingerprint})
-    return data
+    return data._replace(labels=_noisy(data.labels, len(data.classes), run.config))
+
+
+def _noisy(labels: np.ndarray, classes: int, config: dict) -> np.ndarray:
+    """The labels with a share of them drawn anew, for members and non-members alike: what is wrong must be memorised."""
+    rng = np.random.default_rng([config["seed"], 1])
+    drawn, replaced = rng.integers(classes, size=len(labels)), rng.random(len(labels)) < config["label_noise"]
+    return np.where(replaced, drawn, labels)
 
 
 def split(run: Run) -> tuple[splits.Split, splits.Split]:

@@ -54,10 +54,13 @@ def attacker_view(record: Record) -> Signals:
     return Signals(record.logits, record.labels, member, record.audit, record.sensitivity)
 
 
+def file_of(run: runs.Run, variant: str) -> Path:
+    return paths.variant_dir(run.root, run.name, variant) / "signals.npz"
+
+
 def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, draws: int = DRAWS) -> Path:
     """Ask every model of a variant about every point and write `signals.npz`, unless it is there for these very models."""
-    folder = paths.variant_dir(run.root, run.name, variant)
-    file = folder / "signals.npz"
+    file = file_of(run, variant)
     found = [compression.load_model(run, variant, role) for role in run.roles]
     split, audit = runs.split(run)
     source = {
@@ -133,14 +136,16 @@ def load(path: Path) -> Record:
     """Read and check a signals file, ours or anybody's. UserError names in one line what is wrong with it."""
     if not path.exists():
         raise UserError(f"{path} does not exist")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is not a complete .npz file: see the README for the format of signals")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("logits", "labels", "member", "audit", "sensitivity") if key in file}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a readable signals file ({error}): see the README for the format") from error
+        raise UserError(f"{path} is not a readable signals file ({error}): see the README for the format of signals") from error
     problem = _problem(arrays)
     if problem:
-        raise UserError(f"{path}: {problem}; see the README for the format")
+        raise UserError(f"{path}: {problem}; see the README for the format of signals")
     return Record(**{"sensitivity": None, **arrays})
 
 

@@ -22,22 +22,26 @@ CLAIMS = {
 def summarise(run: runs.Run, command: str) -> str:
     """Write tables and figures into the run's folder; returns the text that `summary.md` holds."""
     table, models = attack_table(run), model_table(run)
-    truth = signals.load(paths.variant_dir(run.root, run.name, paths.ORIGINAL) / "signals.npz").truth
-    scores = functools.partial(scores_of, run)
-    claims = verdicts(table, scores, truth, run.config["seed"])
+    truth = membership(run)
+    claims = verdicts(table, functools.partial(scores_of, run), truth, run.config["seed"])
     for name, frame in (("summary", table), ("models", models), ("claims", pd.DataFrame(claims))):
         write_atomically(run.dir / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))
-    figures(run, table, models, scores, truth)
+    figures(run, table, models, truth)
     text = markdown(run, table, models, claims, command)
     write_atomically(run.dir / "summary.md", lambda part: part.write_text(text))
     return text
 
 
+def membership(run: runs.Run) -> np.ndarray:
+    """(A,) bool: which of the victim's audit points are members; the truth behind every table of the run."""
+    return signals.load(signals.file_of(run, paths.ORIGINAL)).truth
+
+
 def attack_table(run: runs.Run) -> pd.DataFrame:
-    """All NR, SR and MR tables of a run under each other, columns as in PROTOCOL §7."""
-    files = [table_file(run, "NR", variant) for variant in VARIANTS]
-    files += [table_file(run, "SR", variant) for variant in COMPRESSED] + [table_file(run, "MR", "all")]
-    return pd.concat([pd.read_csv(file, keep_default_na=False) for file in files], ignore_index=True)
+    """The NR, SR and MR tables that a run has so far under each other, columns as in PROTOCOL §7."""
+    files = [table_file(run, scenario, variant) for scenario in ("NR", "SR") for variant in VARIANTS]
+    tables = [pd.read_csv(f, keep_default_na=False) for f in [*files, table_file(run, "MR", "all")] if f.exists()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def table_file(run: runs.Run, scenario: str, variant: str) -> Path:
@@ -65,29 +69,26 @@ def scores_of(run: runs.Run, row: pd.Series) -> np.ndarray:
         return scores[prefix + report.key_of(row)]
 
 
-def figures(run: runs.Run, table: pd.DataFrame, models: pd.DataFrame, scores, truth: np.ndarray) -> None:
-    curves = []
-    for scenario, variants in (("NR", VARIANTS), ("SR", COMPRESSED), ("MR", ("all",))):
-        rows = table[table["scenario"] == scenario]
-        own = []
+def curves(run: runs.Run, table: pd.DataFrame, truth: np.ndarray) -> list[tuple]:
+    """For `report.roc_figure`: the strongest published and the calibrated attack of each scenario, and the null control."""
+    found = []
+    for scenario in ("NR", "SR", "MR"):
+        variants = table.loc[table["scenario"] == scenario, "variant"].unique()
         for form in ("published", "calibrated"):
-            found = [report.scenario_row(table, scenario, variant, form) for variant in variants]
-            best = max((row for row in found if row is not None), key=lambda row: row["auc"], default=None)
+            rows = [report.scenario_row(table, scenario, variant, form) for variant in variants]
+            best = max((row for row in rows if row is not None), key=lambda row: row["auc"], default=None)
             if best is not None:
                 label = f"{scenario} {form}: {report.key_of(best)}, {best['variant']} (AUC {best['auc']:.3f})"
-                own.append((label, scores(best), truth, scenario))
-        if own:
-            report.save(
-                report.roc_figure(own, f"{run.name}: strongest {scenario} attacks"), run.dir / f"roc_{scenario}.png"
-            )
-        curves += own
-        del rows
-    others = np.flatnonzero(~truth)
-    null = scores(table[(table["scenario"] == "MR") & (table["attack"] == "null")].iloc[0])[others]
-    control = ("null control: non-members only", null, np.arange(len(others)) < len(others) // 2, "control")
-    report.save(
-        report.roc_figure([*curves, control], f"{run.name}: strongest attack of each scenario"), run.dir / "roc.png"
-    )
+                found.append((label, scores_of(run, best), truth, scenario))
+    null = table[table["attack"] == "null"].iloc[-1]
+    halves = np.arange((~truth).sum()) < (~truth).sum() // 2
+    label = f"null control of {null['scenario']} {null['variant']} (AUC {null['auc']:.3f})"
+    return [*found, (label, scores_of(run, null)[~truth], halves, "control")]
+
+
+def figures(run: runs.Run, table: pd.DataFrame, models: pd.DataFrame, truth: np.ndarray) -> None:
+    roc = report.roc_figure(curves(run, table, truth), f"{run.name}: strongest attack of each scenario")
+    report.save(roc, run.dir / "roc.png")
     report.save(
         report.degrees_figure(table, VARIANTS, f"{run.name}: leakage against compression"), run.dir / "degrees.png"
     )
@@ -139,7 +140,7 @@ def markdown(run: runs.Run, table: pd.DataFrame, models: pd.DataFrame, claims: l
     first = checkpoints.load_meta(paths.role_dir(run.root, run.name, paths.ORIGINAL, run.roles[0]))
     seconds = sum(read_json(run.dir / "seconds.json").values())
     controls = table[table["attack"].isin(report.CONTROLS)]
-    inside = ((controls["auc_lo"] <= 0.5) & (0.5 <= controls["auc_hi"])).sum()
+    inside = ((controls["auc_lo"] <= 0.5) & (controls["auc_hi"] >= 0.5)).sum()
     detail = pd.DataFrame([{**d._asdict(), "difference": report.interval(d.difference, d.low, d.high)} for d in claims])
     return f"""# {run.name}
 
@@ -188,4 +189,5 @@ def controls_table(controls: pd.DataFrame) -> pd.DataFrame:
 def recipe(meta: dict) -> str:
     made = meta["made_from"]
     augment = "with" if made["augment"] else "without"
-    return f"{made['epochs']} epochs, lr {made['lr']:g}, batch {made['batch_size']}, {augment} augmentation"
+    noise = f", {made['label_noise']:.0%} of all labels drawn anew" if made["label_noise"] else ""
+    return f"{made['epochs']} epochs, lr {made['lr']:g}, batch {made['batch_size']}, {augment} augmentation{noise}"

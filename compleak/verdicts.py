@@ -100,5 +100,5 @@ def _below(low: float, high: float) -> str:
 
 
 def _within(low: float, high: float) -> str:
-    inside, outside = -MARGIN <= low and high <= MARGIN, high < -MARGIN or low > MARGIN
+    inside, outside = low >= -MARGIN and high <= MARGIN, high < -MARGIN or low > MARGIN
     return HOLDS if inside else FAILS if outside else UNDECIDED

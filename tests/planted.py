@@ -7,6 +7,13 @@ import numpy as np
 from attacks.arrays import Signals
 
 
+def withheld(member, audit) -> np.ndarray:
+    """What an attacker is given: `member` (R, N) with -1 for the victim on its audit points."""
+    known = member.astype(np.int8)
+    known[0, audit[0]] = -1
+    return known
+
+
 class World(NamedTuple):
     variants: list[Signals]  # the original, then its compressed variants, all about the same points
     truth: np.ndarray  # (A,) bool: the victim's membership on its audit points in file order, withheld from the attacks
@@ -38,8 +45,6 @@ def planted_signals(
     own = 2 + rng.normal(scale=difficulty, size=points) + leak * member
     logits[:, np.arange(points), labels] += own
     truth = member[0, audit[0]].astype(bool)
-    known = member.copy()
-    known[0, audit[0]] = -1
 
     def signals(extra):
         values = (logits + extra).astype(np.float32)
@@ -47,6 +52,6 @@ def planted_signals(
         p /= p.sum(-1, keepdims=True)
         sensitivity = p * (1 - p) * np.exp(rng.normal(scale=0.3, size=p.shape))
         sensitivity[~audit] = np.nan
-        return Signals(values, labels, known, audit, sensitivity.astype(np.float32))
+        return Signals(values, labels, withheld(member, audit), audit, sensitivity.astype(np.float32))
 
     return World([signals(rng.normal(scale=0.7 * (v > 0), size=logits.shape)) for v in range(variants)], truth)

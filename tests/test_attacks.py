@@ -1,0 +1,415 @@
+"""Attacks against slow, literal versions of their papers, and on worlds whose leak is known.
+
+Statistical claims use a tolerance of four standard errors of an AUC without signal, which a sound attack exceeds for
+one seed in 16,000; seeds are fixed.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import roc_auc_score
+
+import attacks
+from attacks import arrays
+from attacks.arrays import Signals
+from attacks.blind import blind
+from attacks.calibrated import calibrated, reference_confidence
+from attacks.mr import mr
+from attacks.mr import inputs as mr_inputs
+from attacks.nasr2018 import features as nasr2018_features
+from attacks.rmia import GAMMA, OFFLINE_A, log_p_out, rmia, score
+from attacks.samia import samia
+from attacks.shokri2017 import features as shokri2017_features
+from attacks.shokri2017 import shokri2017
+from attacks.song2021 import modified_entropy, song2021
+from attacks.sr import features as sr_features
+from attacks.sr import sr, sr_membership
+from attacks.yeom2018 import entropy, yeom2018
+from planted import planted_signals, withheld
+
+EVERY = [
+    *((f"NR:{attack.key}", attack, slice(0, 1)) for attack in attacks.NR),
+    *((f"SR:{attack.key}", attack, slice(0, 2)) for attack in attacks.SR),
+    *((f"MR:{attack.key}", attack, slice(0, 3)) for attack in attacks.MR),
+    *((f"MR without the original:{attack.key}", attack, None) for attack in attacks.MR),
+]
+every_attack = pytest.mark.parametrize(("attack", "which"), [e[1:] for e in EVERY], ids=[e[0] for e in EVERY])
+
+
+@pytest.fixture(autouse=True)
+def small_forests(monkeypatch):
+    """The protocol's 500 trees make the tests slow and no claim here more or less true."""
+    monkeypatch.setattr(arrays, "TREES", 60)
+
+
+@lru_cache
+def world(leak, models=2, seed=0):
+    return planted_signals(models, 2000, leak=leak, variants=3, seed=seed)
+
+
+def given_to(attack_models, which):
+    return [None, *attack_models[1:]] if which is None else attack_models[which]
+
+
+def standard_error(truth):
+    """Of the AUC of scores that know nothing (Mann-Whitney)."""
+    members, others = truth.sum(), (~truth).sum()
+    return math.sqrt((members + others + 1) / (12 * members * others))
+
+
+def probabilities(logits):
+    """softmax of one list of logits, in plain Python."""
+    weights = [math.exp(z - max(logits)) for z in logits]
+    return [w / sum(weights) for w in weights]
+
+
+# What every attack must do
+
+
+@every_attack
+def test_a_planted_leak_is_found_and_the_threshold_deploys(attack, which):
+    planted = world(2.5)
+    scores, decision = attack.run(given_to(planted.variants, which), seed=7)
+    assert scores.shape == decision.shape == planted.truth.shape
+    assert scores.dtype == np.float64 and decision.dtype == bool
+    assert roc_auc_score(planted.truth, scores) > 0.5 + 8 * standard_error(planted.truth)
+    assert (decision[planted.truth].mean() + 1 - decision[~planted.truth].mean()) / 2 > 0.58
+    assert scores[decision].min() >= scores[~decision].max()  # one threshold on the very scores reported
+
+
+@pytest.mark.parametrize("models", [2, 4])
+@every_attack
+def test_without_a_leak_the_auc_is_a_half(attack, which, models):
+    planted = world(0.0, models, seed=1)
+    scores, _ = attack.run(given_to(planted.variants, which), seed=7)
+    assert abs(roc_auc_score(planted.truth, scores) - 0.5) < 4 * standard_error(planted.truth)
+
+
+@every_attack
+def test_shuffled_victim_membership_same_seed_and_other_global_state_give_identical_scores(attack, which):
+    planted = world(1.5, models=3)
+    original = planted.variants[0]
+    shuffled = original.member.copy()
+    shuffled[0, original.audit[0]] = np.random.default_rng(5).permutation(planted.truth)
+    again = [v._replace(member=withheld(shuffled, v.audit)) for v in planted.variants]
+    first = attack.run(given_to(planted.variants, which), seed=3)
+    np.random.seed(99)
+    torch.manual_seed(99)
+    before = np.random.get_state()[1].copy(), np.random.get_state()[2], torch.get_rng_state()
+    second = attack.run(given_to(again, which), seed=3)
+    after = np.random.get_state()[1], np.random.get_state()[2], torch.get_rng_state()
+    np.testing.assert_array_equal(first.scores, second.scores)
+    np.testing.assert_array_equal(first.decision, second.decision)
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@every_attack
+def test_without_a_shadow_the_attack_says_so(attack, which):
+    alone = [Signals(v.logits[:1], v.labels, v.member[:1], v.audit[:1], v.sensitivity[:1]) for v in world(1.5).variants]
+    assert "shadow models" in attacks.missing(attack, given_to(alone, which))
+    with pytest.raises(ValueError, match="shadow"):
+        attack.run(given_to(alone, which), seed=0)
+
+
+def test_membership_of_the_victims_audit_points_is_withheld_and_nothing_else():
+    for signals in world(1.5, models=3).variants:
+        np.testing.assert_array_equal(signals.member == -1, signals.audit & (np.arange(3) == 0)[:, None])
+
+
+def test_attacks_whose_input_is_missing_are_named():
+    bare = world(1.5).variants[0]._replace(sensitivity=None)
+    assert [a.name for a in attacks.NR if attacks.missing(a, [bare])] == ["samia"]
+    own_points_only = bare._replace(logits=np.where(bare.audit[..., None], bare.logits, np.nan))
+    assert {a.name for a in attacks.NR if attacks.missing(a, [own_points_only])} == {"samia", "rmia", "calibrated"}
+    with pytest.raises(ValueError, match="sensitivity"):
+        samia(bare, seed=0)
+    with pytest.raises(ValueError, match="reference"):
+        rmia(own_points_only, seed=0)
+
+
+def test_the_registry_names_the_artifacts_rows_and_its_keys_are_unique():
+    rows = {attack.name: attack.artifact_row.removeprefix("CompLeakNR_") for attack in attacks.NR}
+    assert rows == {
+        "shokri2017": "train_based_method_1",
+        "nasr2018": "train_based_method_2",
+        "yeom2018": "metric_based_method_1",
+        "entropy": "",
+        "song2021": "metric_based_method_2",
+        "samia": "SAMIA",
+        "rmia": "RMIA",
+        "calibrated": "",
+    }
+    for scenario in (attacks.NR, attacks.SR, attacks.MR):
+        assert len({attack.key for attack in scenario}) == len(scenario)
+
+
+def test_bad_arguments_are_named():
+    original, compressed = world(1.5).variants[:2]
+    with pytest.raises(ValueError, match="classifier 'svm'"):
+        shokri2017(original, seed=0, classifier="svm")
+    with pytest.raises(ValueError, match="recipe"):
+        samia(original, seed=0, recipe="slow")
+    with pytest.raises(ValueError, match="'labels'"):
+        sr(original, compressed._replace(labels=compressed.labels[::-1]), seed=0, label=True)
+    with pytest.raises(ValueError, match="at least one compressed"):
+        mr(original, [], seed=0)
+
+
+# The numbers under the attacks
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(2, 6)), elements=st.floats(-8, 8, width=32)))
+def test_log_odds_loss_and_posterior_equal_their_definitions(logits):
+    odds = arrays.log_odds(logits)
+    for row, found in zip(logits.astype(float), odds, strict=True):
+        for c, p in enumerate(probabilities(list(row))):
+            rest = sum(q for k, q in enumerate(probabilities(list(row))) if k != c)
+            assert found[c] == pytest.approx(math.log(p / rest), abs=1e-9)
+    labels = np.zeros(len(logits), dtype=int)
+    expected = np.array([probabilities(list(row)) for row in logits.astype(float)])
+    np.testing.assert_allclose(arrays.posterior(logits), expected, rtol=1e-9)
+    np.testing.assert_allclose(arrays.cross_entropy(logits, labels), -np.log(expected[:, 0]), rtol=1e-6, atol=1e-15)
+
+
+def test_confidence_neither_saturates_nor_overflows():
+    logits = np.array([[200.0, 0, 0], [201.0, 0, 0], [3000.0, 0, -3000.0]], dtype=np.float32)
+    zeros = np.zeros(3, dtype=int)
+    np.testing.assert_allclose(arrays.confidence(logits, zeros), [200 - np.log(2), 201 - np.log(2), 3000])
+    np.testing.assert_allclose(arrays.confidence(logits, zeros + 2), [-200, -201, -6000])
+    loss = arrays.cross_entropy(logits[:2], zeros[:2])
+    assert loss[0] > loss[1] > 0
+    np.testing.assert_allclose(loss, 2 * np.exp([-200.0, -201.0]))
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), st.booleans()), min_size=2, max_size=30))
+def test_balanced_threshold_is_as_good_as_the_best_of_all_cuts(rows):
+    scores, member = np.array([s for s, _ in rows]), np.array([m for _, m in rows])
+    if member.all() or not member.any():
+        with pytest.raises(ValueError):
+            arrays.balanced_threshold(scores, member)
+        return
+
+    def accuracy(t):
+        return ((scores >= t)[member].mean() + (scores < t)[~member].mean()) / 2
+
+    best = max(accuracy(t) for t in [*scores, np.inf])
+    assert accuracy(arrays.balanced_threshold(scores, member)) == pytest.approx(best)
+
+
+# Features
+
+
+HAND = Signals(  # two models, two points, three classes; one logit vector per (model, point)
+    np.log(np.array([[[0.2, 0.5, 0.3], [0.7, 0.1, 0.2]], [[0.1, 0.3, 0.6], [0.3, 0.3, 0.4]]], dtype=np.float32)),
+    np.array([2, 0]),
+    np.array([[-1, -1], [1, 0]], dtype=np.int8),
+    np.ones((2, 2), dtype=bool),
+)
+ROWS = (np.array([0, 0]), np.array([0, 1]))
+
+
+def test_posteriors_are_sorted_and_the_label_follows_their_order():
+    np.testing.assert_allclose(shokri2017_features(HAND, ROWS), [[0.5, 0.3, 0.2], [0.7, 0.2, 0.1]], rtol=1e-6)
+    np.testing.assert_allclose(
+        nasr2018_features(HAND, ROWS), [[0.5, 0.3, 0.2, 0, 1, 0], [0.7, 0.2, 0.1, 1, 0, 0]], rtol=1e-6
+    )
+
+
+def test_sr_permutes_the_compressed_posterior_by_the_order_of_the_original():
+    compressed = HAND._replace(logits=HAND.logits[::-1])
+    expected = np.array(
+        [[0.5, 0.3, 0.2, 0.3, 0.6, 0.1, 0, 1, 0], [0.7, 0.2, 0.1, 0.3, 0.4, 0.3, 1, 0, 0]]  # not [0.6, 0.3, 0.1]
+    )
+    np.testing.assert_allclose(sr_features(HAND, compressed, ROWS, label=True), expected, rtol=1e-6)
+    np.testing.assert_allclose(sr_features(HAND, compressed, ROWS, label=False), expected[:, :6], rtol=1e-6)
+
+
+def test_the_loss_attack_and_the_entropy_attack_score_by_loss_and_entropy():
+    signals = world(1.5).variants[0]
+    audited = signals.audit[0]
+    p = [probabilities(list(row)) for row in signals.logits[0, audited].astype(float)]
+    loss = [-math.log(row[y]) for row, y in zip(p, signals.labels[audited], strict=True)]
+    np.testing.assert_allclose(yeom2018(signals).scores, -np.array(loss), rtol=1e-9)
+    bits = [-sum(q * math.log(q) for q in row) for row in p]
+    np.testing.assert_allclose(entropy(signals).scores, -np.array(bits), rtol=1e-9)
+
+
+# song2021
+
+
+def literal_modified_entropy(logits, label):
+    p = probabilities([float(z) for z in logits])
+    rest = sum(p[i] * math.log(1 - p[i]) for i in range(len(p)) if i != label)
+    return -(1 - p[label]) * math.log(p[label]) - rest
+
+
+def test_modified_entropy_and_its_class_thresholds_equal_the_papers_loops():
+    signals = planted_signals(3, 300, classes=4, leak=2.0, seed=2).variants[0]
+    value = {
+        (r, x): literal_modified_entropy(signals.logits[r, x], signals.labels[x])
+        for r, x in zip(*np.nonzero(signals.audit), strict=True)
+    }
+    fast = modified_entropy(signals.logits, signals.labels)
+    np.testing.assert_allclose([fast[key] for key in value], list(value.values()), rtol=1e-9)
+
+    thresholds = {}
+    for c in range(4):
+        known = [(v, signals.member[key]) for key, v in value.items() if key[0] > 0 and signals.labels[key[1]] == c]
+        accuracy = {}
+        for t, _ in known:
+            hit = np.mean([v <= t for v, m in known if m == 1])
+            accuracy[t] = hit + np.mean([v > t for v, m in known if m == 0])
+        thresholds[c] = max(sorted(accuracy, reverse=True), key=accuracy.get)
+    assert len(set(thresholds.values())) == 4
+    victim = np.flatnonzero(signals.audit[0])
+    expected = np.array([thresholds[signals.labels[x]] - value[0, x] for x in victim])
+    scores, decision = song2021(signals)
+    np.testing.assert_allclose(scores, expected, atol=1e-12)
+    np.testing.assert_array_equal(decision, scores >= 0)
+
+
+def test_a_class_that_the_shadows_never_saw_gets_the_threshold_of_all_classes():
+    signals = planted_signals(2, 300, classes=3, seed=2).variants[0]
+    unseen = np.where(signals.audit[1], 0, 2)
+    scores, _ = song2021(signals._replace(labels=unseen))
+    assert np.isfinite(scores).all()
+
+
+# rmia
+
+
+def literal_rmia(signals, r, x, a, gamma):
+    """Share of z with (p(x|r) / p(x)) / (p(z|r) / p(z)) >= gamma, in plain probabilities; z != x."""
+
+    def p(model, point):
+        return probabilities([float(z) for z in signals.logits[model, point]])[signals.labels[point]]
+
+    def ratio(point):
+        outside = [s for s in range(len(signals.member)) if s != r and signals.member[s, point] == 0]
+        if not outside:
+            return None
+        return p(r, point) / (((1 + a) * np.mean([p(s, point) for s in outside]) + 1 - a) / 2)
+
+    population = [z for z in range(len(signals.labels)) if z != x and signals.member[r, z] == 0]
+    ratios = [q for q in map(ratio, population) if q is not None]
+    return np.mean([ratio(x) / q >= gamma for q in ratios])
+
+
+@pytest.mark.parametrize("models", [2, 4])
+def test_rmia_equals_the_papers_loops_for_every_a_and_gamma(models):
+    signals = planted_signals(models, 40, classes=3, seed=4).variants[0]
+    log_p = -arrays.cross_entropy(signals.logits, signals.labels)
+    reference = np.stack([log_p_out(log_p, arrays.reference_mask(signals, r)) for r in range(models)])
+    rows = np.nonzero(signals.audit)
+    for a in (0.0, 0.3, 1.0):
+        for gamma, fast in zip(GAMMA, score(signals, log_p, reference, *rows, a, GAMMA), strict=True):
+            slow = [literal_rmia(signals, r, x, a, gamma) for r, x in zip(*rows, strict=True)]
+            np.testing.assert_allclose(fast, slow, atol=1e-12)
+
+
+def test_rmia_deploys_the_a_and_gamma_that_are_best_on_the_shadows():
+    signals = planted_signals(2, 40, classes=3, seed=4).variants[0]
+    shadow = np.flatnonzero(signals.audit[1])
+    member = signals.member[1, shadow]
+    grid = [(a, gamma) for a in OFFLINE_A for gamma in GAMMA]
+    quality = [roc_auc_score(member, [literal_rmia(signals, 1, x, *pair) for x in shadow]) for pair in grid]
+    a, gamma = grid[int(np.argmax(quality))]
+    victim = np.flatnonzero(signals.audit[0])
+    np.testing.assert_allclose(
+        rmia(signals).scores, [literal_rmia(signals, 0, x, a, gamma) for x in victim], atol=1e-12
+    )
+
+
+def test_references_did_not_train_on_the_point_and_are_never_the_model_itself():
+    signals = world(1.5, models=4).variants[0]
+    for model in range(4):
+        mask = arrays.reference_mask(signals, model)
+        assert not mask[model].any() and (signals.member[mask] == 0).all()
+    own = arrays.confidence(signals.logits, signals.labels)
+    reference = reference_confidence(signals, own)
+    victim = np.flatnonzero(signals.audit[0])
+    np.testing.assert_allclose(reference[0, victim], own[1:, victim].mean(axis=0))
+    x = np.flatnonzero((signals.member[:, :] == [[0], [1], [0], [1]]).all(axis=0))[0]
+    assert reference[1, x] == pytest.approx((own[0, x] + own[2, x]) / 2)
+
+
+def test_references_take_the_difficulty_out():
+    planted = planted_signals(2, 2000, leak=1.5, difficulty=3.0, seed=6)
+    auc = {f: roc_auc_score(planted.truth, f(planted.variants[0], seed=0).scores) for f in (yeom2018, rmia)}
+    auc[calibrated] = roc_auc_score(planted.truth, calibrated(planted.variants, seed=0).scores)
+    assert auc[rmia] > auc[yeom2018] + 0.05
+    assert auc[calibrated] > auc[yeom2018] + 0.05
+
+
+# Out of fold
+
+
+def test_out_of_fold_probabilities_do_not_know_the_label_noise_that_in_sample_ones_separate():
+    rng = np.random.default_rng(0)
+    features, label = rng.normal(size=(1500, 12)), rng.integers(2, size=1500)
+    in_sample = arrays.forest_probability(arrays.forest(60, 0).fit(features, label), features)
+    held_out, _ = arrays.out_of_fold(features, label, np.arange(1500), features[:5], seed=0)
+    assert roc_auc_score(label, in_sample) > 0.9
+    assert abs(roc_auc_score(label, held_out) - 0.5) < 0.06
+
+
+def test_a_point_audited_by_several_shadows_stays_in_one_fold():
+    rng = np.random.default_rng(1)
+    features, label, point = rng.normal(size=(300, 12)), rng.integers(2, size=300), np.arange(300)
+    six_shadows = np.tile(features, (6, 1)), np.tile(label, 6)
+    grouped, _ = arrays.out_of_fold(*six_shadows, np.tile(point, 6), features[:5], seed=0)
+    split_up, _ = arrays.out_of_fold(*six_shadows, np.arange(1800), features[:5], seed=0)
+    assert roc_auc_score(six_shadows[1], split_up) > 0.9
+    assert abs(roc_auc_score(six_shadows[1], grouped) - 0.5) < 0.15  # 300 points, however many rows
+
+
+def test_mr_is_trained_on_sr_probabilities_out_of_fold_and_on_the_loss_of_each_compressed_model():
+    original, *compressed = world(1.5).variants
+    shadow, victim = mr_inputs(original, compressed, seed=3)
+    assert shadow.shape[1:] == victim.shape[1:] == (2, 2)
+    fitted_on, applied_to = arrays.audit_rows(original)
+    for k, model in enumerate(compressed):
+        for part, rows, probability in zip(
+            (shadow, victim), (fitted_on, applied_to), sr_membership(original, model, seed=3), strict=True
+        ):
+            np.testing.assert_array_equal(part[:, 0, k], probability)
+            np.testing.assert_allclose(part[:, 1, k], arrays.cross_entropy(model.logits[rows], model.labels[rows[1]]))
+    member = original.member[fitted_on]
+    in_sample = arrays.forest(60, 3).fit(
+        features := sr_features(original, compressed[0], fitted_on, label=True), member
+    )
+    victim_auc = roc_auc_score(world(1.5).truth, victim[:, 0, 0])
+    assert roc_auc_score(member, arrays.forest_probability(in_sample, features)) > victim_auc + 0.08
+    assert roc_auc_score(member, shadow[:, 0, 0]) < victim_auc + 0.06
+
+
+def test_forest_probabilities_are_the_mean_of_the_trees():
+    rng = np.random.default_rng(0)
+    features, label = rng.normal(size=(400, 5)), rng.integers(2, size=400)
+    model = arrays.forest(20, 0).fit(features, label)
+    np.testing.assert_allclose(arrays.forest_probability(model, features), model.predict_proba(features)[:, 1])
+
+
+# The control
+
+
+@pytest.mark.parametrize("brighter", [0, 12])
+def test_blind_finds_a_difference_in_the_images_and_nothing_where_there_is_none(brighter):
+    planted = planted_signals(2, 2000, leak=5.0, seed=8)
+    signals = planted.variants[0]
+    member = signals.member.copy()
+    member[0, signals.audit[0]] = planted.truth
+    images = np.random.default_rng(0).integers(60, 180, size=(2000, 1, 1, 1)) + np.zeros((1, 32, 32, 3), dtype=int)
+    images = (images + brighter * member.any(axis=0)[:, None, None, None] * (np.arange(32) < 4)[:, None]).astype(
+        np.uint8
+    )
+    scores, decision = blind(images, signals.member, signals.audit, seed=0)
+    auc = roc_auc_score(planted.truth, scores)
+    assert (auc > 0.9) if brighter else (abs(auc - 0.5) < 4 * standard_error(planted.truth))
+    assert decision.shape == planted.truth.shape

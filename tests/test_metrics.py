@@ -1,0 +1,176 @@
+"""Metrics against ROC curves worked by hand, against their definitions, and against their own guarantees."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.stats import binom
+
+from compleak import metrics
+
+# Five members (1) and five non-members (0) with a tie across kinds at 0.6 and at 0.2; thresholds from the top:
+#   0.9: 1 member | 0.8: 1 member | 0.7: 1 non-member | 0.6: 2 members, 1 non-member | 0.4: 1 non-member |
+#   0.2: 1 member, 1 non-member | 0.1: 1 non-member
+SCORES = np.array([0.9, 0.8, 0.6, 0.6, 0.2, 0.7, 0.6, 0.4, 0.2, 0.1])
+MEMBER = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0])
+
+
+def worlds(max_size=40):
+    """(scores with many ties, member with both kinds)"""
+    size = st.integers(2, max_size)
+    scores = size.flatmap(lambda n: hnp.arrays(float, n, elements=st.sampled_from([-1.5, 0.0, 0.25, 1.0, 7.0])))
+    return scores.flatmap(
+        lambda s: st.tuples(st.just(s), st.integers(1, len(s) - 1).map(lambda k: np.arange(len(s)) < k))
+    ).flatmap(lambda sm: st.tuples(st.just(sm[0]), st.permutations(list(sm[1])).map(np.array)))
+
+
+def test_roc_curve_of_a_hand_worked_case_has_one_point_per_block_of_ties():
+    fpr, tpr = metrics.roc_curve(SCORES, MEMBER)
+    np.testing.assert_allclose(fpr, [0, 0, 0, 0.2, 0.4, 0.6, 0.8, 1])
+    np.testing.assert_allclose(tpr, [0, 0.2, 0.4, 0.4, 0.8, 0.8, 1, 1])
+
+
+def test_auc_of_a_hand_worked_case_counts_ties_half():
+    # pairs won by each member over the five non-members: 5, 5, 3.5, 3.5, 1.5
+    assert metrics.auc(SCORES, MEMBER) == 18.5 / 25
+
+
+@pytest.mark.parametrize(
+    ("fpr", "tpr"),
+    [(0.0, 0.4), (0.19, 0.4), (0.2, 0.4), (0.3, 0.4), (0.4, 0.8), (0.79, 0.8), (0.8, 1.0), (1.0, 1.0)],
+)
+def test_tpr_at_fpr_takes_the_last_attainable_point_and_never_interpolates(fpr, tpr):
+    assert metrics.tpr_at_fpr(SCORES, MEMBER, fpr) == tpr
+
+
+def test_tpr_at_fpr_is_zero_when_the_top_block_already_holds_too_many_false_positives():
+    assert metrics.tpr_at_fpr([1, 1, 1, 0], [1, 1, 0, 0], 0.1) == 0
+
+
+def test_ten_false_positives_in_ten_thousand_are_allowed_at_a_tenth_of_a_percent_and_eleven_are_not():
+    member = np.arange(20_000) < 10_000
+    scores = np.where(member, 0.0, -1.0)
+    for false_positives, expected in ((10, 1.0), (11, 0.0)):
+        scores[-false_positives:] = 1.0
+        assert metrics.tpr_at_fpr(scores, member) == expected
+
+
+def test_scores_that_differ_in_the_last_bit_of_float64_are_told_apart():
+    low, high = 1.0, np.nextafter(1.0, 2.0)
+    assert metrics.auc([high, low], [1, 0]) == 1
+    assert metrics.tpr_at_fpr([high, low], [1, 0]) == 1
+
+
+def test_balanced_accuracy_of_a_hand_worked_case_with_unequal_kinds():
+    assert metrics.balanced_accuracy([1, 1, 0, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0]) == pytest.approx((2 / 3 + 3 / 4) / 2)
+
+
+@given(worlds())
+def test_auc_equals_its_definition_over_all_pairs(world):
+    scores, member = world
+    margin = scores[member][:, None] - scores[~member]
+    assert metrics.auc(scores, member) == pytest.approx(((margin > 0) + 0.5 * (margin == 0)).mean(), abs=1e-12)
+
+
+@given(worlds())
+def test_auc_is_the_area_under_the_roc_curve_and_flips_with_the_sign(world):
+    scores, member = world
+    fpr, tpr = metrics.roc_curve(scores, member)
+    assert metrics.auc(scores, member) == pytest.approx(np.trapezoid(tpr, fpr), abs=1e-12)
+    assert metrics.auc(scores, member) + metrics.auc(-scores, member) == pytest.approx(1, abs=1e-12)
+
+
+@given(worlds(), st.floats(0, 1))
+def test_tpr_at_fpr_equals_the_best_threshold_found_by_trying_all(world, fpr):
+    scores, member = world
+    tried = [(scores >= t) for t in [*scores, np.inf]]
+    best = max(called[member].mean() for called in tried if called[~member].mean() <= fpr)
+    assert metrics.tpr_at_fpr(scores, member, fpr) == pytest.approx(best, abs=1e-12)
+
+
+@given(worlds(), st.randoms(use_true_random=False))
+def test_metrics_know_neither_the_order_of_points_nor_the_scale_of_scores(world, random):
+    scores, member = world
+    order = np.array(random.sample(range(len(scores)), len(scores)))
+    for metric in (metrics.auc, metrics.tpr_at_fpr):
+        assert metric(scores, member) == metric(scores[order], member[order]) == metric(np.exp(scores) - 3, member)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 50), (1, 10), (10, 10_000), (25, 50), (50, 50)])
+def test_clopper_pearson_is_the_interval_of_proportions_that_two_binomial_tests_do_not_reject(k, n):
+    low, high = metrics.clopper_pearson(k, n)
+    assert low <= k / n <= high
+    assert low == 0 if k == 0 else binom.sf(k - 1, n, low) == pytest.approx(0.025)
+    assert high == 1 if k == n else binom.cdf(k, n, high) == pytest.approx(0.025)
+
+
+def noisy(n, shift, seed):
+    rng = np.random.default_rng(seed)
+    member = rng.permutation(np.arange(2 * n) < n)
+    return rng.normal(size=2 * n) + shift * member, member
+
+
+def test_bootstrap_intervals_have_the_width_of_the_known_standard_errors():
+    scores, member = noisy(2000, 0.0, seed=1)
+    (acc_lo, acc_hi), (auc_lo, auc_hi) = metrics.bootstrap(scores, scores > 0, member, seed=0)
+    # with no signal: Var(AUC) = (n + m + 1) / 12nm; balanced accuracy averages two proportions near a half
+    assert auc_hi - auc_lo == pytest.approx(2 * 1.96 * np.sqrt(4001 / (12 * 2000**2)), rel=0.15)
+    assert acc_hi - acc_lo == pytest.approx(2 * 1.96 * np.sqrt(2 * 0.25 / 2000) / 2, rel=0.15)
+
+
+def test_bootstrap_interval_holds_the_true_auc_about_95_times_in_100():
+    covered = 0
+    for seed in range(100):
+        scores, member = noisy(150, 1.0, seed)
+        _, (low, high) = metrics.bootstrap(scores, scores > 0.5, member, seed=seed, replicates=200)
+        covered += low <= 0.7602 <= high  # Phi(1 / sqrt 2)
+    assert 88 <= covered <= 100
+
+
+def test_paired_difference_is_narrower_than_two_separate_intervals_and_zero_for_equal_scores():
+    a, member = noisy(2000, 0.5, seed=3)
+    b = a + np.random.default_rng(4).normal(scale=0.3, size=len(a))
+    difference, low, high = metrics.paired_difference(a, b, member, seed=0)
+    assert difference == metrics.auc(a, member) - metrics.auc(b, member)
+    assert low <= difference <= high
+    _, (auc_lo, auc_hi) = metrics.bootstrap(a, a > 0, member, seed=0)
+    assert high - low < 0.7 * (auc_hi - auc_lo)
+    assert metrics.paired_difference(a, a, member, seed=0) == (0, 0, 0)
+
+
+def test_evaluate_gives_the_columns_in_their_order_and_each_value_inside_its_interval():
+    scores, member = noisy(500, 1.0, seed=5)
+    row = metrics.evaluate(scores, scores > 0.5, member, seed=0)
+    assert metrics.COLUMNS == tuple(
+        "acc acc_lo acc_hi auc auc_lo auc_hi tpr_at_fpr_0.001 tpr_at_fpr_0.001_lo tpr_at_fpr_0.001_hi"
+        " n_member n_nonmember".split()
+    )
+    assert set(row) == {*metrics.COLUMNS, "fpr_at_threshold", "fpr_at_threshold_lo", "fpr_at_threshold_hi"}
+    for name in ("acc", "auc", "tpr_at_fpr_0.001", "fpr_at_threshold"):
+        assert row[f"{name}_lo"] <= row[name] <= row[f"{name}_hi"]
+    assert (row["n_member"], row["n_nonmember"]) == (500, 500)
+    assert row["fpr_at_threshold"] == (scores > 0.5)[~member].mean()
+    assert row == metrics.evaluate(scores, scores > 0.5, member, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "member", "message"),
+    [
+        ([0.1, np.nan], [1, 0], "NaN"),
+        ([0.1, 0.2], [1, 1], "both members and non-members"),
+        ([0.1, 0.2, 0.3], [1, 0], "shapes"),
+    ],
+)
+def test_bad_input_is_named(scores, member, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.evaluate(scores, np.zeros(len(scores), bool), member, seed=0)
+
+
+def test_a_row_of_twenty_thousand_points_costs_about_a_second_of_processor_time_at_most():
+    scores, member = noisy(10_000, 0.5, seed=6)
+    started = time.process_time()
+    metrics.evaluate(scores, scores > 0, member, seed=0)
+    assert time.process_time() - started < 3  # about 0.4 s on an idle core; slack for slower machines
