@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 TREES = 500
+TREES_PER_FOLD = 60
 
 
 class Signals(NamedTuple):
@@ -66,6 +67,7 @@ def reference_mask(target: Signals, model: int) -> np.ndarray:
     return mask
 
 
+@np.errstate(invalid="ignore")  # NaN stays NaN: a model that was never asked about the point
 def log_odds(logits) -> np.ndarray:
     """log p_c / (1 - p_c) of every class, (..., C) -> (..., C) float64, without passing through p.
 
@@ -81,6 +83,7 @@ def log_odds(logits) -> np.ndarray:
     return shifted - np.where(top, np.logaddexp.reduce(np.where(top, -np.inf, shifted), axis=-1, keepdims=True), others)
 
 
+@np.errstate(invalid="ignore")
 def log_posterior(logits) -> np.ndarray:
     """log softmax, (..., C) -> (..., C) float64, exact also where p is one up to rounding."""
     return -np.logaddexp(0, -log_odds(logits))
@@ -101,6 +104,7 @@ def confidence(logits, labels) -> np.ndarray:
     return of_label(log_odds(logits), labels)
 
 
+@np.errstate(invalid="ignore")
 def cross_entropy(logits, labels) -> np.ndarray:
     """Per-sample loss -log p_y, (..., N, C) and (N,) -> (..., N) float64, positive down to the smallest float64."""
     return np.logaddexp(0, -confidence(logits, labels))
@@ -162,7 +166,7 @@ def forest_probability(model: RandomForestClassifier, features) -> np.ndarray:
     return total / len(model.estimators_)
 
 
-def out_of_fold(features, member, points, victim_features, *, seed: int, folds: int = 5, trees: int = 60):
+def out_of_fold(features, member, points, victim_features, *, seed: int, folds: int = 5):
     """Forest probabilities that a second model may be trained on: (M,) for the shadows' rows, (A,) for the victim's.
 
     Each shadow row is scored by a forest that saw neither the row nor its point (a point audited by several shadows
@@ -171,7 +175,7 @@ def out_of_fold(features, member, points, victim_features, *, seed: int, folds: 
     shadow, victim = np.empty(len(features)), np.zeros(len(victim_features))
     splits = GroupKFold(folds).split(features, member, groups=points)
     for fold, (seen, unseen) in enumerate(splits):
-        model = forest(trees, seed + fold).fit(features[seen], member[seen])
+        model = forest(TREES_PER_FOLD, seed + fold).fit(features[seen], member[seen])
         shadow[unseen] = forest_probability(model, features[unseen])
         victim += forest_probability(model, victim_features) / folds
     return shadow, victim

@@ -64,7 +64,7 @@ def boosted(features, member, points, victim_features, *, seed: int) -> Result:
 def calibrated(models: Sequence[Signals], *, seed: int) -> Result:
     """Log-odds of membership of the victim's audit points, (A,). models[0] is the original where it is available.
 
-    Raises ValueError without models, or without a reference (fewer than two rows).
+    Raises ValueError without a reference (fewer than two rows).
     """
     check_same_points(models)
     shadow, victim = audit_rows(models[0])

@@ -67,6 +67,6 @@ def mr(original: Signals | None, compressed: Sequence[Signals], *, seed: int, de
     member = compressed[0].member[audit_rows(compressed[0])[0]]
     shadow_scores, scores = train_and_score(
         lambda: TwoBranches(len(compressed)), sgd_cosine, fitted_on, member, applied_to,
-        epochs=100, batch=128, seed=seed, device=device, progress=progress,
+        epochs=100, batch=256, seed=seed, device=device, progress=progress,
     )  # fmt: skip
     return decide(shadow_scores, member, scores)

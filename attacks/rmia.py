@@ -24,6 +24,7 @@ OFFLINE_A = tuple(np.arange(11) / 10)
 GAMMA = (1.0, 1.25, 1.5, 2.0, 4.0)
 
 
+@np.errstate(invalid="ignore")
 def log_p_out(log_p, mask) -> np.ndarray:
     """log of the mean of p over the models in `mask`, (R, N) and (R, N) bool -> (N,); NaN where there is none."""
     count = mask.sum(axis=0)
@@ -31,12 +32,12 @@ def log_p_out(log_p, mask) -> np.ndarray:
     return np.where(count > 0, total - np.log(np.maximum(count, 1)), np.nan)
 
 
+@np.errstate(invalid="ignore")  # NaN where there is no reference
 def log_ratios(log_p, reference, a: float) -> np.ndarray:
     """log LR = log p(x | target) - log p(x), elementwise; `reference` is log p_out."""
     # With a = 1 the second term is log 0 and drops out.
     constant = np.log((1 - a) / 2) if a < 1 else -np.inf
-    with np.errstate(invalid="ignore"):  # NaN where there is no reference
-        return log_p - np.logaddexp(np.log((1 + a) / 2) + reference, constant)
+    return log_p - np.logaddexp(np.log((1 + a) / 2) + reference, constant)
 
 
 def dominated_share(log_ratio, population, inside, gamma: float) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Weight clustering: the weights of a layer share a codebook of a few values, and only those values are fine-tuned.
 
-Han et al. 2016, "Deep Compression" (arXiv:1510.00149), §3: one-dimensional k-means per layer (§3.1, §3.2), then gradient
-descent on the centroids, a centroid's gradient being the sum of its weights' gradients (§3.3, eq. 3). A layer is stored
-as one code of log2(k) bits per weight and a codebook of k centroids.
+Han et al. 2016, "Deep Compression" (arXiv:1510.00149), §3: one-dimensional k-means per layer (§3.1, §3.2), then
+gradient descent on the centroids, a centroid's gradient being the sum of its weights' gradients (§3.3, eq. 3). A layer
+is stored as one code of log2(k) bits per weight and a codebook of k centroids.
 """
 
 import copy

@@ -142,7 +142,9 @@ def load(path: Path) -> Record:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("logits", "labels", "member", "audit", "sensitivity") if key in file}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a readable signals file ({error}): see the README for the format of signals") from error
+        raise UserError(
+            f"{path} is not a readable signals file ({error}): see the README for the format of signals"
+        ) from error
     problem = _problem(arrays)
     if problem:
         raise UserError(f"{path}: {problem}; see the README for the format of signals")

@@ -82,6 +82,11 @@ def test_the_resnet_keeps_the_stem_stride_at_one_and_the_max_pool():
     assert stem(torch.randn(1, 3, 32, 32)).shape[-2:] == (16, 16)
 
 
+def test_the_mobilenet_keeps_four_by_four_pixels_to_the_end():
+    features = models.build("mobilenetv2", 10, WIDTH)[0]
+    assert features(torch.randn(1, 3, 32, 32)).shape[-2:] == (4, 4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

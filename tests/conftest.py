@@ -1,0 +1,52 @@
+"""Tiny runs that several tests share: digits, the narrowest network, sixty members, one epoch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+JPEG = ROOT.parent / "shared" / "data" / "cifar10-jpeg.tar.xz"
+NETWORK = ["--dataset_name", "digits", "--width", "0.125"]
+TINY = ["--max_points", "60", "--epochs", "1", "--label_noise", "0.2", "--no_augment"]
+ATTACK = ["--samia_recipe", "fast", "--sensitivity_draws", "1"]
+
+
+def script(*command, **options) -> subprocess.CompletedProcess:
+    """A script run as users run it: another process, in the project's folder."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, env=env, **options
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory) -> Path:
+    """A root folder in which the tiny run is trained and compressed in all eight ways."""
+    import reproduce
+
+    root = tmp_path_factory.mktemp("tiny")
+    flags = {"train": TINY, "pruning": ["--prune_epochs", "1"], "quantization": ["--quantized_epochs", "1"]}
+    args = reproduce.parse([*NETWORK, "--root", str(root), "--preset", "paper"])
+    for stage in reproduce.plan(args, "tiny"):
+        kind = stage.name.split()[-1].split("_")[0] if stage.name.startswith("compress") else stage.name
+        if kind in ("train", "pruning", "quantization", "clustering"):
+            stage.main([*stage.argv, *flags.get(kind, ["--epochs", "1"])])
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_root):
+    import train
+    from compleak import runs
+
+    return runs.open_run(train.parse([*NETWORK, "--root", str(tiny_root), "--run_name", "tiny"]))
+
+
+@pytest.fixture(scope="session")
+def cifar_jpeg() -> Path:
+    if not JPEG.exists():
+        pytest.skip(f"real images are not here: {JPEG}")
+    return JPEG

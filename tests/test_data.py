@@ -1,0 +1,126 @@
+"""Data sets from every source, and the one transform that all queries share."""
+
+import inspect
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from compleak import signals, training
+from compleak.errors import UserError
+from data import datasets, transforms
+
+
+def image_files(size=32, classes=("cat", "dog"), each=2):
+    """`train/<class>/i.png` -> PNG bytes, each of one colour."""
+    found = {}
+    for split in ("train", "test"):
+        for c, label in enumerate(classes):
+            for i in range(each):
+                colour = (40 * c, 10 * i, 200 if split == "test" else 100)
+                content = io.BytesIO()
+                Image.new("RGB", (size, size), colour).save(content, "png")
+                found[f"{split}/{label}/{i}.png"] = content.getvalue()
+    return found
+
+
+def write_tar(path, files, prefix=""):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(prefix + name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+def load(tmp_path, source):
+    return datasets.load("mine", source, tmp_path)
+
+
+def test_a_folder_and_a_tar_of_the_same_images_are_the_same_data(tmp_path):
+    files = image_files()
+    for name, content in files.items():
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(content)
+    write_tar(tmp_path / "images.tar.gz", dict(reversed(files.items())), prefix="top/")
+    folder, archive = load(tmp_path, tmp_path / "folder"), load(tmp_path, tmp_path / "images.tar.gz")
+    assert folder.fingerprint == archive.fingerprint
+    assert folder.classes == ("cat", "dog") and folder.labels.tolist() == [0, 0, 1, 1] * 2
+    assert folder.images.shape == (8, 32, 32, 3) and folder.images[0, 0, 0].tolist() == [0, 0, 100]
+
+
+def test_other_sizes_are_resized(tmp_path):
+    write_tar(tmp_path / "large.tar", image_files(size=50))
+    assert load(tmp_path, tmp_path / "large.tar").images.shape == (8, 32, 32, 3)
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.9])
+def test_a_truncated_tar_is_named(tmp_path, cut):
+    file = tmp_path / "cut.tar.gz"
+    write_tar(file, image_files())
+    file.write_bytes(file.read_bytes()[: int(cut * file.stat().st_size)])
+    with pytest.raises(UserError, match="cut.tar.gz"):
+        load(tmp_path, file)
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path):
+    write_tar(tmp_path / "bad.tar", {**image_files(), "train/cat/broken.png": b"no image"})
+    with pytest.raises(UserError, match="train/cat/broken.png is not an image"):
+        load(tmp_path, tmp_path / "bad.tar")
+
+
+def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
+    import torchvision
+
+    def fail(*args, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
+    with pytest.raises(UserError, match="put cifar-10-python.tar.gz into .*digits.*--data_dir"):
+        datasets.load("cifar10", None, tmp_path)
+
+
+def test_digits_need_no_download(tmp_path):
+    data = datasets.load("digits", None, tmp_path)
+    assert data.images.shape == (1797, 32, 32, 3) and data.images.dtype == np.uint8 and len(data.classes) == 10
+    assert not data.flip and not any(tmp_path.iterdir())
+
+
+def test_the_jpeg_archive_is_all_of_cifar10(cifar_jpeg, tmp_path):
+    data = datasets.load("cifar10", cifar_jpeg, tmp_path)
+    assert data.images.shape == (60_000, 32, 32, 3)
+    assert np.bincount(data.labels).tolist() == [6_000] * 10
+
+
+def test_the_query_transform_is_the_same_pixels_every_time_and_says_nothing_of_membership():
+    images = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
+    once, twice = transforms.to_input(images), transforms.to_input(images)
+    assert torch.equal(once, twice) and once.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal((once * 63.75 + 127.5).round().to(torch.uint8), images.permute(0, 3, 1, 2))
+    assert list(inspect.signature(transforms.to_input).parameters) == ["images"]
+
+
+def test_augmentation_is_reached_by_the_training_loop_alone():
+    assert "augmented_batch" in inspect.getsource(training._epoch)
+    for query in (training.ask, training.predict, signals.collect, signals.sensitivity):
+        assert "augment" not in inspect.getsource(query).split('"""')[-1]
+
+
+def test_augmentation_is_drawn_for_each_image_and_is_a_crop_of_the_padded_image():
+    images = torch.randint(0, 256, (64, 32, 32, 3), dtype=torch.uint8)
+    draws = transforms.draw_augmentation(64, True, torch.Generator().manual_seed(0))
+    assert len(draws.unique(dim=0)) > 32
+    batch = transforms.augmented_batch(transforms.pad(images), torch.arange(64), draws)
+    for image, made, (row, column, mirror) in zip(images, batch, draws.tolist(), strict=True):
+        padded = np.pad(image.numpy(), ((4, 4), (4, 4), (0, 0)))
+        literal = padded[row : row + 32, column : column + 32]
+        assert np.array_equal(made.numpy(), literal[:, ::-1] if mirror else literal)
+
+
+def test_no_augmentation_leaves_images_as_they_are():
+    images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    assert torch.equal(
+        transforms.augmented_batch(transforms.pad(images), torch.arange(4), transforms.no_augmentation(4)), images
+    )

@@ -1,0 +1,87 @@
+"""Who was trained on what: disjointness, balance, and index files that cannot harm."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compleak.errors import UserError
+from data import splits
+
+
+@given(n=st.integers(30, 400), shadows=st.integers(1, 4), seed=st.integers(0, 9), limit=st.none() | st.integers(1, 40))
+def test_victim_and_pool_are_disjoint_and_every_model_has_its_own_members(n, shadows, seed, limit):
+    split = splits.make_split(n, shadows, seed, limit)
+    splits.check_split(split, n, "made")
+    assert not set(np.concatenate(split.victim)) & set(split.pool)
+    for pair in split.pairs:
+        assert not set(pair.train) & set(pair.test)
+        assert limit is None or max(map(len, pair)) <= limit
+
+
+def test_the_split_has_the_protocols_shares():
+    split = splits.make_split(60_000, 2, seed=7)
+    assert [len(index) for index in split.victim] == [20_000, 10_000]
+    assert all([len(index) for index in pair] == [20_000, 10_000] for pair in split.shadows)
+    assert len(split.pool) == 30_000
+    audit = splits.make_audit(split, seed=7)
+    assert all([len(index) for index in pair] == [10_000, 10_000] for pair in audit.pairs)
+
+
+def test_more_shadows_leave_the_earlier_ones_as_they_were():
+    few, many = splits.make_split(300, 1, seed=7), splits.make_split(300, 3, seed=7)
+    assert all(
+        np.array_equal(a, b) for p, q in zip(few.pairs, many.pairs, strict=False) for a, b in zip(p, q, strict=True)
+    )
+
+
+@given(seed=st.integers(0, 50))
+def test_audit_sets_are_balanced_parts_of_the_split(seed):
+    split = splits.make_split(120, 2, seed)
+    audit = splits.make_audit(split, seed)
+    splits.check_audit(audit, split, "made")
+    for part, whole in zip(audit.pairs, split.pairs, strict=True):
+        assert len(part.train) == len(part.test)
+        assert set(part.train) <= set(whole.train) and set(part.test) <= set(whole.test)
+
+
+def test_the_authors_layout_can_be_dropped_in(tmp_path):
+    file = tmp_path / "index.pkl"
+    file.write_bytes(pickle.dumps([[0, 1, 2], [3, 4], [([5, 6], [7, 8])]]))
+    split, audit = splits.load_or_make(file, tmp_path / "audit.pkl", 9, shadow_num=1, seed=7, max_points=None)
+    assert split.victim.train.tolist() == [0, 1, 2] and split.shadows[0].test.tolist() == [7, 8]
+    victim_train, victim_test, shadows = pickle.loads((tmp_path / "audit.pkl").read_bytes())
+    assert len(victim_train) == len(victim_test) == 2 and len(shadows) == 1
+
+
+def test_an_overlap_of_victim_and_pool_is_refused(tmp_path):
+    file = tmp_path / "index.pkl"
+    file.write_bytes(pickle.dumps([[0, 1], [2, 3], [([4, 0], [5, 6])]]))
+    with pytest.raises(UserError, match="overlap"):
+        splits.load_or_make(file, tmp_path / "audit.pkl", 9, shadow_num=1, seed=7, max_points=None)
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize(
+    "content", [Harmful(), [[0.5], [1], []], [[True], [1], []], ["ab", [1], []], {"a": 1}, np.arange(3)]
+)
+def test_an_index_file_of_anything_but_lists_of_ints_is_refused_unread(tmp_path, capsys, content):
+    file = tmp_path / "index.pkl"
+    file.write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match="index.pkl"):
+        splits.read_index(file)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_a_truncated_index_file_is_named(tmp_path):
+    file = tmp_path / "index.pkl"
+    splits.write_index(file, splits.make_split(60, 1, seed=7))
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(UserError, match="index.pkl is not a split index"):
+        splits.read_index(file)

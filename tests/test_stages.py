@@ -1,0 +1,423 @@
+"""The stages as users run them, tiny: folders, checks, tables, controls, claims."""
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ATTACK, NETWORK, ROOT, TINY, script
+
+import CompLeakMR
+import CompLeakNR
+import CompLeakSR
+import reproduce
+from compleak import audit, checkpoints, metrics, paths, runs, signals, summary, verdicts
+from compleak.errors import UserError
+from compleak.techniques import COMPRESSED, TECHNIQUES, parse_degree
+
+COLUMNS = (
+    "scenario variant attack classifier artifact_row acc acc_lo acc_hi auc auc_lo auc_hi tpr_at_fpr_0.001 "
+    "tpr_at_fpr_0.001_lo tpr_at_fpr_0.001_hi n_member n_nonmember seed seconds"
+).split()
+
+
+def flags(tiny_root, *more):
+    return [*NETWORK, "--root", str(tiny_root), "--run_name", "tiny", *map(str, more)]
+
+
+def attack_flags(tiny_root, *more):
+    return [*flags(tiny_root), *ATTACK, *map(str, more)]
+
+
+def pruned(degree="0.6"):
+    return ["--compress", "--compress_name", "pruning", "--compress_degree", degree]
+
+
+def test_training_and_compression_fill_the_authors_folders(tiny_root, tiny_run):
+    for role in ("victim_model", "shadow_model_0"):
+        for folder in ("results/tiny", *(f"results_{v.split('_')[0]}/tiny_{v.split('_')[1]}" for v in COMPRESSED)):
+            meta = checkpoints.load(tiny_root / folder / role).meta
+            assert {"test_accuracy", "train_accuracy", "command", "commit", "versions", "machine"} <= meta.keys()
+            assert (folder == "results/tiny") or meta["property"]
+            assert not (tiny_root / folder / role / "resume.pt").exists()
+
+
+def test_compressed_models_are_smaller_on_disk(tiny_run):
+    models = summary.model_table(tiny_run).groupby("variant")["bytes"].first()
+    assert models["pruning_0.9"] < models["pruning_0.6"] < models["original"]
+    assert models["clustering_4"] < models["clustering_16"] < models["quantization_int8"] < 0.5 * models["original"]
+
+
+def test_a_finished_stage_is_not_run_again(tiny_root, capsys):
+    import train
+
+    train.main(flags(tiny_root, *TINY))
+    assert capsys.readouterr().out.count("done before") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["--lr", "0.3"], "lr"),
+        (["--epochs", "2"], "epochs"),
+        (["--seed", "8"], "seed"),
+        (["--max_points", "50"], "max_points"),
+    ],
+)
+def test_a_stage_refuses_what_was_made_from_other_settings(tiny_root, change, says):
+    import train
+
+    with pytest.raises(UserError, match=f"made with {says} .*--run_name"):
+        train.main(flags(tiny_root, *TINY, *change))
+
+
+def test_a_compressed_model_of_another_original_is_refused(tiny_root, tiny_run):
+    file = paths.role_dir(tiny_root, "tiny", "pruning_0.6", "victim_model") / "meta.json"
+    kept = file.read_text()
+    meta = json.loads(kept)
+    meta["made_from"]["original"] = "0" * 64
+    file.write_text(json.dumps(meta))
+    try:
+        with pytest.raises(UserError, match="made with original 0000"):
+            CompLeakNR.main(attack_flags(tiny_root, *pruned()))
+    finally:
+        file.write_text(kept)
+
+
+def test_other_data_under_the_same_name_is_refused(tiny_root, tmp_path):
+    from test_data import image_files, write_tar
+
+    write_tar(tmp_path / "other.tar", image_files())
+    with pytest.raises(UserError, match="made with data"):
+        CompLeakNR.main(
+            attack_flags(tiny_root, "--original", "--data_dir", tmp_path / "other.tar", "--sensitivity_draws", 2)
+        )
+
+
+def test_nr_gives_the_protocols_table_scores_and_controls(tiny_root, tmp_path, capsys):
+    table = CompLeakNR.main(attack_flags(tiny_root, "--original", "--out", tmp_path))
+    assert "CompLeakNR_SAMIA" in capsys.readouterr().out
+    written = pd.read_csv(tmp_path / "NR.csv", keep_default_na=False)
+    assert written.columns[: len(COLUMNS)].tolist() == COLUMNS
+    rows = (written["attack"] + "/" + written["classifier"]).str.rstrip("/").tolist()
+    assert rows == [
+        *("shokri2017/logistic_regression", "shokri2017/random_forest"),
+        *("nasr2018/logistic_regression", "nasr2018/random_forest"),
+        *("yeom2018", "entropy", "song2021", "samia", "rmia", "calibrated", "null", "blind"),
+    ]
+    scores = np.load(tmp_path / "NR_scores.npz")
+    assert sorted(scores.files) == sorted(rows)
+    truth = signals.load(tiny_root / "results/tiny/signals.npz").truth
+    assert truth.sum() == 60
+    for name in rows:
+        if name != "null":
+            assert scores[name].dtype == np.float64 and scores[name].shape == truth.shape
+            assert metrics.auc(scores[name], truth) == pytest.approx(table["auc"][rows.index(name)])
+    assert np.isnan(scores["null"][truth]).all() and np.isfinite(scores["null"][~truth]).all()
+
+
+def test_scores_do_not_depend_on_the_victims_membership(tiny_root, tiny_run, tmp_path):
+    file = signals.collect(tiny_run, "original", torch.device("cpu"), 128, draws=1)
+    arrays = dict(np.load(file))
+    audited = np.flatnonzero(arrays["audit"][0])
+    arrays["member"][0, audited] = np.random.default_rng(1).permutation(arrays["member"][0, audited])
+    for name in ("right", "shuffled"):
+        (tmp_path / name).mkdir()
+    np.savez(tmp_path / "shuffled.npz", **arrays)
+    CompLeakNR.main(["--signals", str(file), "--out", str(tmp_path / "right"), *ATTACK])
+    CompLeakNR.main(["--signals", str(tmp_path / "shuffled.npz"), "--out", str(tmp_path / "shuffled"), *ATTACK])
+    right, shuffled = (np.load(tmp_path / name / "NR_scores.npz") for name in ("right", "shuffled"))
+    for key in set(right.files) - {"null"}:
+        assert np.array_equal(right[key], shuffled[key]), key
+
+
+def test_sr_says_when_it_starts_and_reports_its_rows(tiny_root, tmp_path, capsys):
+    table = CompLeakSR.main(attack_flags(tiny_root, "--original", *pruned(), "--out", tmp_path))
+    assert "Start Membership Inference Attacks" in capsys.readouterr().out
+    assert table["attack"].tolist() == ["SR1", "SR1", "SR2", "SR2", "calibrated", "null", "blind"]
+    assert (tmp_path / "SR_scores.npz").exists() and set(table["variant"]) == {"pruning_0.6"}
+
+
+def test_a_table_made_before_is_kept_only_for_the_same_signals_and_settings(tiny_root, tmp_path, capsys):
+    options = attack_flags(tiny_root, "--original", *pruned(), "--out", tmp_path, "--skip_done")
+    first = CompLeakSR.main(options)
+    again = CompLeakSR.main(options)
+    assert "done before" in capsys.readouterr().out
+    assert np.allclose(first["auc"], again["auc"])
+    CompLeakSR.main([*options, "--seed", "9"])
+    assert "done before" not in capsys.readouterr().out
+
+
+def test_signals_files_alone_are_enough_and_what_is_missing_is_named(tmp_path):
+    done = script("examples/write_signals.py", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for command in (["CompLeakNR.py", "--signals", tmp_path / "original.npz"],):
+        done = script(*command)
+        assert done.returncode == 0, done.stderr
+        assert "samia left out, these signals hold no sensitivity" in done.stdout and "rmia" in done.stdout
+    pair = [str(tmp_path / "original.npz"), str(tmp_path / "compressed.npz")]
+    assert set(CompLeakSR.main(["--signals", *pair])["attack"]) == {"SR1", "SR2", "calibrated", "null"}
+    assert set(CompLeakMR.main(["--signals", *pair])["attack"]) == {"MR", "calibrated", "null"}
+    alone = CompLeakMR.main(["--signals", pair[1], "--without_original"])
+    assert set(alone["attack"]) == {"MR", "calibrated", "null"}
+    nr = pd.read_csv(tmp_path / "NR.csv", keep_default_na=False)
+    assert nr.loc[nr["attack"] == "calibrated", "auc_lo"].item() > 0.55  # a fifth of its labels had to be memorised
+
+
+def test_signals_of_two_runs_are_not_mixed(tiny_root, tiny_run, tmp_path):
+    assert script("examples/write_signals.py", "--out", tmp_path).returncode == 0
+    ours = signals.collect(tiny_run, "original", torch.device("cpu"), 128, draws=1)
+    with pytest.raises(UserError, match="differ in labels: they are not signals of one run"):
+        CompLeakSR.main(["--signals", str(ours), str(tmp_path / "original.npz")])
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("train.py --dataset_name nosuch", "unknown data set 'nosuch': choose from digits, cifar10"),
+        ("train.py --dataset_name digits --model_name nosuch", "unknown model 'nosuch'"),
+        ("train.py --dataset_name digits --num_cls 7", "--num_cls is 7, digits has 10 classes"),
+        ("train.py --dataset_name digits --epochs 0", "0 is not 1 or more"),
+        ("train.py --dataset_name x --data_dir /nosuch", "/nosuch does not exist"),
+        ("train.py --dataset_name digits --device nosuch", "cannot be used here"),
+        ("pruning/prune.py --dataset_name digits --prune_sparsity 1.0", "'1.0' is no degree of pruning"),
+        ("quantization/qat.py --dataset_name digits --degree int4", "expected int8"),
+        ("clustering/clustering.py --dataset_name digits --bit 9", "invalid choice: 9"),
+        ("pruning/prune.py --dataset_name digits --run_name none", "first python train.py --dataset_name digits"),
+        ("CompLeakNR.py", "say what to attack"),
+        ("CompLeakNR.py --original --compress", "say what to attack"),
+        ("CompLeakNR.py --compress --dataset_name digits", "needs --compress_name and --compress_degree"),
+        ("CompLeakSR.py --original", "say which pair"),
+        ("CompLeakNR.py --signals /nosuch.npz", "/nosuch.npz does not exist"),
+        ("CompLeakMR.py --variants nonsense --dataset_name digits", "nonsense"),
+    ],
+)
+def test_bad_arguments_get_one_line(command, says, tmp_path, capsys, monkeypatch):
+    name, *arguments = command.split()
+    monkeypatch.setattr(sys, "argv", [name, *arguments, "--root", str(tmp_path)])
+    from compleak import cli
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(lambda _: main_of(name)(None))
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 2 and says in err and len(err.strip().splitlines()) == 1, err
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_missing_models_are_named_with_the_command_that_makes_them(tiny_root):
+    with pytest.raises(UserError, match=r"first python pruning/prune.py --prune_sparsity 0.65 .*--run_name tiny"):
+        CompLeakNR.main(attack_flags(tiny_root, *pruned("0.65")))
+    with pytest.raises(UserError, match="first python clustering/clustering.py --bit 5 "):
+        CompLeakNR.main(attack_flags(tiny_root, "--compress", "--compress_name", "clustering", "--compress_degree", 32))
+
+
+def main_of(name):
+    return import_module(name.removesuffix(".py").replace("/", ".")).main
+
+
+def readme_commands():
+    text = (ROOT / "README.md").read_text()
+    lines = [line.strip() for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines()]
+    stages = ("train.py", "pruning/", "quantization/", "clustering/", "CompLeakNR.py --", "CompLeakSR.py --")
+    return [
+        line
+        for line in lines
+        if line.startswith(tuple(f"python {s}" for s in stages)) and "cifar10" in line and ".tar" not in line
+    ]
+
+
+def tiny_version(command, root):
+    """A README command with the flags that make it tiny put behind it."""
+    name, *arguments = shlex.split(command)[1:]
+    images = ["--root", str(root), "--width", "0.125"]
+    if name == "train.py":
+        images += ["--data_dir", str(root / "images.tar"), "--max_points", "40"]
+    small = {"train.py": "--epochs", "pruning/prune.py": "--prune_epochs", "quantization/qat.py": "--quantized_epochs"}
+    epochs = [small.get(name, "--epochs"), "1"] if not name.startswith("CompLeak") else ATTACK
+    return name, [*arguments, *images, *epochs]
+
+
+def test_every_command_of_the_readme_runs_tiny(tmp_path):
+    from test_data import image_files, write_tar
+
+    write_tar(tmp_path / "images.tar", image_files(classes=tuple("abcdefghij"), each=20))
+    commands = readme_commands()
+    assert len(commands) >= 26
+    scripts = set()
+    for command in commands:
+        name, arguments = tiny_version(command, tmp_path)
+        if name in scripts:
+            main_of(name)(arguments)
+        else:  # the first of each script in a process of its own, as printed
+            done = script(name, *arguments)
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+            scripts.add(name)
+    assert scripts == {
+        "train.py",
+        "pruning/prune.py",
+        "quantization/qat.py",
+        "clustering/clustering.py",
+        "CompLeakNR.py",
+        "CompLeakSR.py",
+    }
+
+
+def test_a_killed_stage_is_completed_by_the_same_command_with_the_same_numbers(tmp_path):
+    settings = [*NETWORK, "--max_points", "60", "--epochs", "30", "--run_name", "r", "--root"]
+    assert script("train.py", *settings, tmp_path / "undisturbed").returncode == 0
+    kills, command = 0, [sys.executable, "train.py", *settings, str(tmp_path / "killed")]
+    folder = tmp_path / "killed/results/r"
+    for wait_for in (folder / "victim_model/resume.pt", folder / "shadow_model_0/resume.pt"):
+        process = subprocess.Popen(command, cwd=ROOT, env={"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not wait_for.exists():
+            time.sleep(0.02)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert kills == 2
+    done = script("train.py", *settings, tmp_path / "killed")
+    assert done.returncode == 0, done.stderr
+    for role in ("victim_model", "shadow_model_0"):
+        killed, undisturbed = (checkpoints.load(tmp_path / w / "results/r" / role) for w in ("killed", "undisturbed"))
+        assert killed.meta["loss"] == undisturbed.meta["loss"]
+        assert all(torch.equal(killed.tensors[key], undisturbed.tensors[key]) for key in undisturbed.tensors)
+    assert not list((tmp_path / "killed").rglob("*.tmp*"))
+
+
+def test_reproduce_ends_in_tables_figures_and_verdicts_and_agrees_with_the_notebook(tiny_root, monkeypatch, capsys):
+    preset = {
+        "network": "",
+        "train": " ".join(TINY),
+        "pruning": "--prune_epochs 1",
+        "quantization": "--quantized_epochs 1",
+        "clustering": "--epochs 1",
+        "attack": " ".join(ATTACK),
+    }
+    monkeypatch.setitem(reproduce.PRESETS, "smoke", preset)
+    command = [*NETWORK, "--root", str(tiny_root), "--run_name", "tiny"]
+    reproduce.main(command)
+    out = capsys.readouterr().out
+    assert out.count("done before") >= 18  # the tiny run's models
+    folder = tiny_root / "results/tiny"
+    made = {file.name for file in folder.iterdir()}
+    assert {"summary.csv", "summary.md", "models.csv", "claims.csv", "roc.png", "degrees.png", "cost.png"} <= made
+    table = pd.read_csv(folder / "summary.csv", keep_default_na=False)
+    assert table["variant"][table["scenario"] == "NR"].nunique() == 9
+    assert table["variant"][table["scenario"] == "SR"].nunique() == 8
+    assert set(table["variant"][table["scenario"] == "MR"]) == {"all", "pruning", "quantization", "clustering"}
+    assert {"null", "blind"} <= set(table["attack"])
+    claims = pd.read_csv(folder / "claims.csv")
+    assert set(claims["claim"]) == {"C1", "C2", "C3"} and set(claims["form"]) == {"published", "calibrated"}
+
+    reproduce.main(command)
+    assert capsys.readouterr().out.count("done before") == 18 + 9 + 8 + 1
+
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "CompLeakMR.ipynb", as_version=4)
+    cell = next(cell for cell in notebook.cells if cell.source.startswith("arguments ="))
+    cell.source = f"arguments = {attack_flags(tiny_root)!r}"
+    assert not any(
+        re.search(r"^\s*(def|class) ", cell.source, re.M) for cell in notebook.cells if cell.cell_type == "code"
+    )
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
+    shown = notebook.cells[-1].outputs[0]["data"]["text/html"]
+    for value in table.loc[(table["scenario"] == "MR") & (table["attack"] == "MR"), "auc"]:
+        assert f"{100 * value:.1f} [" in shown
+    assert any(
+        "image/png" in output.get("data", {}) for cell in notebook.cells[:-1] for output in cell.get("outputs", [])
+    )
+
+
+def test_presets_hold_nothing_but_flags_that_the_stages_know():
+    for preset in reproduce.PRESETS:
+        stages = reproduce.plan(reproduce.parse(["--preset", preset]), "any")
+        assert [stage.name.split()[0] for stage in stages] == ["train"] + ["compress"] * 8 + ["NR"] * 9 + ["SR"] * 8 + [
+            "MR"
+        ]
+    assert set(reproduce.PRESETS["paper"].values()) == {""}
+
+
+@pytest.mark.parametrize(
+    ("technique", "text", "name", "degree"),
+    [("pruning", "0.60", "0.6", 0.6), ("clustering", "16", "16", 16), ("quantization", "int8", "int8", "int8")],
+)
+def test_degrees_are_read_as_the_techniques_take_them(technique, text, name, degree):
+    assert parse_degree(technique, text) == (name, degree)
+
+
+@pytest.mark.parametrize(
+    ("technique", "text"), [("pruning", "0"), ("pruning", "1"), ("pruning", "x"), ("clustering", "5")]
+)
+def test_other_degrees_are_refused(technique, text):
+    with pytest.raises(UserError, match=TECHNIQUES[technique].expected):
+        parse_degree(technique, text)
+
+
+def claim_world(shifts):
+    """A table and scores in which each (scenario, variant, attack) separates members by its shift."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(2000) < 1000
+    noise, rows, scores = rng.normal(size=2000), [], {}
+    for (scenario, variant, attack), shift in shifts.items():
+        values = noise + shift * truth + 0.05 * rng.normal(size=2000)
+        scores[scenario, variant, attack] = values
+        rows.append(
+            {
+                "scenario": scenario,
+                "variant": variant,
+                "attack": attack,
+                "classifier": "",
+                "auc": metrics.auc(values, truth),
+            }
+        )
+    return pd.DataFrame(rows), lambda row: scores[row["scenario"], row["variant"], row["attack"]], truth
+
+
+@pytest.mark.parametrize(
+    ("pair", "alone", "verdict"), [(2.0, 1.0, "holds"), (1.0, 2.0, "does not hold"), (1.0, 1.0, "undecided")]
+)
+def test_verdicts_follow_the_paired_interval(pair, alone, verdict):
+    nr = {("NR", v, a): alone for v in summary.VARIANTS for a in ("yeom2018", "calibrated")}
+    sr = {("SR", v, a): pair for v in COMPRESSED[:1] for a in ("SR2", "calibrated")}
+    table, scores, truth = claim_world(nr | sr)
+    found = [d for d in verdicts.verdicts(table, scores, truth, seed=0) if d.claim == "C2" and d.form == "calibrated"]
+    if verdict == "undecided":
+        assert found[0].low < 0.01 and found[0].high > -0.01
+    else:
+        assert verdicts.overall(found) == verdict
+
+
+def test_c1_wants_less_from_heavy_and_the_same_from_light_compression():
+    same = {("NR", v, a): 1.0 for v in summary.VARIANTS for a in ("yeom2018", "calibrated")}
+    less = {key: 0.3 if key[1] == "pruning_0.9" else shift for key, shift in same.items()}
+    for shifts, verdict in ((less, "holds"), ({**less, ("NR", "quantization_int8", "yeom2018"): 2.0}, "does not hold")):
+        table, scores, truth = claim_world(shifts)
+        found = [
+            d for d in verdicts.verdicts(table, scores, truth, seed=0) if d.claim == "C1" and d.form == "published"
+        ]
+        assert len(found) == 4 and verdicts.overall(found) == verdict
+
+
+def test_the_blind_control_is_a_property_of_the_images_and_the_split(tiny_root, tiny_run):
+    view = signals.load(signals.collect(tiny_run, "original", torch.device("cpu"), 128, draws=1))
+    file = signals.file_of(tiny_run, "original")
+    first = audit.blind_control(tiny_run, file, view, 7)
+    again = audit.blind_control(tiny_run, file, view._replace(logits=view.logits * 0), 7)
+    assert np.array_equal(first[0], again[0])
+
+
+def test_the_run_remembers_its_data_and_refuses_another_network(tiny_root):
+    import train
+
+    with pytest.raises(UserError, match="made with width 0.125, not 0.25"):
+        runs.open_run(train.parse([*flags(tiny_root), "--width", "0.25"]))

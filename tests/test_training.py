@@ -1,0 +1,137 @@
+"""Training can be stopped anywhere and ends in the same numbers; checkpoints are whole, or refused in words."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import models
+from compleak import checkpoints, training
+from compleak.errors import UserError
+from compleak.training import Recipe
+
+CPU = torch.device("cpu")
+
+
+class Stopped(Exception):
+    pass
+
+
+def fit(folder, epochs=7, **changes):
+    torch.manual_seed(3)
+    model = models.build("resnet18", 3, 0.125)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(40) % 3
+    recipe = Recipe(**{"epochs": epochs, "lr": 0.05, "batch_size": 16, "seed": 5, **changes})
+    identity = recipe._asdict()
+    options = {"flip": True, "device": CPU, "resume": folder / "resume.pt", "identity": identity, "desc": "test"}
+    loss = training.fit(model, images, labels, recipe, **options)
+    return loss, model.state_dict()
+
+
+@pytest.mark.parametrize("stop", [2, 5, 6])
+def test_a_stopped_training_goes_on_to_the_very_same_weights(tmp_path, monkeypatch, stop):
+    monkeypatch.setattr(training, "SAVE_EVERY", 2)
+    loss, weights = fit(tmp_path / "undisturbed")
+    epoch = training._epoch
+
+    def stops(*args):
+        if args[5] == stop:
+            raise Stopped
+        return epoch(*args)
+
+    monkeypatch.setattr(training, "_epoch", stops)
+    with pytest.raises(Stopped):
+        fit(tmp_path / "stopped")
+    monkeypatch.setattr(training, "_epoch", epoch)
+    again, resumed = fit(tmp_path / "stopped")
+    assert again == loss and all(torch.equal(weights[key], resumed[key]) for key in weights)
+
+
+def test_a_resume_state_of_other_settings_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY", 1)
+    fit(tmp_path, epochs=2)
+    with pytest.raises(UserError, match="made with lr 0.05, not 0.1"):
+        fit(tmp_path, epochs=2, lr=0.1)
+
+
+def test_a_training_that_diverges_says_so(tmp_path):
+    with pytest.raises(UserError, match="lower --lr"):
+        fit(tmp_path, lr=1e30)
+
+
+def test_the_learning_rate_is_half_a_cosine_to_zero():
+    assert training.cosine(0.1, 0, 10) == 0.1
+    assert math.isclose(training.cosine(0.1, 5, 10), 0.05)
+    assert training.cosine(0.1, 10, 10) == 0
+
+
+def test_an_epoch_sees_every_member_once(monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "augmented_batch", lambda padded, index, draws: seen.append(index) or padded[index])
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
+    optimizer = torch.optim.SGD(model(torch.zeros(1, 3, 40, 40)).sum() and model.parameters(), 0.1)
+    images, labels = torch.zeros(37, 40, 40, 3, dtype=torch.uint8), torch.zeros(37, dtype=torch.int64)
+    training._epoch(model, images, labels, optimizer, Recipe(1, 0.1, 16, 0), 0, True, CPU)
+    assert sorted(torch.cat(seen).tolist()) == list(range(37)) and max(map(len, seen)) <= 16
+
+
+def made(folder, **changes):
+    checkpoints.save(folder, {"weight": torch.arange(1000.0)}, {"data": "a", "lr": 0.1, **changes}, {"loss": 0.5})
+    return folder
+
+
+def test_a_checkpoint_comes_back_as_it_was_and_is_done(tmp_path):
+    folder = made(tmp_path)
+    found = checkpoints.load(folder)
+    assert torch.equal(found.tensors["weight"], torch.arange(1000.0)) and found.meta["loss"] == 0.5
+    assert checkpoints.is_done(folder, {"data": "a", "lr": 0.1})
+    assert not checkpoints.is_done(tmp_path / "nothing", {})
+
+
+@pytest.mark.parametrize("changes", [{"data": "b"}, {"lr": 0.2}, {"new": 1}])
+def test_a_checkpoint_made_from_something_else_is_refused(tmp_path, changes):
+    with pytest.raises(UserError, match=f"made with {next(iter(changes))}"):
+        checkpoints.is_done(made(tmp_path), {"data": "a", "lr": 0.1, **changes})
+
+
+def test_damaged_files_are_named(tmp_path):
+    weights = made(tmp_path) / "model.pt"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    with pytest.raises(UserError, match="model.pt is damaged"):
+        checkpoints.load(tmp_path)
+    (tmp_path / "meta.json").write_text('{"format": 1')
+    with pytest.raises(UserError, match="meta.json is damaged"):
+        checkpoints.load(tmp_path)
+    (tmp_path / "meta.json").write_text(json.dumps({"format": 99, "made_from": {}}))
+    with pytest.raises(UserError, match="not of this project's format"):
+        checkpoints.load(tmp_path)
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_a_pickle_in_a_checkpoint_is_refused_unread(tmp_path, capsys):
+    torch.save({"weight": Harmful()}, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="damaged or foreign"):
+        checkpoints.read_tensors(tmp_path / "model.pt")
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
+    from compleak.files import write_atomically
+
+    target = tmp_path / "table.csv"
+    target.write_text("old")
+
+    def half(part):
+        part.write_text("ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(target, half)
+    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"] and target.read_text() == "old"
