@@ -1,7 +1,8 @@
 """CompLeak-NR: attack one model, the original or a compressed one, with every attack and its calibrated form.
 
     python CompLeakNR.py --model_name resnet18 --dataset_name cifar10 --num_cls 10 --batch_size 128 --original
-    python CompLeakNR.py --compress_degree 0.6 --dataset_name cifar10 --num_cls 10 --batch_size 128 --compress --compress_name pruning --model_name resnet18
+    python CompLeakNR.py --compress_degree 0.6 --dataset_name cifar10 --num_cls 10 --batch_size 128 \\
+        --compress --compress_name pruning --model_name resnet18
     python CompLeakNR.py --signals my_model.npz
 
 Needs the models of train.py and, with --compress, of that compression; or any signals file (README, "Bring your own

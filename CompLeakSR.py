@@ -1,6 +1,7 @@
 """CompLeak-SR: attack with the original model and one compressed model together.
 
-    python CompLeakSR.py --compress_degree 0.9 --dataset_name cifar10 --num_cls 10 --batch_size 128 --original --compress --model_name resnet18 --compress_name pruning
+    python CompLeakSR.py --compress_degree 0.9 --dataset_name cifar10 --num_cls 10 --batch_size 128 \\
+        --original --compress --model_name resnet18 --compress_name pruning
     python CompLeakSR.py --signals original.npz compressed.npz
 
 Needs the models of train.py and of that compression; or the two signals files (README, "Bring your own model").

@@ -5,8 +5,8 @@
     python reproduce.py --preset paper --dataset_name cifar10            # the paper's grid; wants a GPU
 
 Runs the stages' own scripts in one process, skipping what is done, so that it can be stopped and started at any time.
-Gives results/<run>/summary.md, summary.csv, models.csv, claims.csv and figures. <run> is <dataset>_<model>_<preset>, and
-for `paper`, which is nothing but the stages' defaults, <dataset>_<model>, the folder the stages use by themselves.
+Gives results/<run>/summary.md, summary.csv, models.csv, claims.csv and figures. <run> is <dataset>_<model>_<preset>;
+for `paper`, which is nothing but the stages' defaults, it is <dataset>_<model>, the folder the stages use themselves.
 """
 
 import time

@@ -4,7 +4,8 @@
 
 Splits the data set between victim and attacker (PROTOCOL §1), then trains each model on its own members.
 Gives results/<dataset>_<model>/{victim_model,shadow_model_0,...}/ and the split in data/<dataset>_data_index.pkl.
-Costs, for 20,000 images and 100 epochs of ResNet-18, 2 million image passes a model. Stopped and started again, it goes on.
+Costs, for 20,000 images and 100 epochs of ResNet-18, 2 million image passes a model. Stopped, it goes on when started
+again.
 """
 
 import time

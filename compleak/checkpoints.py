@@ -1,4 +1,4 @@
-"""Checkpoint folders: `model.pt` (tensors only) and `meta.json` (what it is, readable), plus the state of a stopped run.
+"""Checkpoint folders: `model.pt` (tensors only), `meta.json` (what it is, readable) and the state of a stopped run.
 
 `meta.json` is written last and holds the hash of `model.pt`: a folder with both is whole, anything else is not done.
 Its `made_from` says what the checkpoint was made from (data, split, network, settings); a stage that would make it

@@ -15,6 +15,7 @@ from compleak.training import Recipe, accuracy, fit
 from data.splits import Pair
 from data.transforms import to_input
 
+MAX_INT8_SHARE = 0.27  # of the float model's bytes (PROTOCOL §3); of content, since headers outweigh narrow networks
 CHECKED_IMAGES = 64  # inputs on which the saved model must give exactly the trained one's outputs
 
 
@@ -49,6 +50,9 @@ def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: st
     prepared.eval()
     tensors = module.pack(prepared)
     restored = load_tensors(run, variant, tensors).to(device, memory_format=torch.channels_last)
+    if technique == "quantization":
+        share = _content(tensors) / _content(original.tensors)
+        assert share <= MAX_INT8_SHARE, f"the int8 model holds {share:.3f} of the float model's bytes"
     with devices.exact():
         held = module.verify(prepared, restored, degree, to_input(images[:CHECKED_IMAGES]))
     test = (data.images[pair.test], data.labels[pair.test])
@@ -63,8 +67,14 @@ def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: st
         **provenance(device),
     }
     meta = checkpoints.save(folder, tensors, made_from, facts)
-    size = f"{checkpoints.megabytes(original.meta['bytes'])} -> {checkpoints.megabytes(meta['bytes'])} ({meta['bytes'] / original.meta['bytes']:.2f}x)"
+    old, new = original.meta["bytes"], meta["bytes"]
+    size = f"{checkpoints.megabytes(old)} -> {checkpoints.megabytes(new)} ({new / old:.2f}x)"
     cli.say(f"{variant} {role}: {held}; test accuracy {before:.2%} -> {after:.2%}; {size}; {folder}")
+
+
+def _content(tensors: dict[str, torch.Tensor]) -> int:
+    """Bytes of all values."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def require(run: runs.Run, variant: str, role: str):

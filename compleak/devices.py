@@ -22,7 +22,7 @@ def choose(name: str | None) -> torch.device:
 
 @functools.cache
 def precision(device_type: str) -> str:
-    """`bf16` where the hardware multiplies it natively, else `fp32`: without AMX or AVX512-BF16 it is the slower one."""
+    """`bf16` where the hardware multiplies it natively, else `fp32`: emulated bf16 is slower than that."""
     if device_type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     flags = Path("/proc/cpuinfo")

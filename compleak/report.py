@@ -71,7 +71,7 @@ def save(made, path: Path) -> None:
 
 
 def roc_figure(curves: Sequence[tuple[str, np.ndarray, np.ndarray, str]], title: str):
-    """Log-log ROC of (label, scores, member, scenario): at low false-positive rates, where a member is named for sure."""
+    """Log-log ROC of (label, scores, member, scenario): the low false-positive rates, where points are named."""
     made, axes = figure(6, 5)
     least = 1.0
     shades: dict[str, int] = {}
@@ -90,7 +90,7 @@ def roc_figure(curves: Sequence[tuple[str, np.ndarray, np.ndarray, str]], title:
 
 
 def degrees_figure(table: pd.DataFrame, variants: Sequence[str], title: str):
-    """AUC and TPR at 0.1 % FPR of each variant: strongest published NR and SR, and calibrated, with MR's level across."""
+    """AUC and TPR at 0.1 % FPR of each variant: NR and SR, published and calibrated, with MR's level across."""
     made, panels = figure(12, 4.2, 2)
     for axes, (key, name) in zip(panels, (("auc", "AUC"), (TPR, "TPR at 0.1% FPR")), strict=True):
         shift = -0.24

@@ -98,7 +98,7 @@ def dataset(run: Run) -> datasets.Dataset:
 
 
 def _noisy(labels: np.ndarray, classes: int, config: dict) -> np.ndarray:
-    """The labels with a share of them drawn anew, for members and non-members alike: what is wrong must be memorised."""
+    """The labels with a share drawn anew, for members and non-members alike: wrong ones have to be memorised."""
     rng = np.random.default_rng([config["seed"], 1])
     drawn, replaced = rng.integers(classes, size=len(labels)), rng.random(len(labels)) < config["label_noise"]
     return np.where(replaced, drawn, labels)

@@ -6,10 +6,10 @@ Format (PROTOCOL §4), which any framework can write; R models (row 0 the victim
     labels       (N,) int64          class of each point
     member       (R, N) bool         the model was trained on the point
     audit        (R, N) bool         the point is in that model's balanced audit set
-    sensitivity  (R, N, C) float32   optional; mean of |softmax f(x + e u) - softmax f(x)| / e, NaN outside the audit sets
+    sensitivity  (R, N, C) float32   optional; mean |softmax f(x + e u) - softmax f(x)| / e, NaN outside the audit sets
 
-The null control compares the first half of the victim's audited non-members, in file order, with the second half. Here
-the first half is queried together with the members, in one call, and the second with all other points in another.
+The null control compares the first half of the victim's audited non-members, in file order, with the second. Here
+the first half is queried together with the members, in one call, and the second with all other points.
 """
 
 import json
@@ -59,7 +59,7 @@ def file_of(run: runs.Run, variant: str) -> Path:
 
 
 def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, draws: int = DRAWS) -> Path:
-    """Ask every model of a variant about every point and write `signals.npz`, unless it is there for these very models."""
+    """Ask every model of a variant about every point and write `signals.npz`, unless it is these models' already."""
     file = file_of(run, variant)
     found = [compression.load_model(run, variant, role) for role in run.roles]
     split, audit = runs.split(run)

@@ -70,7 +70,7 @@ def scores_of(run: runs.Run, row: pd.Series) -> np.ndarray:
 
 
 def curves(run: runs.Run, table: pd.DataFrame, truth: np.ndarray) -> list[tuple]:
-    """For `report.roc_figure`: the strongest published and the calibrated attack of each scenario, and the null control."""
+    """For `report.roc_figure`: the strongest published and calibrated attack of each scenario, and a null control."""
     found = []
     for scenario in ("NR", "SR", "MR"):
         variants = table.loc[table["scenario"] == scenario, "variant"].unique()
@@ -146,13 +146,14 @@ def markdown(run: runs.Run, table: pd.DataFrame, models: pd.DataFrame, claims: l
 
 `{command}`
 
-Data {config["dataset_name"]} (fingerprint {config["data"]}), network {config["model_name"]} at width {config["width"]:g},
-{config["shadow_num"]} shadow(s), seed {config["seed"]}, {table["n_member"].max()} members and {table["n_nonmember"].max()}
-non-members audited, recipe {recipe(first)}.
-{seconds / 60:.0f} minutes on {first["machine"]} (torch {first["versions"]["torch"]}, commit {first["commit"]}).
+- data: {config["dataset_name"]} (fingerprint {config["data"]}), seed {config["seed"]}, {config["shadow_num"]} shadow model(s)
+- audited: {table["n_member"].max()} members and {table["n_nonmember"].max()} non-members
+- network: {config["model_name"]} at width {config["width"]:g}, {recipe(first)}
+- cost: {seconds / 60:.0f} minutes on {first["machine"]} (torch {first["versions"]["torch"]}, {first["commit"]})
 
-All numbers are percent with 95 % intervals; TPR is at a false-positive rate of at most 0.1 %. `published` is the strongest
-attack of the literature in that scenario, `calibrated` the same scenario with each point's difficulty taken out.
+All numbers are percent with 95 % intervals; TPR is at a false-positive rate of at most 0.1 %. `published` is the
+strongest attack of the literature in that scenario, `calibrated` the same scenario with each point's difficulty taken
+out by models that never saw it.
 
 {report.markdown(headline(table, models))}
 
@@ -170,8 +171,8 @@ Differences of AUC in points, paired on the same audit points:
 
 ## Controls
 
-Both must sit at an AUC of 50 within their interval: `null`, the strongest attack of each table on non-members alone, and
-`blind`, a classifier that sees the images and no model. {inside} of {len(controls)} do; at 95 % one in twenty is
+Both must sit at an AUC of 50 within their interval: `null`, the calibrated attack of each table on non-members alone,
+and `blind`, a classifier that sees the images and no model. {inside} of {len(controls)} do; at 95 % one in twenty is
 expected to miss by chance, and the controls of one run share their points.
 
 {report.markdown(controls_table(controls))}

@@ -114,7 +114,7 @@ def check_audit(audit: Split, split: Split, source: Path) -> None:
 def load_or_make(
     path: Path, audit_path: Path, n: int, *, shadow_num: int, seed: int, max_points: int | None
 ) -> tuple[Split, Split]:
-    """The split and its audit sets from their files; whatever is missing (a file, further shadows) is made and written."""
+    """The split and its audit sets from their files; what is missing (a file, further shadows) is made and written."""
     made = make_split(n, shadow_num, seed, max_points)
     split = read_index(path) if path.exists() else made
     if len(split.shadows) < shadow_num:

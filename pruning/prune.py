@@ -1,6 +1,7 @@
 """Prune the victim and its shadows by weight magnitude, then fine-tune what is left.
 
-    python pruning/prune.py --dataset_name cifar10 --model_name resnet18 --num_cls 10 --lr 0.001 --prune_epochs 30 --prune_sparsity 0.6
+    python pruning/prune.py --dataset_name cifar10 --model_name resnet18 --num_cls 10 \\
+        --lr 0.001 --prune_epochs 30 --prune_sparsity 0.6
 
 Needs train.py's models. In every convolution and linear layer exactly floor(sparsity x weights) weights are zero.
 Gives results_pruning/<dataset>_<model>_<sparsity>/{victim_model,shadow_model_0,...}/.

@@ -1,6 +1,7 @@
 """Quantize the victim and its shadows to int8 with quantization-aware training.
 
-    python quantization/qat.py --dataset_name cifar10 --model_name resnet18 --num_cls 10 --lr 0.001 --quantized_epochs 30 --degree int8
+    python quantization/qat.py --dataset_name cifar10 --model_name resnet18 --num_cls 10 \\
+        --lr 0.001 --quantized_epochs 30 --degree int8
 
 Needs train.py's models. The saved int8 model gives exactly the outputs of the fake-quantized model it came from.
 Gives results_quantization/<dataset>_<model>_int8/{victim_model,shadow_model_0,...}/.

@@ -24,10 +24,11 @@ from compleak import audit, checkpoints, metrics, paths, runs, signals, summary,
 from compleak.errors import UserError
 from compleak.techniques import COMPRESSED, TECHNIQUES, parse_degree
 
-COLUMNS = (
-    "scenario variant attack classifier artifact_row acc acc_lo acc_hi auc auc_lo auc_hi tpr_at_fpr_0.001 "
-    "tpr_at_fpr_0.001_lo tpr_at_fpr_0.001_hi n_member n_nonmember seed seconds"
-).split()
+COLUMNS = [
+    *("scenario", "variant", "attack", "classifier", "artifact_row"),
+    *("acc", "acc_lo", "acc_hi", "auc", "auc_lo", "auc_hi"),
+    *("tpr_at_fpr_0.001", "tpr_at_fpr_0.001_lo", "tpr_at_fpr_0.001_hi", "n_member", "n_nonmember", "seed", "seconds"),
+]
 
 
 def flags(tiny_root, *more):
