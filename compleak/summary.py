@@ -140,14 +140,15 @@ def markdown(run: runs.Run, table: pd.DataFrame, models: pd.DataFrame, claims: l
     first = checkpoints.load_meta(paths.role_dir(run.root, run.name, paths.ORIGINAL, run.roles[0]))
     seconds = sum(read_json(run.dir / "seconds.json").values())
     controls = table[table["attack"].isin(report.CONTROLS)]
+    members, others = table["n_member"].max(), table["n_nonmember"].max()
     inside = ((controls["auc_lo"] <= 0.5) & (controls["auc_hi"] >= 0.5)).sum()
     detail = pd.DataFrame([{**d._asdict(), "difference": report.interval(d.difference, d.low, d.high)} for d in claims])
     return f"""# {run.name}
 
 `{command}`
 
-- data: {config["dataset_name"]} (fingerprint {config["data"]}), seed {config["seed"]}, {config["shadow_num"]} shadow model(s)
-- audited: {table["n_member"].max()} members and {table["n_nonmember"].max()} non-members
+- data: {config["dataset_name"]} (fingerprint {config["data"]}), seed {config["seed"]}
+- shadow models: {config["shadow_num"]}; audited: {members} members and {others} non-members
 - network: {config["model_name"]} at width {config["width"]:g}, {recipe(first)}
 - cost: {seconds / 60:.0f} minutes on {first["machine"]} (torch {first["versions"]["torch"]}, {first["commit"]})
 
