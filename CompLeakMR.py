@@ -13,7 +13,7 @@ from pathlib import Path
 from compleak import cli, paths, report, runs
 from compleak.audit import attack_flags, audit, run_signals
 from compleak.errors import UserError
-from compleak.techniques import COMPRESSED
+from compleak.techniques import COMPRESSED, parse_variant
 
 
 def parse(argv=None):
@@ -37,7 +37,9 @@ def parse(argv=None):
         help="ORIGINAL COMPRESSED... (no ORIGINAL with --without_original)",
     )
     attack_flags(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.variants = [parse_variant(text) for text in args.variants]
+    return args
 
 
 def families(variants: list[str]) -> dict[str, list[str]]:

@@ -72,7 +72,7 @@ def save(made, path: Path) -> None:
 
 def roc_figure(curves: Sequence[tuple[str, np.ndarray, np.ndarray, str]], title: str):
     """Log-log ROC of (label, scores, member, scenario): the low false-positive rates, where points are named."""
-    made, axes = figure(6, 5)
+    made, axes = figure(6, 6.5)
     least = 1.0
     shades: dict[str, int] = {}
     for label, scores, member, scenario in curves:
@@ -85,7 +85,7 @@ def roc_figure(curves: Sequence[tuple[str, np.ndarray, np.ndarray, str]], title:
     axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1.05), title=title)
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
     axes.axvline(1e-3, color="black", linewidth=0.5, linestyle=":")
-    axes.legend(fontsize=8, loc="lower right")
+    made.legend(fontsize=8, loc="outside lower center", ncols=1)
     return made
 
 
@@ -109,11 +109,17 @@ def degrees_figure(table: pd.DataFrame, variants: Sequence[str], title: str):
                 axes.axhspan(row[f"{key}_lo"], row[f"{key}_hi"], color=COLOURS["MR"], alpha=0.12, linewidth=0)
         if key == "auc":
             axes.axhline(0.5, color="black", linewidth=0.8)
-        axes.set_xticks(range(len(variants)), [v.replace("_", "\n") for v in variants], fontsize=8)
+        name_ticks(axes, variants)
         axes.set(ylabel=name)
-    panels[0].legend(fontsize=8)
+    made.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=6)
     made.suptitle(title)
     return made
+
+
+def name_ticks(axes, variants: Sequence[str]) -> None:
+    """Variants along the x axis, technique above degree."""
+    axes.set_xticks(range(len(variants)), [v.replace("_", "\n").replace("quantization", "quantized") for v in variants])
+    axes.tick_params(axis="x", labelsize=7)
 
 
 def draw_intervals(axes, at, rows, key: str, colour: str, marker: str, label: str) -> None:
@@ -141,6 +147,6 @@ def cost_figure(models: pd.DataFrame, title: str):
     panels[1].bar(at, victim["bytes"] / 1e6, color=COLOURS["NR"])
     panels[1].set(ylabel="MB on disk")
     for axes in panels:
-        axes.set_xticks(at, [v.replace("_", "\n") for v in victim["variant"]], fontsize=8)
+        name_ticks(axes, victim["variant"])
     made.suptitle(title)
     return made

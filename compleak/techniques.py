@@ -61,6 +61,14 @@ TECHNIQUES = {
 COMPRESSED = tuple(variant_name(name, degree) for name, technique in TECHNIQUES.items() for degree in technique.degrees)
 
 
+def parse_variant(text: str) -> str:
+    """A compressed variant's name as folders spell it; UserError where it is none."""
+    name, _, degree = text.partition("_")
+    if name not in TECHNIQUES:
+        raise UserError(f"{text!r} is no compressed variant: for example {', '.join(COMPRESSED[::3])}")
+    return variant_name(name, parse_degree(name, degree)[0])
+
+
 def parse_degree(name: str, text: str) -> tuple[str, Any]:
     """The degree as folders spell it and as the technique takes it; UserError where it is none of the technique's."""
     try:
