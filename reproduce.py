@@ -61,7 +61,7 @@ def parse(argv=None):
     parser.set_defaults(dataset_name="digits", batch_size=None, width=None)
     parser.add_argument("--preset", choices=PRESETS, default="smoke", help="how much of it (default: %(default)s)")
     parser.add_argument("--shadow_num", type=cli.positive_int, default=1, help="shadow models (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of everything (default: %(default)s)")
+    parser.add_argument("--seed", type=cli.seed, default=DEFAULT_SEED, help="of everything (default: %(default)s)")
     return parser.parse_args(argv)
 
 

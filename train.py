@@ -25,7 +25,7 @@ def parse(argv=None):
     group = parser.add_argument_group("split")
     group.add_argument("--shadow_num", type=cli.positive_int, default=1, help="shadow models (default: %(default)s)")
     group.add_argument(
-        "--seed", type=int, default=DEFAULT_SEED, help="of split, initial weights and order (default: %(default)s)"
+        "--seed", type=cli.seed, default=DEFAULT_SEED, help="of split, initial weights and order (default: %(default)s)"
     )
     group.add_argument(
         "--max_points", type=cli.positive_int, help="members and non-members a model at most (default: all)"

@@ -34,7 +34,7 @@ class Attack(NamedTuple):
     name: str
     classifier: str  # "" where there is none
     artifact_row: str  # the authors' name of the row, "" where they have none
-    run: Callable[..., Result]  # run(models, *, seed, recipe="fast", device="cpu", progress=None)
+    run: Callable[..., Result]  # run(models, *, seed, recipe="paper", device="cpu", progress=None)
     needs: frozenset = frozenset()  # of "sensitivity", "references"
 
     @property
@@ -43,23 +43,23 @@ class Attack(NamedTuple):
         return f"{self.name}/{self.classifier}" if self.classifier else self.name
 
 
-def _on_one(attack, models, *, seed, recipe="fast", device="cpu", progress=None, **bound):
+def _on_one(attack, models, *, seed, recipe="paper", device="cpu", progress=None, **bound):
     return attack(models[0], seed=seed, **bound)
 
 
-def _samia(models, *, seed, recipe="fast", device="cpu", progress=None):
+def _samia(models, *, seed, recipe="paper", device="cpu", progress=None):
     return samia(models[0], seed=seed, recipe=recipe, device=device, progress=progress)
 
 
-def _on_two(attack, models, *, seed, recipe="fast", device="cpu", progress=None, **bound):
+def _on_two(attack, models, *, seed, recipe="paper", device="cpu", progress=None, **bound):
     return attack(*models, seed=seed, **bound)
 
 
-def _mr(models, *, seed, recipe="fast", device="cpu", progress=None):
+def _mr(models, *, seed, recipe="paper", device="cpu", progress=None):
     return mr(models[0], models[1:], seed=seed, device=device, progress=progress)
 
 
-def _calibrated(models, *, seed, recipe="fast", device="cpu", progress=None):
+def _calibrated(models, *, seed, recipe="paper", device="cpu", progress=None):
     return calibrated([model for model in models if model is not None], seed=seed)
 
 

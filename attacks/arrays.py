@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 TREES = 500
-TREES_PER_FOLD = 60
+TREES_PER_FOLD = 60  # a second stage sees means over five folds: 300 trees for the victim, and time is what they cost
 
 
 class Signals(NamedTuple):

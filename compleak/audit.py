@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def variant_flags(parser: argparse.ArgumentParser):
 def attack_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("attack")
     group.add_argument("--out", type=Path, help="folder for the table and scores (default: beside the signals)")
-    group.add_argument("--seed", type=int, help="of the attacks and the bootstrap (default: the run's)")
+    group.add_argument("--seed", type=cli.seed, help="of the attacks and the bootstrap (default: the run's)")
     group.add_argument(
         "--sensitivity_draws", type=int, default=signals.DRAWS, help="noise draws for SAMIA (default: %(default)s)"
     )
@@ -101,19 +102,21 @@ def audit(
                 continue
             started = time.monotonic()
             result = attack.run(views, seed=seed, recipe=args.samia_recipe, device=device, progress=_bar(attack.key))
+            seconds = time.monotonic() - started
+            null = null_control(result.scores, result.decision, truth)
             head = [scenario, variant, attack.name, attack.classifier, attack.artifact_row]
-            rows.append(_row(head, result.scores, result.decision, truth, seed, time.monotonic() - started))
+            row, null_row = (_row(head, *measured, seed, seconds) for measured in ((*result, truth), null))
+            rows.append(row | {f"null_{key}": null_row[key] for key in ("auc", "auc_lo", "auc_hi")})
             scores[prefix + attack.key] = result.scores
-            strongest = result  # the calibrated form comes last
-        if not rows:
+        if not rows or rows[-1]["variant"] != variant:
             raise UserError(f"no attack of {scenario} can run on these signals")
-        null = null_control(strongest.scores, strongest.decision, truth)
-        rows.append(_row([scenario, variant, "null", "", ""], *null, seed, 0.0))
-        scores[prefix + "null"] = np.where(truth, np.nan, strongest.scores)
-    blind = blind_control(run, *next(iter(records.items())), seed)
+        # Every row carries its own null; the control's row is that of the last attack, the calibrated one.
+        rows.append({**null_row, "attack": "null", "classifier": "", "artifact_row": "", "seconds": 0.0})
+        scores[prefix + "null"] = np.where(truth, np.nan, result.scores)
+    blind = blind_control(run, *next(iter(records.items())), seed, made_from["code"])
     if blind is not None:
         rows.append(_row([scenario, next(iter(jobs)), "blind", "", ""], *blind, truth, seed, 0.0))
-        scores["blind"] = blind[0]
+        scores["blind"] = blind.scores
 
     table = pd.DataFrame(rows)
     _write(out, scenario, table, scores)
@@ -131,20 +134,24 @@ def null_control(scores: np.ndarray, decision: np.ndarray, truth: np.ndarray) ->
     return scores[others], decision[others], np.arange(len(others)) < len(others) // 2
 
 
-def blind_control(run: runs.Run | None, file: Path, record: signals.Record, seed: int) -> tuple | None:
-    """Scores and decisions of the classifier that sees raw images only, kept with the run; None without a run."""
+def blind_control(run: runs.Run | None, file: Path, record: signals.Record, seed: int, code: str):
+    """The result of the classifier that sees raw images only, kept with the run; None without a run."""
     if run is None:
         cli.say("blind left out: it needs the images, and these signals are from files alone")
         return None
     points, kept = signals.points(file), run.dir / "blind.npz"
-    key = hashlib.sha256(points.tobytes() + record.member.tobytes() + record.audit.tobytes() + bytes([seed % 256]))
-    if kept.exists():
+    key = hashlib.sha256(
+        points.tobytes() + record.member.tobytes() + record.audit.tobytes() + f"{seed} {code}".encode()
+    )
+    try:
         with np.load(kept, allow_pickle=False) as found:
             if str(found["key"]) == key.hexdigest():
-                return found["scores"], found["decision"]
+                return attacks.Result(found["scores"], found["decision"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # not there or damaged: it is a cache
     view = signals.attacker_view(record)
     result = attacks.blind(runs.dataset(run).images[points], view.member, view.audit, seed=seed)
-    arrays = {"scores": result.scores, "decision": result.decision, "key": np.array(key.hexdigest())}
+    arrays = {**result._asdict(), "key": np.array(key.hexdigest())}
     write_atomically(kept, lambda part: np.savez(part, **arrays))
     return result
 

@@ -85,6 +85,13 @@ def positive_float(text: str) -> float:
     return value
 
 
+def seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {2**31 - 1}")
+    return value
+
+
 def share(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:

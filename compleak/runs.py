@@ -4,6 +4,7 @@ So the data's place, the split and the number of shadows are said once, to `trai
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ from compleak.checkpoints import refuse_difference
 from compleak.errors import UserError
 from compleak.files import read_json, write_json
 from data import datasets, splits
+
+
+RUN_KEYS = {"dataset_name", "data_dir", "data", "images", "num_cls", "model_name", "width", "seed", "max_points"}
+RUN_KEYS |= {"label_noise", "split", "shadow_num"}
 
 
 class Run(NamedTuple):
@@ -39,14 +44,17 @@ def create(args: argparse.Namespace) -> Run:
         raise UserError(f"unknown model {args.model_name!r}: choose from {', '.join(models.NAMES)}")
     data = datasets.load(args.dataset_name, args.data_dir, paths.downloads(args.root))
     classes = len(data.classes)
+    if classes < 2:
+        raise UserError(f"{args.dataset_name} has {classes} class: at least 2 are needed")
     if args.num_cls not in (None, classes):
         raise UserError(
             f"--num_cls is {args.num_cls}, {args.dataset_name} has {classes} classes: correct it or leave it out"
         )
     config = {
         "dataset_name": args.dataset_name,
-        "data_dir": str(args.data_dir) if args.data_dir else None,
+        "data_dir": _from_root(args),
         "data": data.fingerprint,
+        "images": len(data.labels),
         "num_cls": classes,
         "model_name": args.model_name,
         "width": args.width,
@@ -75,12 +83,14 @@ def open_run(args: argparse.Namespace) -> Run:
     if not file.exists():
         raise UserError(f"there is no run {name} in {file.parent.parent}: first {train_command(args)}")
     config = read_json(file)
+    if not RUN_KEYS <= config.keys():
+        raise UserError(f"{file} lacks {', '.join(sorted(RUN_KEYS - config.keys()))}: delete it and run train.py again")
     given = {"dataset_name": args.dataset_name, "model_name": args.model_name, "width": args.width}
     if args.num_cls is not None:
         given["num_cls"] = args.num_cls
     refuse_difference(file, {key: config[key] for key in given}, given)
     if args.data_dir is not None:
-        config["data_dir"] = str(args.data_dir)
+        config["data_dir"] = _from_root(args)
     return Run(args.root, name, config)
 
 
@@ -92,14 +102,14 @@ def role_seed(run: Run, row: int) -> int:
 def dataset(run: Run) -> datasets.Dataset:
     """The run's data. UserError where it is no longer what the run was made from."""
     place = run.config["data_dir"]
-    data = datasets.load(run.config["dataset_name"], Path(place) if place else None, paths.downloads(run.root))
+    data = datasets.load(run.config["dataset_name"], run.root / place if place else None, paths.downloads(run.root))
     refuse_difference(run.dir / "run.json", {"data": run.config["data"]}, {"data": data.fingerprint})
     return data._replace(labels=_noisy(data.labels, len(data.classes), run.config))
 
 
 def _noisy(labels: np.ndarray, classes: int, config: dict) -> np.ndarray:
     """The labels with a share drawn anew, for members and non-members alike: wrong ones have to be memorised."""
-    rng = np.random.default_rng([config["seed"], 1])
+    rng = np.random.default_rng([config["seed"], 20_000])  # splits use the numbers below
     drawn, replaced = rng.integers(classes, size=len(labels)), rng.random(len(labels)) < config["label_noise"]
     return np.where(replaced, drawn, labels)
 
@@ -107,15 +117,19 @@ def _noisy(labels: np.ndarray, classes: int, config: dict) -> np.ndarray:
 def split(run: Run) -> tuple[splits.Split, splits.Split]:
     """The run's split and its audit sets."""
     config = run.config
-    n = len(dataset(run).labels)
     files = paths.index_files(run.root, config["split"])
     options = {key: config[key] for key in ("shadow_num", "seed", "max_points")}
-    return splits.load_or_make(*files, n, **options)
+    return splits.load_or_make(*files, config["images"], **options)
 
 
 def members_fingerprint(pair: splits.Pair) -> str:
     """Which points a model was trained on, as a short hash."""
     return splits.fingerprint(splits.Split([pair]))
+
+
+def _from_root(args: argparse.Namespace) -> str | None:
+    """--data_dir as seen from the root folder, so that a stage finds it whatever folder it is started in."""
+    return os.path.relpath(args.data_dir, args.root) if args.data_dir else None
 
 
 def _split_name(args: argparse.Namespace) -> str:

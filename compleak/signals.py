@@ -28,6 +28,7 @@ from compleak.training import ask, predict
 from data.splits import Split, fingerprint
 from data.transforms import to_input
 
+FORMAT = 2  # of what `collect` computes: another number makes cached files again
 EPSILON = 1e-3
 DRAWS = 10
 
@@ -61,14 +62,14 @@ def file_of(run: runs.Run, variant: str) -> Path:
 def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, draws: int = DRAWS) -> Path:
     """Ask every model of a variant about every point and write `signals.npz`, unless it is these models' already."""
     file = file_of(run, variant)
-    found = [compression.load_model(run, variant, role) for role in run.roles]
     split, audit = runs.split(run)
     source = {
         "data": run.config["data"],
         "split": fingerprint(split),
         "audit": fingerprint(audit),
-        "models": [meta["sha256"] for _, meta in found],
+        "models": [compression.model_meta(run, variant, role)["sha256"] for role in run.roles],
         "draws": draws,
+        "format": FORMAT,
     }
     if file.exists() and _source(file) == source:
         return file
@@ -76,9 +77,10 @@ def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, 
     data, (first, second) = runs.dataset(run), query_order(split, audit)
     points = np.concatenate([first, second])
     rows = []
-    total = len(found) * len(points) + draws * sum(len(index) for pair in audit.pairs for index in pair)
+    total = len(run.roles) * len(points) + draws * sum(len(index) for pair in audit.pairs for index in pair)
     with cli.progress(None, f"asking {variant}", total=total) as bar:
-        for (model, _), pair in zip(found, audit.pairs, strict=True):
+        for role, pair in zip(run.roles, audit.pairs, strict=True):
+            model = compression.load_model(run, variant, role)
             logits = np.concatenate(
                 [ask(model, data.images[part], device, batch_size, bar) for part in (first, second)]
             )
@@ -99,36 +101,39 @@ def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, 
     }
     if draws:
         arrays["sensitivity"] = np.stack([row[2] for row in rows])
-    write_atomically(file, lambda part: np.savez(part, **arrays))
+    write_atomically(file, lambda part: np.savez_compressed(part, **arrays))
     return file
 
 
 def query_order(split: Split, audit: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The two calls in which all points are asked: members with half of the non-members, then everything else."""
+    """The two calls in which all points are asked: members with half of the non-members, then everything else.
+
+    Each is in the order of the data set, so that a point's place in the file does not say whether it is a member.
+    """
     members, others = audit.victim
     half = len(others) // 2
     pool = split.pool if split.shadows else np.array([], dtype=np.int64)
-    return np.concatenate([members, others[:half]]), np.concatenate([others[half:], pool])
+    return np.sort(np.concatenate([members, others[:half]])), np.sort(np.concatenate([others[half:], pool]))
 
 
 def sensitivity(model, images: np.ndarray, logits: np.ndarray, device, batch_size: int, draws: int, bar=None):
     """(n, C) float32: mean over `draws` of |softmax f(x + e u) - softmax f(x)| / e, u ~ N(0, I), e = 1e-3.
 
     Yuan & Zhang 2022, section 4.2 (SAMIA's input); x is the network's input. logits: (n, C), f(x) as `ask` gave it.
-    The noise is the same for every model.
+    Softmax and mean are float64: where p is close to 1, float32 turns a fifth of the differences into exact zeros.
     """
     model.to(device, memory_format=torch.channels_last).eval()
     found = []
     for start in range(0, len(images), batch_size):
         batch = to_input(torch.from_numpy(images[start : start + batch_size]).to(device))
-        still = torch.from_numpy(logits[start : start + batch_size]).to(device).softmax(dim=1)
+        still = torch.from_numpy(logits[start : start + batch_size]).to(device).double().softmax(dim=1)
         generator, moved = torch.Generator(device).manual_seed(start), torch.zeros_like(still)
         for _ in range(draws):
             noise = torch.randn(batch.shape, generator=generator, device=device)
-            moved += (predict(model, batch + EPSILON * noise).softmax(dim=1) - still).abs()
+            moved += (predict(model, batch + EPSILON * noise).double().softmax(dim=1) - still).abs()
             if bar is not None:
                 bar.update(len(batch))
-        found.append((moved / (draws * EPSILON)).cpu().numpy())
+        found.append((moved / (draws * EPSILON)).float().cpu().numpy())
     return np.concatenate(found)
 
 
@@ -178,14 +183,16 @@ def _problem(arrays: dict[str, np.ndarray]) -> str | None:
     for key in expected.keys() & arrays.keys():
         if arrays[key].shape != expected[key]:
             return f"{key} has shape {arrays[key].shape}, expected {expected[key]}"
+    if 0 in logits.shape[:2]:
+        return f"logits has shape {logits.shape}: there is no model or no point"
     if not np.isfinite(logits).all():
         return "logits holds values that are not finite"
     if labels.min() < 0 or labels.max() >= logits.shape[2]:
         return f"labels holds classes outside 0..{logits.shape[2] - 1}"
     for row in range(len(logits)):
         members, size = int(member[row, audit[row]].sum()), int(audit[row].sum())
-        if members == 0 or 2 * members != size:
-            return f"the audit set of model {row} has {members} members of {size} points, expected half"
+        if members < 2 or 2 * members != size:
+            return f"the audit set of model {row} has {members} members of {size} points, expected half and at least 2"
     if "sensitivity" in arrays and not np.isfinite(arrays["sensitivity"][audit]).all():
         return "sensitivity is not finite on the audit sets"
     return None
@@ -194,6 +201,8 @@ def _problem(arrays: dict[str, np.ndarray]) -> str | None:
 def same_points(records: list[Record], names: list[str]) -> None:
     """UserError unless all records describe the same models' roles on the same points."""
     for record, name in zip(records[1:], names[1:], strict=True):
+        if record.logits.shape != records[0].logits.shape:
+            raise UserError(f"{names[0]} and {name} differ in the shape of logits: they are not signals of one run")
         for key in ("labels", "member", "audit"):
             if not np.array_equal(getattr(record, key), getattr(records[0], key)):
                 raise UserError(f"{names[0]} and {name} differ in {key}: they are not signals of one run")

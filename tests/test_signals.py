@@ -90,7 +90,7 @@ def test_signals_are_what_the_models_answer_to_the_images(tiny_run):
     data = runs.dataset(tiny_run)
     assert np.array_equal(found.labels, data.labels[points])
     for row, role in enumerate(tiny_run.roles):
-        model, _ = compression.load_model(tiny_run, "pruning_0.6", role)
+        model = compression.load_model(tiny_run, "pruning_0.6", role)
         again = ask(model, data.images[points], torch.device("cpu"), 7)
         np.testing.assert_allclose(found.logits[row], again, atol=1e-4)
         assert set(points[found.member[row]]) == set(split.pairs[row].train) & set(points)
