@@ -11,6 +11,7 @@ for `paper`, which is nothing but the stages' defaults, it is <dataset>_<model>,
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import CompLeakMR
@@ -58,32 +59,39 @@ class Stage(NamedTuple):
 
 def parse(argv=None):
     parser = cli.parser(__doc__)
-    parser.set_defaults(dataset_name="digits", batch_size=None, width=None)
+    # What is not typed is the preset's business; the data are the small ones.
+    parser.set_defaults(dataset_name="digits", batch_size=None)
     parser.add_argument("--preset", choices=PRESETS, default="smoke", help="how much of it (default: %(default)s)")
     parser.add_argument("--shadow_num", type=cli.positive_int, default=1, help="shadow models (default: %(default)s)")
     parser.add_argument("--seed", type=cli.seed, default=DEFAULT_SEED, help="of everything (default: %(default)s)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.command = command(args, parser)
+    return args
 
 
 def plan(args, run_name: str) -> list[Stage]:
-    """All stages in order, each with the flags one would type."""
+    """All stages in order, each with the flags one would type: the preset's, then those given, which win."""
     preset = {key: flags.split() for key, flags in PRESETS[args.preset].items()}
-    common = [*preset["network"], *given_flags(args), "--run_name", run_name]
+    given = [*given_flags(args), "--run_name", run_name]
+
+    def flags(stage: str) -> list[str]:
+        return [*preset["network"], *preset[stage], *given]
+
     size = ["--shadow_num", str(args.shadow_num), "--seed", str(args.seed)]
     data = ["--data_dir", str(args.data_dir)] if args.data_dir else []
-    stages = [Stage("train", train.main, [*common, *preset["train"], *size, *data])]
-    attack = [*common, *preset["attack"], "--skip_done"]
+    stages = [Stage("train", train.main, [*flags("train"), *size, *data])]
+    attack = [*flags("attack"), "--skip_done"]
     compressed = []
     for name, technique in TECHNIQUES.items():
         for degree in technique.degrees:
             variant = paths.variant_name(name, degree)
-            flags = technique.command(degree).split()[1:]
-            stages.append(Stage(f"compress {variant}", SCRIPTS[name], [*common, *preset[name], *flags]))
+            argv = [*flags(name), *technique.command(degree).split()[1:]]
+            stages.append(Stage(f"compress {variant}", SCRIPTS[name], argv))
             compressed.append((variant, ["--compress", "--compress_name", name, "--compress_degree", degree]))
     stages += [Stage("NR original", CompLeakNR.main, [*attack, "--original"])]
-    stages += [Stage(f"NR {variant}", CompLeakNR.main, [*attack, *flags]) for variant, flags in compressed]
+    stages += [Stage(f"NR {variant}", CompLeakNR.main, [*attack, *which]) for variant, which in compressed]
     stages += [
-        Stage(f"SR {variant}", CompLeakSR.main, [*attack, *flags, "--original"]) for variant, flags in compressed
+        Stage(f"SR {variant}", CompLeakSR.main, [*attack, *which, "--original"]) for variant, which in compressed
     ]
     return [*stages, Stage("MR", CompLeakMR.main, attack)]
 
@@ -95,37 +103,41 @@ def given_flags(args) -> list[str]:
     return [text for flag, value in given if value is not None for text in (flag, str(value))]
 
 
+def name_of(args) -> str:
+    """The run's folder: as given, or made of data, network, width and preset."""
+    default = cli.default_name(cli.identity(args))
+    return args.run_name or (default if args.preset == "paper" else f"{default}_{args.preset}")
+
+
 def main(argv=None) -> None:
     args = parse(argv)
-    width = f"_w{args.width:g}" if args.width else ""
-    default = f"{args.dataset_name}_{args.model_name}{width}"
-    name = args.run_name or (default if args.preset == "paper" else f"{default}_{args.preset}")
-    seconds_file = paths.run_dir(args.root, name) / "seconds.json"
+    name = name_of(args)
     stages = plan(args, name)
     with cli.progress(None, "stages", total=len(stages)) as bar:
         for stage in stages:
             bar.set_description(stage.name)
-            started = time.monotonic()
-            stage.main(stage.argv)
-            seconds = read_json(seconds_file) if seconds_file.exists() else {}
-            seconds[stage.name] = round(seconds.get(stage.name, 0) + time.monotonic() - started, 1)
-            write_json(seconds_file, seconds)
+            timed(stage, paths.run_dir(args.root, name) / "seconds.json")
             bar.update()
-    train_args = train.parse(stages[0].argv)
-    text = summarise(runs.open_run(train_args), command(args))
-    cli.say(text)
-    cli.say(f"tables and figures are in {paths.run_dir(args.root, name)}")
+    run = runs.open_run(train.parse(stages[0].argv))
+    cli.say(summarise(run, args.command, PRESETS[args.preset]))
+    cli.say(f"tables and figures are in {run.dir}")
 
 
-def command(args) -> str:
-    """The command line that was given, without what only says where."""
-    made = (
-        f"python reproduce.py --preset {args.preset} --dataset_name {args.dataset_name} --model_name {args.model_name}"
-    )
-    options = {"width": args.width, "run_name": args.run_name, "seed": args.seed, "shadow_num": args.shadow_num}
-    shown = {key: value for key, value in options.items() if value not in (None, DEFAULT_SEED if key == "seed" else 1)}
-    data = f" --data_dir {args.data_dir}" if args.data_dir else ""
-    return " ".join([made, *(f"--{key} {value}" for key, value in shown.items())]) + data
+def timed(stage: Stage, file: Path) -> None:
+    """Run a stage and note its seconds, once: a later run of the same command finds the work done."""
+    started = time.monotonic()
+    stage.main(stage.argv)
+    seconds = read_json(file) if file.exists() else {}
+    write_json(file, {stage.name: round(time.monotonic() - started, 1), **seconds})
+
+
+def command(args, parser) -> str:
+    """The command line that was typed, without what only says where."""
+    shown = ["python reproduce.py", f"--preset {args.preset}", f"--dataset_name {args.dataset_name}"]
+    for key, value in vars(args).items():
+        if key not in ("preset", "dataset_name", "root") and value != parser.get_default(key):
+            shown.append(f"--{key} {value}")
+    return " ".join(shown)
 
 
 if __name__ == "__main__":

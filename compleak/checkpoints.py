@@ -5,7 +5,6 @@ Its `made_from` says what the checkpoint was made from (data, split, network, se
 from something else refuses to use it.
 """
 
-import pickle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +47,7 @@ def is_done(folder: Path, made_from: dict) -> bool:
         return False
     refuse_difference(folder, load_meta(folder)["made_from"], made_from)
     load(folder)  # a damaged file is better found now
+    (folder / RESUME).unlink(missing_ok=True)  # left where a run was killed between the last two steps
     return True
 
 
@@ -65,7 +65,7 @@ def load_meta(folder: Path) -> dict:
     if not (folder / META).exists():
         raise UserError(f"{folder} holds no finished checkpoint ({META} is missing)")
     meta = read_json(folder / META)
-    if meta.get("format") != FORMAT or not isinstance(meta.get("made_from"), dict):
+    if meta.get("format") != FORMAT or not isinstance(meta.get("made_from"), dict) or "sha256" not in meta:
         raise UserError(
             f"{folder / META} is not of this project's format {FORMAT}: delete the folder and make it again"
         )
@@ -84,7 +84,7 @@ def read_tensors(path: Path) -> dict:
     """torch.load without code execution, on the CPU."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file can fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is damaged or foreign ({reason}): delete it and run the stage again") from error
 
@@ -106,6 +106,8 @@ def load_resume(path: Path, identity: dict, model: nn.Module, optimizer) -> tupl
     if not path.exists():
         return 0, float("nan")
     state = read_tensors(path)
+    if not isinstance(state, dict) or not {"identity", "epoch", "loss", "model", "optimizer"} <= state.keys():
+        raise UserError(f"{path} is not the state of a stopped training: delete it")
     refuse_difference(path, state["identity"], identity)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

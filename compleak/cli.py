@@ -10,6 +10,8 @@ from tqdm import tqdm
 from compleak import paths
 from compleak.errors import UserError
 
+DEFAULTS = {"dataset_name": "cifar10", "model_name": "resnet18", "width": 1.0}  # of the flags that name a run
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse, but an error is the single line that says what is wrong."""
@@ -24,16 +26,11 @@ def parser(doc: str) -> argparse.ArgumentParser:
     run = made.add_argument_group("which run")
     run.add_argument(
         "--dataset_name",
-        default="cifar10",
-        help="digits, cifar10, cifar100, or any name with --data_dir (default: %(default)s)",
+        help="digits, cifar10, cifar100, or any name with --data_dir (default: cifar10)",
     )
     run.add_argument("--data_dir", type=Path, help="folder or tar archive of train/<class>/* and test/<class>/* images")
-    run.add_argument(
-        "--model_name", default="resnet18", help="resnet18, vgg16_bn or mobilenetv2 (default: %(default)s)"
-    )
-    run.add_argument(
-        "--width", type=positive_float, default=1.0, help="width multiplier of the network (default: %(default)s)"
-    )
+    run.add_argument("--model_name", help="resnet18, vgg16_bn or mobilenetv2 (default: resnet18)")
+    run.add_argument("--width", type=positive_float, help="width multiplier of the network (default: 1)")
     run.add_argument(
         "--num_cls", type=positive_int, help="number of classes; checked against the data (default: the data's)"
     )
@@ -66,9 +63,20 @@ def training_flags(made: argparse.ArgumentParser, epochs_flag: str, epochs: int,
     group.add_argument("--no_augment", action="store_true", help="train without random crop and flip")
 
 
+def identity(args: argparse.Namespace) -> dict:
+    """Data set, network and width as typed, else the defaults. What was not typed stays None in `args`."""
+    typed = {key: getattr(args, key) for key in DEFAULTS}
+    return {key: DEFAULTS[key] if value is None else value for key, value in typed.items()}
+
+
+def default_name(named: dict) -> str:
+    """The folder of a run that has no --run_name."""
+    width = "" if named["width"] == 1 else f"_w{named['width']:g}"
+    return f"{named['dataset_name']}_{named['model_name']}{width}"
+
+
 def run_name(args: argparse.Namespace) -> str:
-    width = "" if args.width == 1 else f"_w{args.width:g}"
-    return args.run_name or f"{args.dataset_name}_{args.model_name}{width}"
+    return args.run_name or default_name(identity(args))
 
 
 def positive_int(text: str) -> int:

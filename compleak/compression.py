@@ -87,14 +87,10 @@ def require(run: runs.Run, variant: str, role: str):
 
 def make_command(run: runs.Run, variant: str) -> str:
     """The command line that makes a variant of this run."""
-    config = run.config
-    name = cli.run_name(argparse.Namespace(**config, run_name=None))
-    options = argparse.Namespace(**config, run_name=None if run.name == name else run.name)
     if variant == paths.ORIGINAL:
-        return runs.train_command(options)
+        return runs.train_command(run)
     technique, degree = variant.split("_", 1)
-    options.data_dir = None  # run.json remembers it
-    return f"python {TECHNIQUES[technique].command(degree)} {runs.run_flags(options)}"
+    return f"python {TECHNIQUES[technique].command(degree)} {runs.name_flags(run.config, run.name)}"
 
 
 def load_tensors(run: runs.Run, variant: str, tensors: dict) -> nn.Module:

@@ -14,7 +14,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")  # numpy insists on the suffix
     for left in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
-        if not _alive(int(left.name.split(".")[-3])):
+        process = left.name.split(".")[-3]
+        if process.isdigit() and not _alive(int(process)):
             left.unlink(missing_ok=True)
     try:
         write(part)

@@ -17,7 +17,6 @@ from compleak.errors import UserError
 from compleak.files import read_json, write_json
 from data import datasets, splits
 
-
 RUN_KEYS = {"dataset_name", "data_dir", "data", "images", "num_cls", "model_name", "width", "seed", "max_points"}
 RUN_KEYS |= {"label_noise", "split", "shadow_num"}
 
@@ -40,34 +39,28 @@ class Run(NamedTuple):
 
 def create(args: argparse.Namespace) -> Run:
     """Load the data, make the split and write run.json; an existing run must be the same but for more shadows."""
-    if args.model_name not in models.NAMES:
-        raise UserError(f"unknown model {args.model_name!r}: choose from {', '.join(models.NAMES)}")
-    data = datasets.load(args.dataset_name, args.data_dir, paths.downloads(args.root))
+    named = cli.identity(args)
+    if named["model_name"] not in models.NAMES:
+        raise UserError(f"unknown model {named['model_name']!r}: choose from {', '.join(models.NAMES)}")
+    data = datasets.load(named["dataset_name"], args.data_dir, paths.downloads(args.root))
     classes = len(data.classes)
     if classes < 2:
-        raise UserError(f"{args.dataset_name} has {classes} class: at least 2 are needed")
+        raise UserError(f"{named['dataset_name']} has {classes} class: at least 2 are needed")
     if args.num_cls not in (None, classes):
-        raise UserError(
-            f"--num_cls is {args.num_cls}, {args.dataset_name} has {classes} classes: correct it or leave it out"
-        )
+        raise UserError(f"--num_cls is {args.num_cls}, {named['dataset_name']} has {classes} classes: leave it out")
     config = {
-        "dataset_name": args.dataset_name,
+        **named,
         "data_dir": _from_root(args),
         "data": data.fingerprint,
         "images": len(data.labels),
         "num_cls": classes,
-        "model_name": args.model_name,
-        "width": args.width,
-        "seed": args.seed,
-        "max_points": args.max_points,
-        "label_noise": args.label_noise,
-        "split": _split_name(args),
-        "shadow_num": args.shadow_num,
+        **{key: getattr(args, key) for key in ("seed", "max_points", "label_noise", "shadow_num")},
+        "split": _split_name(named["dataset_name"], args),
     }
     run = Run(args.root, cli.run_name(args), config)
     file = run.dir / "run.json"
     if file.exists():
-        found = read_json(file)
+        found = _read_config(file)
         free = ("shadow_num", "data_dir")
         refuse_difference(file, *({key: c[key] for key in c if key not in free} for c in (found, config)))
         config["shadow_num"] = max(config["shadow_num"], found["shadow_num"])
@@ -81,17 +74,22 @@ def open_run(args: argparse.Namespace) -> Run:
     name = cli.run_name(args)
     file = paths.run_dir(args.root, name) / "run.json"
     if not file.exists():
-        raise UserError(f"there is no run {name} in {file.parent.parent}: first {train_command(args)}")
-    config = read_json(file)
-    if not RUN_KEYS <= config.keys():
-        raise UserError(f"{file} lacks {', '.join(sorted(RUN_KEYS - config.keys()))}: delete it and run train.py again")
-    given = {"dataset_name": args.dataset_name, "model_name": args.model_name, "width": args.width}
-    if args.num_cls is not None:
-        given["num_cls"] = args.num_cls
+        command = f"python train.py {name_flags(cli.identity(args), args.run_name)}"
+        raise UserError(f"there is no run {name} in {file.parent.parent}: first {command}")
+    config = _read_config(file)
+    typed = ("dataset_name", "model_name", "width", "num_cls")
+    given = {key: getattr(args, key) for key in typed if getattr(args, key) is not None}
     refuse_difference(file, {key: config[key] for key in given}, given)
     if args.data_dir is not None:
         config["data_dir"] = _from_root(args)
     return Run(args.root, name, config)
+
+
+def _read_config(file: Path) -> dict:
+    config = read_json(file)
+    if lacks := RUN_KEYS - config.keys():
+        raise UserError(f"{file} lacks {', '.join(sorted(lacks))}: delete it and run train.py again")
+    return config
 
 
 def role_seed(run: Run, row: int) -> int:
@@ -132,20 +130,22 @@ def _from_root(args: argparse.Namespace) -> str | None:
     return os.path.relpath(args.data_dir, args.root) if args.data_dir else None
 
 
-def _split_name(args: argparse.Namespace) -> str:
+def _split_name(dataset_name: str, args: argparse.Namespace) -> str:
     """`<dataset>`, as the authors name it, with what departs from the default split."""
     seed = "" if args.seed == splits.DEFAULT_SEED else f"_seed{args.seed}"
-    return args.dataset_name + seed + (f"_max{args.max_points}" if args.max_points else "")
+    return dataset_name + seed + (f"_max{args.max_points}" if args.max_points else "")
 
 
-def train_command(args: argparse.Namespace) -> str:
-    return f"python train.py {run_flags(args)}"
+def train_command(run: Run) -> str:
+    """The command that trains what is missing of a run, but for the recipe, which only who made it knows."""
+    defaults = {"seed": splits.DEFAULT_SEED, "max_points": None, "label_noise": 0.0, "shadow_num": 1, "data_dir": None}
+    changed = [f"--{key} {run.config[key]}" for key, default in defaults.items() if run.config[key] != default]
+    return " ".join(["python train.py", name_flags(run.config, run.name), *changed])
 
 
-def run_flags(args: argparse.Namespace) -> str:
-    """The flags that name this run again, for messages that quote a command."""
-    flags = [f"--dataset_name {args.dataset_name}", f"--model_name {args.model_name}"]
-    flags += [f"--width {args.width:g}"] if args.width != 1 else []
-    flags += [f"--run_name {args.run_name}"] if args.run_name else []
-    flags += [f"--data_dir {args.data_dir}"] if args.data_dir else []
+def name_flags(named: dict, run_name: str | None) -> str:
+    """The flags that name a run again, for messages that quote a command."""
+    flags = [f"--dataset_name {named['dataset_name']}", f"--model_name {named['model_name']}"]
+    flags += [f"--width {named['width']:g}"] if named["width"] != 1 else []
+    flags += [f"--run_name {run_name}"] if run_name not in (None, cli.default_name(named)) else []
     return " ".join(flags)

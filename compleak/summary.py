@@ -9,7 +9,7 @@ import pandas as pd
 from compleak import checkpoints, paths, report, runs, signals
 from compleak.files import read_json, write_atomically
 from compleak.techniques import COMPRESSED
-from compleak.verdicts import Difference, overall, verdicts
+from compleak.verdicts import MARGIN, Difference, overall, verdicts
 
 VARIANTS = (paths.ORIGINAL, *COMPRESSED)
 CLAIMS = {
@@ -19,15 +19,18 @@ CLAIMS = {
 }
 
 
-def summarise(run: runs.Run, command: str) -> str:
-    """Write tables and figures into the run's folder; returns the text that `summary.md` holds."""
+def summarise(run: runs.Run, command: str, settings: dict[str, str]) -> str:
+    """Write tables and figures into the run's folder; returns the text that `summary.md` holds.
+
+    command: what to type to get them again; settings: the flags each kind of stage was given.
+    """
     table, models = attack_table(run), model_table(run)
     truth = membership(run)
     claims = verdicts(table, functools.partial(scores_of, run), truth, run.config["seed"])
     for name, frame in (("summary", table), ("models", models), ("claims", pd.DataFrame(claims))):
         write_atomically(run.dir / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))
     figures(run, table, models, truth)
-    text = markdown(run, table, models, claims, command)
+    text = markdown(run, table, models, claims, command, settings)
     write_atomically(run.dir / "summary.md", lambda part: part.write_text(text))
     return text
 
@@ -135,14 +138,21 @@ def claim_table(claims: list[Difference]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def markdown(run: runs.Run, table: pd.DataFrame, models: pd.DataFrame, claims: list[Difference], command: str) -> str:
+def markdown(
+    run: runs.Run,
+    table: pd.DataFrame,
+    models: pd.DataFrame,
+    claims: list[Difference],
+    command: str,
+    settings: dict[str, str],
+) -> str:
     config = run.config
     first = checkpoints.load_meta(paths.role_dir(run.root, run.name, paths.ORIGINAL, run.roles[0]))
     seconds = sum(read_json(run.dir / "seconds.json").values())
-    controls = table[table["attack"].isin(report.CONTROLS)]
-    members, others = table["n_member"].max(), table["n_nonmember"].max()
-    inside = ((controls["auc_lo"] <= 0.5) & (controls["auc_hi"] >= 0.5)).sum()
+    controls = report.percent(distinct_controls(table))[["scenario", "variant", "attack", "AUC"]]
     detail = pd.DataFrame([{**d._asdict(), "difference": report.interval(d.difference, d.low, d.high)} for d in claims])
+    stages = "; ".join(f"{stage} `{flags}`" for stage, flags in settings.items() if flags) or "the scripts' defaults"
+    members, others = table["n_member"].max(), table["n_nonmember"].max()
     return f"""# {run.name}
 
 `{command}`
@@ -150,6 +160,7 @@ def markdown(run: runs.Run, table: pd.DataFrame, models: pd.DataFrame, claims: l
 - data: {config["dataset_name"]} (fingerprint {config["data"]}), seed {config["seed"]}
 - shadow models: {config["shadow_num"]}; audited: {members} members and {others} non-members
 - network: {config["model_name"]} at width {config["width"]:g}, {recipe(first)}
+- stages: {stages}
 - cost: {seconds / 60:.0f} minutes on {first["machine"]} (torch {first["versions"]["torch"]}, {first["commit"]})
 
 All numbers are percent with 95 % intervals; TPR is at a false-positive rate of at most 0.1 %. `published` is the
@@ -166,26 +177,38 @@ out by models that never saw it.
 
 {report.markdown(claim_table(claims))}
 
-Differences of AUC in points, paired on the same audit points:
+Differences of AUC in points, paired on the same audit points. "About as much" (C1) is an interval within
+{100 * MARGIN:g} points of zero. `published` takes the strongest attack on either side by its AUC on the victim, from
+more candidates for NR than for SR, and for SR than for MR, which favours the former; `calibrated` has one on each side.
 
 {report.markdown(detail[["claim", "form", "what", "difference", "verdict"]])}
 
 ## Controls
 
 Both must sit at an AUC of 50 within their interval: `null`, the calibrated attack of each table on non-members alone,
-and `blind`, a classifier that sees the images and no model. {inside} of {len(controls)} do; at 95 % one in twenty is
-expected to miss by chance, and the controls of one run share their points.
+and `blind`, a classifier that sees the images and no model. {inside(distinct_controls(table))} of {len(controls)} do.
+All `null` rows compare the same two halves of the non-members, so that they are one experiment repeated on related
+models: they stray together when the halves differ by chance (beyond a 95 % interval, in one run of twenty).
 
-{report.markdown(controls_table(controls))}
+{report.markdown(controls)}
+
+The `null_auc` columns of [summary.csv](summary.csv) hold the same control for every attack:
+{inside(report.attack_rows(table), "null_auc")} of {len(report.attack_rows(table))} are at 50 within their interval.
 
 Every attack's row is in [summary.csv](summary.csv), every model's in [models.csv](models.csv).
 """
 
 
-def controls_table(controls: pd.DataFrame) -> pd.DataFrame:
-    """Controls with their AUC; the blind one, the same for all variants of a run, once."""
-    shown = controls.drop_duplicates(["attack", "auc", "auc_lo", "auc_hi"])
-    return report.percent(shown)[["scenario", "variant", "attack", "AUC"]]
+def distinct_controls(table: pd.DataFrame) -> pd.DataFrame:
+    """The control rows; the blind one, the same for all variants of a run, once."""
+    controls = table[table["attack"].isin(report.CONTROLS)]
+    return controls.drop_duplicates(["attack", "auc", "auc_lo", "auc_hi"])
+
+
+def inside(rows: pd.DataFrame, key: str = "auc") -> int:
+    """How many rows have 0.5 within their interval."""
+    low, high = (pd.to_numeric(rows[key + end]) for end in ("_lo", "_hi"))
+    return int(((low <= 0.5) & (high >= 0.5)).sum())
 
 
 def recipe(meta: dict) -> str:

@@ -56,8 +56,7 @@ def fit(
     start, loss = load_resume(resume, identity, model, optimizer)
     padded, saved = pad(images), time.monotonic()
     bar = progress(range(start, recipe.epochs), desc, total=recipe.epochs)
-    if start and hasattr(bar, "update"):
-        bar.update(start)
+    bar.update(start)
     with devices.repeatable():
         for epoch in bar:
             loss = _epoch(model, padded, labels, optimizer, recipe, epoch, flip, device)

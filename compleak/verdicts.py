@@ -1,8 +1,9 @@
 """The paper's claims C1 to C3, each decided by paired intervals on the same points, whichever way it falls.
 
 A difference is of AUC, between two attacks on the same audit points, resampled together. Each claim is decided twice:
-`published` compares the strongest attack of the literature on either side (by AUC on the victim, which favours the
-baseline as much as the challenger), `calibrated` our calibrated forms.
+`calibrated` compares our calibrated forms, one on each side; `published` the strongest attack of the literature on
+either side. The latter is picked by AUC on the victim, from more candidates for NR than for SR than for MR, which
+favours the claims' baselines and is not part of the interval.
 """
 
 from collections.abc import Callable

@@ -16,8 +16,8 @@ NAMES = tuple(BUILDERS)
 def build(name: str, num_classes: int, width: float = 1.0) -> nn.Module:
     """A freshly initialised network: images (N, 3, 32, 32) -> logits (N, num_classes). The caller seeds torch.
 
-    `width` multiplies every layer's channels (rounded to multiples of 8). Convolutions start from He et al. 2015
-    (fan-out); no network has dropout, so that a training run follows from its seed.
+    `width` multiplies every layer's channels (rounded to multiples of 8, at least 16). Convolutions start from
+    He et al. 2015 (fan-out); no network has dropout, so that a training run follows from its seed.
 
     Raises ValueError for an unknown name, fewer than two classes, or a width that is not a positive number.
     """
