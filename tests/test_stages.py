@@ -177,7 +177,7 @@ def test_signals_files_alone_are_enough_and_what_is_missing_is_named(tmp_path):
 def test_signals_of_two_runs_are_not_mixed(tiny_root, tiny_run, tmp_path):
     assert script("examples/write_signals.py", "--out", tmp_path).returncode == 0
     ours = signals.collect(tiny_run, "original", torch.device("cpu"), 128, draws=1)
-    with pytest.raises(UserError, match="differ in labels: they are not signals of one run"):
+    with pytest.raises(UserError, match="differ in .*: they are not signals of one run"):
         CompLeakSR.main(["--signals", str(ours), str(tmp_path / "original.npz")])
 
 
@@ -228,7 +228,15 @@ def main_of(name):
 def readme_commands():
     text = (ROOT / "README.md").read_text()
     lines = [line.strip() for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines()]
-    stages = ("train.py", "pruning/", "quantization/", "clustering/", "CompLeakNR.py --", "CompLeakSR.py --")
+    stages = (
+        "train.py",
+        "pruning/",
+        "quantization/",
+        "clustering/",
+        "CompLeakNR.py --",
+        "CompLeakSR.py --",
+        "CompLeakMR.py --",
+    )
     return [
         line
         for line in lines
@@ -252,7 +260,7 @@ def test_every_command_of_the_readme_runs_tiny(tmp_path):
 
     write_tar(tmp_path / "images.tar", image_files(classes=tuple("abcdefghij"), each=20))
     commands = readme_commands()
-    assert len(commands) >= 26
+    assert len(commands) >= 27
     scripts = set()
     for command in commands:
         name, arguments = tiny_version(command, tmp_path)
@@ -269,29 +277,38 @@ def test_every_command_of_the_readme_runs_tiny(tmp_path):
         "clustering/clustering.py",
         "CompLeakNR.py",
         "CompLeakSR.py",
+        "CompLeakMR.py",
     }
 
 
-def test_a_killed_stage_is_completed_by_the_same_command_with_the_same_numbers(tmp_path):
-    settings = [*NETWORK, "--max_points", "60", "--epochs", "30", "--run_name", "r", "--root"]
-    assert script("train.py", *settings, tmp_path / "undisturbed").returncode == 0
-    kills, command = 0, [sys.executable, "train.py", *settings, str(tmp_path / "killed")]
-    folder = tmp_path / "killed/results/r"
-    for wait_for in (folder / "victim_model/resume.pt", folder / "shadow_model_0/resume.pt"):
-        process = subprocess.Popen(command, cwd=ROOT, env={"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-        while process.poll() is None and not wait_for.exists():
-            time.sleep(0.02)
-        kills += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert kills == 2
-    done = script("train.py", *settings, tmp_path / "killed")
-    assert done.returncode == 0, done.stderr
-    for role in ("victim_model", "shadow_model_0"):
-        killed, undisturbed = (checkpoints.load(tmp_path / w / "results/r" / role) for w in ("killed", "undisturbed"))
-        assert killed.meta["loss"] == undisturbed.meta["loss"]
-        assert all(torch.equal(killed.tensors[key], undisturbed.tensors[key]) for key in undisturbed.tensors)
-    assert not list((tmp_path / "killed").rglob("*.tmp*"))
+def killed_when(command, file):
+    """Start a script, kill it as soon as it has written `file`; False where it ended before."""
+    env = {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not file.exists():
+        time.sleep(0.02)
+    running = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return running
+
+
+def test_killed_stages_are_completed_by_the_same_commands_with_the_same_numbers(tmp_path):
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    train = ["train.py", *NETWORK, "--max_points", 60, "--epochs", 30, "--run_name", "r", "--root"]
+    prune = ["pruning/prune.py", "--prune_epochs", 30, "--prune_sparsity", 0.8, "--run_name", "r", "--root"]
+    victim, shadow, pruned = "results/r/victim_model", "results/r/shadow_model_0", "results_pruning/r_0.8/victim_model"
+    for command, folders in ((train, (victim, shadow)), (prune, (pruned,))):
+        for folder in folders:
+            assert killed_when([*command, killed], killed / folder / "resume.pt")
+        for root in (killed, undisturbed):
+            done = script(*command, root)
+            assert done.returncode == 0, done.stderr
+        for folder in folders:
+            one, other = (checkpoints.load(root / folder) for root in (killed, undisturbed))
+            assert one.meta["loss"] == other.meta["loss"]
+            assert all(torch.equal(one.tensors[key], other.tensors[key]) for key in other.tensors)
+    assert not list(killed.rglob("*.tmp*")) and not list(killed.rglob("resume.pt"))
 
 
 def test_reproduce_ends_in_tables_figures_and_verdicts_and_agrees_with_the_notebook(tiny_root, monkeypatch, capsys):
