@@ -83,7 +83,8 @@ def curves(run: runs.Run, table: pd.DataFrame, truth: np.ndarray) -> list[tuple]
             if best is not None:
                 label = f"{scenario} {form}: {report.key_of(best)}, {best['variant']} (AUC {best['auc']:.3f})"
                 found.append((label, scores_of(run, best), truth, scenario))
-    null = table[table["attack"] == "null"].iloc[-1]
+    nulls = table[table["attack"] == "null"]
+    null = nulls[nulls["scenario"] == nulls["scenario"].iloc[-1]].iloc[0]
     halves = np.arange((~truth).sum()) < (~truth).sum() // 2
     label = f"null control of {null['scenario']} {null['variant']} (AUC {null['auc']:.3f})"
     return [*found, (label, scores_of(run, null)[~truth], halves, "control")]
