@@ -22,6 +22,16 @@ def script(*command, **options) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def small_forests():
+    """Fewer trees in this process, so that dozens of tables take a minute; scripts as subprocesses have them all."""
+    from attacks import arrays
+
+    kept, arrays.TREES = arrays.TREES, 40
+    yield
+    arrays.TREES = kept
+
+
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory) -> Path:
     """A root folder in which the tiny run is trained and compressed in all eight ways."""
