@@ -96,7 +96,7 @@ def cosine(lr: float, epoch: float, epochs: int) -> float:
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def predict(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
