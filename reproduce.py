@@ -38,7 +38,7 @@ PRESETS = {  # named sets of the stages' own flags
     },
     "quick": {
         "network": "",
-        "train": "--max_points 5000 --epochs 14 --batch_size 64 --lr 0.05 --no_augment",
+        "train": "--max_points 5000 --epochs 12 --batch_size 64 --lr 0.05 --no_augment",
         "pruning": "--prune_epochs 2 --batch_size 64 --no_augment",
         "quantization": "--quantized_epochs 1 --batch_size 64 --no_augment",
         "clustering": "--epochs 1 --batch_size 64 --no_augment",
