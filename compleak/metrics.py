@@ -4,6 +4,8 @@ Everywhere: `scores` (n,) float64, larger = more likely a member; `decision` (n,
 Points with equal scores cannot be told apart, so they enter every count together.
 """
 
+import functools
+
 import numpy as np
 from scipy.stats import beta
 
@@ -56,24 +58,19 @@ def bootstrap(scores, decision, member, *, seed: int, replicates: int = REPLICAT
     """Percentile intervals ((acc_lo, acc_hi), (auc_lo, auc_hi)); members and non-members are resampled separately."""
     scores, member = _checked(scores, member)
     decision = np.asarray(decision, dtype=bool)
-    blocks, members, others = _blocks(scores, member)
-    hits, alarms = decision[member], decision[~member]
-    values = np.empty((replicates, 2))
-    for row, (i, j) in zip(values, _resamples(len(members), len(others), seed, replicates), strict=True):
-        row[0] = (hits[i].mean() + 1 - alarms[j].mean()) / 2
-        row[1] = _auc(np.bincount(members[i], minlength=blocks), np.bincount(others[j], minlength=blocks))
-    return tuple(_percentiles(column) for column in values.T)
+    members, others = _resamples(int(member.sum()), int((~member).sum()), seed, replicates)
+    hits = members[:, decision[member]].sum(axis=1, dtype=np.int64) / member.sum()
+    alarms = others[:, decision[~member]].sum(axis=1, dtype=np.int64) / (~member).sum()
+    return _percentiles((hits + 1 - alarms) / 2), _percentiles(_resampled_auc(scores, member, members, others))
 
 
 def paired_difference(scores_a, scores_b, member, *, seed: int, replicates: int = REPLICATES):
     """(AUC of a - AUC of b, low, high): both attacks on the same resamples of the same points."""
-    ranked = [_blocks(*_checked(scores, member)) for scores in (scores_a, scores_b)]
-    (_, members, others), _ = ranked
-    differences = np.empty(replicates)
-    for row, (i, j) in enumerate(_resamples(len(members), len(others), seed, replicates)):
-        a, b = (_auc(np.bincount(m[i], minlength=k), np.bincount(o[j], minlength=k)) for k, m, o in ranked)
-        differences[row] = a - b
-    return auc(scores_a, member) - auc(scores_b, member), *_percentiles(differences)
+    checked = [_checked(scores, member) for scores in (scores_a, scores_b)]
+    member = checked[0][1]
+    drawn = _resamples(int(member.sum()), int((~member).sum()), seed, replicates)
+    a, b = (_resampled_auc(scores, member, *drawn) for scores, _ in checked)
+    return auc(scores_a, member) - auc(scores_b, member), *_percentiles(a - b)
 
 
 def evaluate(scores, decision, member, *, seed: int, replicates: int = REPLICATES) -> dict[str, float]:
@@ -120,11 +117,35 @@ def _auc(members, others) -> float:
     return float(twice / (2 * members.sum() * others.sum()))
 
 
+@functools.lru_cache(maxsize=4)
 def _resamples(n_member: int, n_other: int, seed: int, replicates: int):
-    """Indices of members and of non-members drawn with replacement, once per replicate."""
+    """How often each member (replicates, n_member) and non-member (replicates, n_other) is drawn, with replacement.
+
+    Kept, since all rows of a table are resampled alike; read-only for that reason.
+    """
     rng = np.random.default_rng(seed)
-    for _ in range(replicates):
-        yield rng.integers(n_member, size=n_member), rng.integers(n_other, size=n_other)
+    drawn = [np.empty((replicates, n), dtype=np.uint16) for n in (n_member, n_other)]
+    for row in range(replicates):
+        for counts in drawn:
+            n = counts.shape[1]
+            counts[row] = np.bincount(rng.integers(n, size=n), minlength=n)
+    for counts in drawn:
+        counts.setflags(write=False)
+    return tuple(drawn)
+
+
+def _resampled_auc(scores, member, members, others) -> np.ndarray:
+    """AUC of each replicate, from how often it drew each member and each non-member: exact, in one pass of counts."""
+    order = np.argsort(scores[~member], kind="stable")
+    ranked = scores[~member][order]
+    below, upto = (np.searchsorted(ranked, scores[member], side=side) for side in ("left", "right"))
+    tied = bool((below != upto).any())
+    values = np.empty(len(members))
+    for row, (drawn, against) in enumerate(zip(members, others, strict=True)):
+        passed = np.concatenate([[0], against[order].cumsum(dtype=np.int64)])  # non-members up to each rank
+        twice = passed[below] + passed[upto] if tied else 2 * passed[below]
+        values[row] = (drawn.astype(np.int64) @ twice) / (2 * member.sum() * (~member).sum())
+    return values
 
 
 def _percentiles(values) -> tuple[float, float]:

@@ -122,6 +122,24 @@ def test_bootstrap_intervals_have_the_width_of_the_known_standard_errors():
     assert acc_hi - acc_lo == pytest.approx(2 * 1.96 * np.sqrt(2 * 0.25 / 2000) / 2, rel=0.15)
 
 
+def test_bootstrap_and_paired_difference_equal_resampling_the_points_one_by_one():
+    rng = np.random.default_rng(2)
+    member = rng.permutation(np.arange(70) < 30)
+    a, b = rng.integers(8, size=70) + member, rng.integers(50, size=70) + 0.5 * member  # many ties, few ties
+    members, others = np.flatnonzero(member), np.flatnonzero(~member)
+    rng, found = np.random.default_rng(9), []
+    for _ in range(200):
+        drawn = np.r_[members[rng.integers(30, size=30)], others[rng.integers(40, size=40)]]
+        kind = member[drawn]
+        aucs = [metrics.auc(scores[drawn], kind) for scores in (a, b)]
+        found.append((metrics.balanced_accuracy((a > 4)[drawn], kind), aucs[0], aucs[0] - aucs[1]))
+    acc, auc, difference = np.quantile(found, [0.025, 0.975], axis=0).T
+    intervals = metrics.bootstrap(a, a > 4, member, seed=9, replicates=200)
+    np.testing.assert_allclose(intervals, [acc, auc], atol=1e-12)
+    _, *interval = metrics.paired_difference(a, b, member, seed=9, replicates=200)
+    np.testing.assert_allclose(interval, difference, atol=1e-12)
+
+
 def test_bootstrap_interval_holds_the_true_auc_about_95_times_in_100():
     covered = 0
     for seed in range(100):
