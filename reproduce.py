@@ -34,7 +34,7 @@ PRESETS = {  # named sets of the stages' own flags
         "pruning": "--prune_epochs 3 --no_augment",
         "quantization": "--quantized_epochs 3 --no_augment",
         "clustering": "--epochs 3 --no_augment",
-        "attack": "--samia_recipe fast",
+        "attack": "",
     },
     "quick": {
         "network": "",
@@ -42,7 +42,7 @@ PRESETS = {  # named sets of the stages' own flags
         "pruning": "--prune_epochs 2 --batch_size 64 --no_augment",
         "quantization": "--quantized_epochs 1 --batch_size 64 --no_augment",
         "clustering": "--epochs 1 --batch_size 64 --no_augment",
-        "attack": "--samia_recipe fast --sensitivity_draws 1",
+        "attack": "--sensitivity_draws 1",
     },
     "paper": {"network": "", "train": "", "pruning": "", "quantization": "", "clustering": "", "attack": ""},
 }

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from attacks.arrays import Result, Signals, reference_mask
 from attacks.blind import blind
 from attacks.calibrated import calibrated
-from attacks.mr import mr
+from attacks.mr import Membership, membership, mr
 from attacks.nasr2018 import nasr2018
 from attacks.rmia import rmia
 from attacks.samia import samia
@@ -25,7 +25,7 @@ from attacks.song2021 import song2021
 from attacks.sr import sr
 from attacks.yeom2018 import entropy, yeom2018
 
-__all__ = ["MR", "NR", "SR", "Attack", "Result", "Signals", "blind", "missing"]
+__all__ = ["MR", "NR", "SR", "Attack", "Membership", "Result", "Signals", "blind", "membership", "missing"]
 
 
 class Attack(NamedTuple):
@@ -34,7 +34,7 @@ class Attack(NamedTuple):
     name: str
     classifier: str  # "" where there is none
     artifact_row: str  # the authors' name of the row, "" where they have none
-    run: Callable[..., Result]  # run(models, *, seed, recipe="paper", device="cpu", progress=None)
+    run: Callable[..., Result]  # run(models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None)
     needs: frozenset = frozenset()  # of "sensitivity", "references"
 
     @property
@@ -43,23 +43,19 @@ class Attack(NamedTuple):
         return f"{self.name}/{self.classifier}" if self.classifier else self.name
 
 
-def _on_one(attack, models, *, seed, recipe="paper", device="cpu", progress=None, **bound):
-    return attack(models[0], seed=seed, **bound)
-
-
-def _samia(models, *, seed, recipe="paper", device="cpu", progress=None):
-    return samia(models[0], seed=seed, recipe=recipe, device=device, progress=progress)
-
-
-def _on_two(attack, models, *, seed, recipe="paper", device="cpu", progress=None, **bound):
+def _on_all(attack, models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None, **bound):
     return attack(*models, seed=seed, **bound)
 
 
-def _mr(models, *, seed, recipe="paper", device="cpu", progress=None):
-    return mr(models[0], models[1:], seed=seed, device=device, progress=progress)
+def _samia(models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None):
+    return samia(*models, seed=seed, recipe=recipe, device=device, progress=progress)
 
 
-def _calibrated(models, *, seed, recipe="paper", device="cpu", progress=None):
+def _mr(models, *, seed, **options):
+    return mr(models[0], models[1:], seed=seed, **options)
+
+
+def _calibrated(models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None):
     return calibrated([model for model in models if model is not None], seed=seed)
 
 
@@ -70,20 +66,20 @@ _CALIBRATED = Attack("calibrated", "", "", _calibrated, _REFERENCES)
 
 NR = (
     *(
-        Attack(attack.__name__, classifier, _ROW + row, partial(_on_one, attack, classifier=classifier))
+        Attack(attack.__name__, classifier, _ROW + row, partial(_on_all, attack, classifier=classifier))
         for attack, row in ((shokri2017, "train_based_method_1"), (nasr2018, "train_based_method_2"))
         for classifier in _CLASSIFIERS
     ),
-    Attack("yeom2018", "", _ROW + "metric_based_method_1", partial(_on_one, yeom2018)),
-    Attack("entropy", "", "", partial(_on_one, entropy)),
-    Attack("song2021", "", _ROW + "metric_based_method_2", partial(_on_one, song2021)),
+    Attack("yeom2018", "", _ROW + "metric_based_method_1", partial(_on_all, yeom2018)),
+    Attack("entropy", "", "", partial(_on_all, entropy)),
+    Attack("song2021", "", _ROW + "metric_based_method_2", partial(_on_all, song2021)),
     Attack("samia", "", _ROW + "SAMIA", _samia, _SENSITIVITY),
-    Attack("rmia", "", _ROW + "RMIA", partial(_on_one, rmia), _REFERENCES),
+    Attack("rmia", "", _ROW + "RMIA", partial(_on_all, rmia), _REFERENCES),
     _CALIBRATED,
 )
 SR = (
     *(
-        Attack(name, classifier, "", partial(_on_two, sr, label=label, classifier=classifier))
+        Attack(name, classifier, "", partial(_on_all, sr, label=label, classifier=classifier))
         for name, label in (("SR1", False), ("SR2", True))
         for classifier in _CLASSIFIERS
     ),

@@ -19,4 +19,5 @@ def features(target: Signals, rows) -> np.ndarray:
 def nasr2018(target: Signals, *, seed: int, classifier: str = "random_forest") -> Result:
     """Scores of the victim's audit points, (A,). classifier: "logistic_regression" or "random_forest"."""
     shadow, victim = audit_rows(target)
-    return classify(classifier, features(target, shadow), target.member[shadow], features(target, victim), seed=seed)
+    fitted_on, applied_to = features(target, shadow), features(target, victim)
+    return classify(classifier, fitted_on, target.member[shadow], shadow[1], applied_to, seed=seed)

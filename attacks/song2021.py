@@ -41,5 +41,5 @@ def song2021(target: Signals, *, seed: int = 0) -> Result:
     thresholds = class_thresholds(
         values[shadow], target.member[shadow], target.labels[shadow[1]], target.logits.shape[-1]
     )
-    scores = thresholds[target.labels[victim[1]]] - values[victim]
-    return Result(scores, scores >= 0)
+    shadow_scores, scores = (thresholds[target.labels[rows[1]]] - values[rows] for rows in (shadow, victim))
+    return Result(scores, scores >= 0, shadow_scores)

@@ -7,7 +7,7 @@ that order. A classifier is trained on the shadows' pairs.
 
 import numpy as np
 
-from attacks.arrays import Result, Signals, audit_rows, classify, descending_order, out_of_fold, posterior
+from attacks.arrays import Result, Signals, audit_rows, classify, descending_order, posterior
 
 
 def features(original: Signals, compressed: Signals, rows, *, label: bool) -> np.ndarray:
@@ -29,11 +29,4 @@ def sr(original: Signals, compressed: Signals, *, seed: int, label: bool, classi
     check_same_points([original, compressed])
     shadow, victim = audit_rows(original)
     fitted_on, applied_to = (features(original, compressed, rows, label=label) for rows in (shadow, victim))
-    return classify(classifier, fitted_on, original.member[shadow], applied_to, seed=seed)
-
-
-def sr_membership(original: Signals, compressed: Signals, *, seed: int):
-    """SR2's membership probability for a second stage: out of fold on the shadows' rows (M,), the victim's (A,)."""
-    shadow, victim = audit_rows(original)
-    fitted_on, applied_to = (features(original, compressed, rows, label=True) for rows in (shadow, victim))
-    return out_of_fold(fitted_on, original.member[shadow], shadow[1], applied_to, seed=seed)
+    return classify(classifier, fitted_on, original.member[shadow], shadow[1], applied_to, seed=seed)

@@ -1,11 +1,13 @@
 """The attack stage: signals in, one table of attacks with intervals and controls out, the same for NR, SR and MR."""
 
 import argparse
+import contextlib
 import hashlib
 import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,8 @@ from compleak.techniques import TECHNIQUES, parse_degree
 from data.splits import DEFAULT_SEED
 
 START = "Start Membership Inference Attacks"
+FIRST_STAGE = "SR2/random_forest"  # the row of SR whose scores MR starts from
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # a kept file not there or not whole: made anew
 SCENARIOS = {"NR": attacks.NR, "SR": attacks.SR, "MR": attacks.MR}
 
 
@@ -39,10 +43,11 @@ def attack_flags(parser: argparse.ArgumentParser) -> None:
         "--sensitivity_draws", type=int, default=signals.DRAWS, help="noise draws for SAMIA (default: %(default)s)"
     )
     group.add_argument(
-        "--samia_recipe",
-        choices=("paper", "fast"),
-        default="paper",
-        help="paper: SGD, 100 epochs; fast: AdamW one-cycle, 6 epochs (default: %(default)s)",
+        "--recipe",
+        choices=("fast", "paper"),
+        default="fast",
+        help="training of SAMIA's and MR's networks: fast, AdamW one-cycle for 6 and 10 epochs, or paper, SGD for 100 "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--skip_done", action="store_true", help="keep a table that was made from these signals and settings"
@@ -95,17 +100,25 @@ def audit(
     for variant, files in jobs.items():
         prefix = "" if not rows else f"{variant}/"
         views = [signals.attacker_view(records[path]) if path else None for path in files]
+        pairs = _pairs(files, made_from["signals"][variant], seed, made_from["code"])
         for attack in SCENARIOS[scenario]:
             lacks = attacks.missing(attack, views)
             if lacks:
                 cli.say(f"{scenario} {variant}: {attack.key} left out, these signals hold no {' and no '.join(lacks)}")
                 continue
             started = time.monotonic()
-            result = attack.run(views, seed=seed, recipe=args.samia_recipe, device=device, progress=_bar(attack.key))
+            options = {"recipe": args.recipe, "device": device, "progress": _bar(attack.key)}
+            if attack.name == "MR":
+                stages = cli.progress(list(zip(views[1:], pairs, strict=True)), "SR of each compressed model")
+                options["memberships"] = [first_stage(views[0], view, pair, seed) for view, pair in stages]
+            result = attack.run(views, seed=seed, **options)
+            if attack.key == FIRST_STAGE:
+                keep_first_stage(pairs[0], attacks.Membership(result.shadow_scores, result.scores))
             seconds = time.monotonic() - started
             null = null_control(result.scores, result.decision, truth)
             head = [scenario, variant, attack.name, attack.classifier, attack.artifact_row]
-            row, null_row = (_row(head, *measured, seed, seconds) for measured in ((*result, truth), null))
+            found = (result.scores, result.decision, truth)
+            row, null_row = (_row(head, *measured, seed, seconds) for measured in (found, null))
             rows.append(row | {f"null_{key}": null_row[key] for key in ("auc", "auc_lo", "auc_hi")})
             scores[prefix + attack.key] = result.scores
         if not rows or rows[-1]["variant"] != variant:
@@ -115,13 +128,43 @@ def audit(
         scores[prefix + "null"] = np.where(truth, np.nan, result.scores)
     blind = blind_control(run, *next(iter(records.items())), seed, made_from["code"])
     if blind is not None:
-        rows.append(_row([scenario, next(iter(jobs)), "blind", "", ""], *blind, truth, seed, 0.0))
+        head = [scenario, next(iter(jobs)), "blind", "", ""]
+        rows.append(_row(head, blind.scores, blind.decision, truth, seed, 0.0))
         scores["blind"] = blind.scores
 
     table = pd.DataFrame(rows)
     _write(out, scenario, table, scores)
     write_json(record_file, {"made_from": made_from, **provenance(device)})
     return table
+
+
+class Pair(NamedTuple):
+    """Where SR's verdict on the original and one compressed model is kept for MR, and what it follows from."""
+
+    file: Path
+    key: str
+
+
+def _pairs(files: list[Path | None], hashes: list[str | None], seed: int, code: str) -> list[Pair]:
+    """One for each compressed model, beside its signals."""
+    return [
+        Pair(file.with_name(f"{file.stem}_sr.npz"), f"{hashes[0]} {own} {seed} {code}")
+        for file, own in zip(files[1:], hashes[1:], strict=True)
+    ]
+
+
+def first_stage(original, compressed, pair: Pair, seed: int) -> attacks.Membership:
+    """What SR says of a pair: as it was left, or made now and left for the next table."""
+    with contextlib.suppress(*DAMAGED), np.load(pair.file, allow_pickle=False) as found:
+        if str(found["key"]) == pair.key:
+            return attacks.Membership(found["shadow"], found["victim"])
+    made = attacks.membership(original, compressed, seed=seed)
+    keep_first_stage(pair, made)
+    return made
+
+
+def keep_first_stage(pair: Pair, made: attacks.Membership) -> None:
+    write_atomically(pair.file, lambda part: np.savez(part, key=np.array(pair.key), **made._asdict()))
 
 
 def null_control(scores: np.ndarray, decision: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -143,12 +186,9 @@ def blind_control(run: runs.Run | None, file: Path, record: signals.Record, seed
     key = hashlib.sha256(
         points.tobytes() + record.member.tobytes() + record.audit.tobytes() + f"{seed} {code}".encode()
     )
-    try:
-        with np.load(kept, allow_pickle=False) as found:
-            if str(found["key"]) == key.hexdigest():
-                return attacks.Result(found["scores"], found["decision"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # not there or damaged: it is a cache
+    with contextlib.suppress(*DAMAGED), np.load(kept, allow_pickle=False) as found:
+        if str(found["key"]) == key.hexdigest():
+            return attacks.Result(*(found[name] for name in attacks.Result._fields))
     view = signals.attacker_view(record)
     result = attacks.blind(runs.dataset(run).images[points], view.member, view.audit, seed=seed)
     arrays = {**result._asdict(), "key": np.array(key.hexdigest())}
@@ -173,7 +213,7 @@ def _made_from(jobs: dict[str, list[Path | None]], args: argparse.Namespace, see
     for file in sorted([*Path(attacks.__file__).parent.glob("*.py"), Path(metrics.__file__), Path(__file__)]):
         code.update(file.read_bytes())
     hashes = {variant: [sha256(path) if path else None for path in files] for variant, files in jobs.items()}
-    return {"signals": hashes, "seed": seed, "samia_recipe": args.samia_recipe, "code": code.hexdigest()[:16]}
+    return {"signals": hashes, "seed": seed, "recipe": args.recipe, "code": code.hexdigest()[:16]}
 
 
 def _done(record_file: Path, table_file: Path, made_from: dict) -> bool:

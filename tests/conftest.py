@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 JPEG = ROOT.parent / "shared" / "data" / "cifar10-jpeg.tar.xz"
 NETWORK = ["--dataset_name", "digits", "--width", "0.125"]
 TINY = ["--max_points", "60", "--epochs", "1", "--label_noise", "0.2", "--no_augment"]
-ATTACK = ["--samia_recipe", "fast", "--sensitivity_draws", "1"]
+ATTACK = ["--sensitivity_draws", "1"]
 
 
 def script(*command, **options) -> subprocess.CompletedProcess:

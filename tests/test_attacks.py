@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from planted import planted_signals, withheld
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 
 import attacks
@@ -22,7 +23,7 @@ from attacks.arrays import Signals
 from attacks.blind import blind
 from attacks.calibrated import calibrated, reference_confidence
 from attacks.mr import inputs as mr_inputs
-from attacks.mr import mr
+from attacks.mr import membership, mr
 from attacks.nasr2018 import features as nasr2018_features
 from attacks.rmia import GAMMA, OFFLINE_A, log_p_out, rmia, score
 from attacks.samia import samia
@@ -30,7 +31,7 @@ from attacks.shokri2017 import features as shokri2017_features
 from attacks.shokri2017 import shokri2017
 from attacks.song2021 import modified_entropy, song2021
 from attacks.sr import features as sr_features
-from attacks.sr import sr, sr_membership
+from attacks.sr import sr
 from attacks.yeom2018 import entropy, yeom2018
 
 EVERY = [
@@ -46,7 +47,6 @@ every_attack = pytest.mark.parametrize(("attack", "which"), [e[1:] for e in EVER
 def small_forests(monkeypatch):
     """The protocol's 500 trees make the tests slow and no claim here more or less true."""
     monkeypatch.setattr(arrays, "TREES", 60)
-    monkeypatch.setattr(arrays, "TREES_PER_FOLD", 20)
 
 
 @lru_cache
@@ -76,7 +76,8 @@ def probabilities(logits):
 @every_attack
 def test_a_planted_leak_is_found_and_the_threshold_deploys(attack, which):
     planted = world(2.5)
-    scores, decision = attack.run(given_to(planted.variants, which), seed=7)
+    scores, decision, shadow_scores = attack.run(given_to(planted.variants, which), seed=7)
+    assert shadow_scores.shape == (planted.variants[0].audit[1:].sum(),)
     assert scores.shape == decision.shape == planted.truth.shape
     assert scores.dtype == np.float64 and decision.dtype == bool
     assert roc_auc_score(planted.truth, scores) > 0.5 + 6 * standard_error(planted.truth)
@@ -87,7 +88,7 @@ def test_a_planted_leak_is_found_and_the_threshold_deploys(attack, which):
 @every_attack
 def test_without_a_leak_the_auc_is_a_half(attack, which):
     planted = world(0.0, models=3, seed=1)
-    scores, _ = attack.run(given_to(planted.variants, which), seed=7)
+    scores = attack.run(given_to(planted.variants, which), seed=7).scores
     assert abs(roc_auc_score(planted.truth, scores) - 0.5) < 4 * standard_error(planted.truth)
 
 
@@ -157,6 +158,8 @@ def test_bad_arguments_are_named():
         samia(original, seed=0, recipe="slow")
     with pytest.raises(ValueError, match="'labels'"):
         sr(original, compressed._replace(labels=compressed.labels[::-1]), seed=0, label=True)
+    with pytest.raises(ValueError, match="recipe"):
+        mr(original, [compressed], seed=0, recipe="slow")
     with pytest.raises(ValueError, match="at least one compressed"):
         mr(original, [], seed=0)
 
@@ -269,7 +272,7 @@ def test_modified_entropy_and_its_class_thresholds_equal_the_papers_loops():
     assert len(set(thresholds.values())) == 4
     victim = np.flatnonzero(signals.audit[0])
     expected = np.array([thresholds[signals.labels[x]] - value[0, x] for x in victim])
-    scores, decision = song2021(signals)
+    scores, decision, _ = song2021(signals)
     np.testing.assert_allclose(scores, expected, atol=1e-12)
     np.testing.assert_array_equal(decision, scores >= 0)
 
@@ -277,7 +280,7 @@ def test_modified_entropy_and_its_class_thresholds_equal_the_papers_loops():
 def test_a_class_that_the_shadows_never_saw_gets_the_threshold_of_all_classes():
     signals = planted_signals(2, 300, classes=3, seed=2).variants[0]
     unseen = np.where(signals.audit[1], 0, 2)
-    scores, _ = song2021(signals._replace(labels=unseen))
+    scores = song2021(signals._replace(labels=unseen)).scores
     assert np.isfinite(scores).all()
 
 
@@ -347,52 +350,76 @@ def test_references_take_the_difficulty_out():
     assert auc[calibrated] > auc[yeom2018] + 0.05
 
 
-# Out of fold
+# Forests, and MR that is trained on what they say
 
 
-def test_out_of_fold_probabilities_do_not_know_the_label_noise_that_in_sample_ones_separate():
+def test_out_of_bag_probabilities_do_not_know_the_label_noise():
     rng = np.random.default_rng(0)
     features, label = rng.normal(size=(1500, 12)), rng.integers(2, size=1500)
-    in_sample = arrays.forest_probability(arrays.forest(60, 0).fit(features, label), features)
-    held_out, _ = arrays.out_of_fold(features, label, np.arange(1500), features[:5], seed=0)
-    assert roc_auc_score(label, in_sample) > 0.8
-    assert abs(roc_auc_score(label, held_out) - 0.5) < 0.06
+    out_of_bag, in_sample = arrays.forest(features, label, np.arange(1500), features, seed=0)
+    assert roc_auc_score(label, in_sample) > 0.7
+    assert abs(roc_auc_score(label, out_of_bag) - 0.5) < 0.06
 
 
-def test_a_point_audited_by_several_shadows_stays_in_one_fold():
+def test_a_point_audited_by_several_shadows_is_in_a_bag_with_all_its_rows_or_none():
     rng = np.random.default_rng(1)
     features, label, point = rng.normal(size=(300, 12)), rng.integers(2, size=300), np.arange(300)
     six_shadows = np.tile(features, (6, 1)), np.tile(label, 6)
-    grouped, _ = arrays.out_of_fold(*six_shadows, np.tile(point, 6), features[:5], seed=0)
-    split_up, _ = arrays.out_of_fold(*six_shadows, rng.permutation(1800), features[:5], seed=0)
+    grouped, _ = arrays.forest(*six_shadows, np.tile(point, 6), features[:5], seed=0)
+    split_up, _ = arrays.forest(*six_shadows, rng.permutation(1800), features[:5], seed=0)
     assert roc_auc_score(six_shadows[1], split_up) > 0.9
     assert abs(roc_auc_score(six_shadows[1], grouped) - 0.5) < 0.15  # 300 points, however many rows
 
 
-def test_mr_is_trained_on_sr_probabilities_out_of_fold_and_on_the_loss_of_each_compressed_model():
+@pytest.mark.parametrize("label", [False, True])
+def test_the_forest_scores_as_well_as_scikit_learns(label):
+    original, compressed = world(1.5).variants[:2]
+    shadow, victim = arrays.audit_rows(original)
+    seen, asked = (sr_features(original, compressed, rows, label=label) for rows in (shadow, victim))
+    member, truth = original.member[shadow], world(1.5).truth
+    library = RandomForestClassifier(200, min_samples_leaf=arrays.LEAF, random_state=0, oob_score=True, n_jobs=2)
+    library.fit(seen, member)
+    out_of_bag, scores = arrays.forest(seen, member, shadow[1], asked, seed=0)
+    assert roc_auc_score(truth, scores) == pytest.approx(
+        roc_auc_score(truth, library.predict_proba(asked)[:, 1]), abs=0.02
+    )
+    expected = roc_auc_score(member, library.oob_decision_function_[:, 1])
+    assert roc_auc_score(member, out_of_bag) == pytest.approx(expected, abs=0.02)
+
+
+def test_too_few_trees_for_out_of_bag_scores_are_an_error(monkeypatch):
+    monkeypatch.setattr(arrays, "TREES", 1)
+    with pytest.raises(ValueError, match="too few"):
+        arrays.forest(np.zeros((90, 1)), np.arange(90) % 2, np.arange(90), np.zeros((1, 1)), seed=0)
+
+
+def test_mr_is_trained_on_out_of_bag_probabilities_of_sr_and_on_the_loss_of_each_compressed_model():
     original, *compressed = world(1.5).variants
-    shadow, victim = mr_inputs(original, compressed, seed=3)
+    known = [membership(original, model, seed=3) for model in compressed]
+    shadow, victim = mr_inputs(compressed, known)
     assert shadow.shape[1:] == victim.shape[1:] == (2, 2)
     fitted_on, applied_to = arrays.audit_rows(original)
     for k, model in enumerate(compressed):
-        for part, rows, probability in zip(
-            (shadow, victim), (fitted_on, applied_to), sr_membership(original, model, seed=3), strict=True
+        result = sr(original, model, seed=3, label=True)
+        for part, rows, probability in (
+            (shadow, fitted_on, result.shadow_scores),
+            (victim, applied_to, result.scores),
         ):
             np.testing.assert_array_equal(part[:, 0, k], probability)
             np.testing.assert_allclose(part[:, 1, k], arrays.cross_entropy(model.logits[rows], model.labels[rows[1]]))
-    member = original.member[fitted_on]
-    features = sr_features(original, compressed[0], fitted_on, label=True)
-    in_sample = arrays.forest(60, 3).fit(features, member)
     victim_auc = roc_auc_score(world(1.5).truth, victim[:, 0, 0])
-    assert roc_auc_score(member, arrays.forest_probability(in_sample, features)) > victim_auc + 0.08
-    assert roc_auc_score(member, shadow[:, 0, 0]) < victim_auc + 0.06
+    assert roc_auc_score(original.member[fitted_on], shadow[:, 0, 0]) < victim_auc + 0.06
+    given, made = mr(original, compressed, seed=3, memberships=known), mr(original, compressed, seed=3)
+    np.testing.assert_array_equal(given.scores, made.scores)
 
 
-def test_forest_probabilities_are_the_mean_of_the_trees():
-    rng = np.random.default_rng(0)
-    features, label = rng.normal(size=(400, 5)), rng.integers(2, size=400)
-    model = arrays.forest(20, 0).fit(features, label)
-    np.testing.assert_allclose(arrays.forest_probability(model, features), model.predict_proba(features)[:, 1])
+@pytest.mark.parametrize("attack", ["samia", "MR"])
+def test_the_fast_recipe_is_as_good_as_the_papers(attack):
+    planted = planted_signals(2, 5000, leak=2.0, variants=3, seed=3)
+    row = next(entry for entry in (*attacks.NR, *attacks.MR) if entry.name == attack)
+    models = planted.variants[:1] if attack == "samia" else planted.variants
+    fast, paper = (roc_auc_score(planted.truth, row.run(models, seed=1, recipe=r).scores) for r in ("fast", "paper"))
+    assert fast > paper - standard_error(planted.truth)
 
 
 # The control
@@ -406,7 +433,7 @@ def test_blind_finds_a_difference_in_the_images_and_nothing_where_there_is_none(
     member[0, signals.audit[0]] = planted.truth
     images = np.random.default_rng(0).integers(60, 180, size=(2000, 1, 1, 1)) + np.zeros((1, 32, 32, 3), dtype=int)
     images[member.any(axis=0), :4] += brighter
-    scores, decision = blind(images.astype(np.uint8), signals.member, signals.audit, seed=0)
+    scores, decision, _ = blind(images.astype(np.uint8), signals.member, signals.audit, seed=0)
     auc = roc_auc_score(planted.truth, scores)
     assert (auc > 0.9) if brighter else (abs(auc - 0.5) < 4 * standard_error(planted.truth))
     assert decision.shape == planted.truth.shape
