@@ -38,8 +38,19 @@ class Lookup(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         (codes,) = ctx.saved_tensors
         terms = torch.empty_like(codes, dtype=torch.float64).copy_(gradient)
-        sums = torch.bincount(in_memory_order(codes), in_memory_order(terms), minlength=ctx.clusters)
-        return sums.to(gradient.dtype), None
+        sums = spread_sums if gradient.is_cuda else torch.bincount
+        return sums(in_memory_order(codes), in_memory_order(terms), minlength=ctx.clusters).to(gradient.dtype), None
+
+
+def spread_sums(codes: Tensor, terms: Tensor, minlength: int, copies: int = 4096) -> Tensor:
+    """torch.bincount of codes (n,) below `minlength` with weights `terms` (n,), for GPUs: (minlength,).
+
+    torch's own makes the host wait for the largest code. Thousands of threads adding to a few sums would wait for each
+    other, so each adds to one of `copies` sets of sums.
+    """
+    place = torch.arange(len(codes), device=codes.device).remainder_(copies).mul_(minlength).add_(codes)
+    sums = torch.zeros(copies * minlength, dtype=terms.dtype, device=terms.device).scatter_add_(0, place, terms)
+    return sums.view(copies, minlength).sum(dim=0)
 
 
 def in_memory_order(tensor: Tensor) -> Tensor:

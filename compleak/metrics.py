@@ -7,7 +7,7 @@ Points with equal scores cannot be told apart, so they enter every count togethe
 import functools
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import beta, norm
 
 FPR = 0.001
 CONFIDENCE = 0.95
@@ -38,6 +38,12 @@ def auc(scores, member) -> float:
     scores, member = _checked(scores, member)
     blocks, members, others = _blocks(scores, member)
     return _auc(np.bincount(members, minlength=blocks), np.bincount(others, minlength=blocks))
+
+
+def chance_of(value: float, n_member: int, n_other: int) -> float:
+    """Two-sided p-value of an AUC where there is nothing to find (Mann & Whitney 1947), for scores without ties."""
+    deviation = np.sqrt((n_member + n_other + 1) / (12 * n_member * n_other))
+    return float(2 * norm.sf(abs(value - 0.5) / deviation))
 
 
 def tpr_at_fpr(scores, member, fpr: float = FPR) -> float:

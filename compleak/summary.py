@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from compleak import checkpoints, paths, report, runs, signals
+from compleak import checkpoints, metrics, paths, report, runs, signals
 from compleak.files import read_json, write_atomically
 from compleak.techniques import COMPRESSED
 from compleak.verdicts import MARGIN, Difference, overall, verdicts
@@ -186,10 +186,10 @@ more candidates for NR than for SR, and for SR than for MR, which favours the fo
 
 ## Controls
 
-Both must sit at an AUC of 50 within their interval: `null`, the calibrated attack of each table on non-members alone,
-and `blind`, a classifier that sees the images and no model. {inside(distinct_controls(table))} of {len(controls)} do.
-All `null` rows compare the same two halves of the non-members, so that they are one experiment repeated on related
-models: they stray together when the halves differ by chance (beyond a 95 % interval, in one run of twenty).
+Both must sit at an AUC of 50: `null`, the calibrated attack of each table on non-members alone, and `blind`, a
+classifier that sees the images and no model. {inside(distinct_controls(table))} of {len(controls)} have it within their
+95 % interval, of which one in twenty misses by chance. {control_verdict(distinct_controls(table))}
+All `null` rows compare the same two halves of the non-members, on related models: they stray together.
 
 {report.markdown(controls)}
 
@@ -198,6 +198,18 @@ The `null_auc` columns of [summary.csv](summary.csv) hold the same control for e
 
 Every attack's row is in [summary.csv](summary.csv), every model's in [models.csv](models.csv).
 """
+
+
+def control_verdict(controls: pd.DataFrame) -> str:
+    """One sentence: do the control rows, taken together, stray from 0.5 beyond chance (Bonferroni, 5 %)?"""
+    columns = (pd.to_numeric(controls[key]) for key in ("auc", "n_member", "n_nonmember"))
+    smallest = min(metrics.chance_of(*row) for row in zip(*columns, strict=True))
+    together = min(1.0, smallest * len(controls))
+    found = "do not stray from 50 beyond chance" if together > 0.05 else "STRAY from 50: do not trust the other numbers"
+    return (
+        f"Taken together they {found}: the smallest of {len(controls)} p-values (Mann-Whitney) is {smallest:.3f}, "
+        f"{together:.2f} after Bonferroni's correction."
+    )
 
 
 def distinct_controls(table: pd.DataFrame) -> pd.DataFrame:

@@ -276,6 +276,13 @@ def test_a_layer_has_no_more_distinct_weights_than_clusters_and_only_centroids_m
         assert len(layer.weight.unique()) <= clusters
 
 
+def test_the_gpus_way_of_summing_gradients_equals_bincount():
+    codes = torch.randint(16, (10_007,), dtype=torch.uint8)
+    terms = torch.randn(10_007, dtype=torch.float64)
+    expected = torch.bincount(codes, terms, minlength=16)
+    torch.testing.assert_close(kmeans.spread_sums(codes, terms, minlength=16, copies=64), expected)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_a_centroids_gradient_is_the_sum_over_its_weights(memory_format):
     prepared = kmeans.prepare(float_model("mobilenetv2"), 8).to(memory_format=memory_format).train()

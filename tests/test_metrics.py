@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.integrate import trapezoid
-from scipy.stats import binom
+from scipy.stats import binom, mannwhitneyu
 
 from compleak import metrics
 
@@ -112,6 +112,12 @@ def noisy(n, shift, seed):
     rng = np.random.default_rng(seed)
     member = rng.permutation(np.arange(2 * n) < n)
     return rng.normal(size=2 * n) + shift * member, member
+
+
+def test_the_chance_of_an_auc_is_mann_and_whitneys():
+    scores, member = noisy(200, 0.2, seed=4)
+    test = mannwhitneyu(scores[member], scores[~member], use_continuity=False, method="asymptotic")
+    assert metrics.chance_of(metrics.auc(scores, member), 200, 200) == pytest.approx(test.pvalue)
 
 
 def test_bootstrap_intervals_have_the_width_of_the_known_standard_errors():

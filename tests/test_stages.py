@@ -426,6 +426,15 @@ def test_c1_wants_less_from_heavy_and_the_same_from_light_compression():
         assert len(found) == 4 and verdicts.overall(found) == verdict
 
 
+def test_the_controls_are_judged_together():
+    def verdict(*aucs):
+        return summary.control_verdict(pd.DataFrame({"auc": aucs, "n_member": 2500, "n_nonmember": 2500}))
+
+    assert "do not stray" in verdict(*[0.5] * 19, 0.48)  # p = 0.014 in one row of twenty
+    assert "STRAY" in verdict(0.48)
+    assert "STRAY" in verdict(*[0.5] * 19, 0.46)
+
+
 def test_the_blind_control_is_a_property_of_the_images_and_the_split(tiny_root, tiny_run):
     view = signals.load(signals.collect(tiny_run, "original", torch.device("cpu"), 128, draws=1))
     file = signals.file_of(tiny_run, "original")
