@@ -26,6 +26,13 @@ DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # a kep
 SCENARIOS = {"NR": attacks.NR, "SR": attacks.SR, "MR": attacks.MR}
 
 
+class Pair(NamedTuple):
+    """Where SR's verdict on the original and one compressed model is kept for MR, and what it follows from."""
+
+    file: Path
+    key: str
+
+
 def variant_flags(parser: argparse.ArgumentParser):
     """The flags that name a compressed model, in a group to which a scenario adds its own."""
     group = parser.add_argument_group("what to attack")
@@ -98,34 +105,12 @@ def audit(
     cli.say(START)
     rows, scores = [], {}
     for variant, files in jobs.items():
-        prefix = "" if not rows else f"{variant}/"
         views = [signals.attacker_view(records[path]) if path else None for path in files]
         pairs = _pairs(files, made_from["signals"][variant], seed, made_from["code"])
-        for attack in SCENARIOS[scenario]:
-            lacks = attacks.missing(attack, views)
-            if lacks:
-                cli.say(f"{scenario} {variant}: {attack.key} left out, these signals hold no {' and no '.join(lacks)}")
-                continue
-            started = time.monotonic()
-            options = {"recipe": args.recipe, "device": device, "progress": _bar(attack.key)}
-            if attack.name == "MR":
-                stages = cli.progress(list(zip(views[1:], pairs, strict=True)), "SR of each compressed model")
-                options["memberships"] = [first_stage(views[0], view, pair, seed) for view, pair in stages]
-            result = attack.run(views, seed=seed, **options)
-            if attack.key == FIRST_STAGE:
-                keep_first_stage(pairs[0], attacks.Membership(result.shadow_scores, result.scores))
-            seconds = time.monotonic() - started
-            null = null_control(result.scores, result.decision, truth)
-            head = [scenario, variant, attack.name, attack.classifier, attack.artifact_row]
-            found = (result.scores, result.decision, truth)
-            row, null_row = (_row(head, *measured, seed, seconds) for measured in (found, null))
-            rows.append(row | {f"null_{key}": null_row[key] for key in ("auc", "auc_lo", "auc_hi")})
-            scores[prefix + attack.key] = result.scores
-        if not rows or rows[-1]["variant"] != variant:
-            raise UserError(f"no attack of {scenario} can run on these signals")
-        # Every row carries its own null; the control's row is that of the last attack, the calibrated one.
-        rows.append({**null_row, "attack": "null", "classifier": "", "artifact_row": "", "seconds": 0.0})
-        scores[prefix + "null"] = np.where(truth, np.nan, result.scores)
+        options = {"seed": seed, "recipe": args.recipe, "device": device}
+        found, scored = _attack_all(scenario, variant, views, pairs, truth, options)
+        scores |= {key if not rows else f"{variant}/{key}": values for key, values in scored.items()}
+        rows += found
     blind = blind_control(run, *next(iter(records.items())), seed, made_from["code"])
     if blind is not None:
         head = [scenario, next(iter(jobs)), "blind", "", ""]
@@ -138,11 +123,40 @@ def audit(
     return table
 
 
-class Pair(NamedTuple):
-    """Where SR's verdict on the original and one compressed model is kept for MR, and what it follows from."""
+def _attack_all(scenario: str, variant: str, views: list, pairs: list[Pair], truth: np.ndarray, options: dict):
+    """All attacks of a scenario on one job, and the null control: a table's rows, and scores (A,) by key."""
+    rows, scores, seed = [], {}, options["seed"]
+    for attack in SCENARIOS[scenario]:
+        lacks = attacks.missing(attack, views)
+        if lacks:
+            cli.say(f"{scenario} {variant}: {attack.key} left out, these signals hold no {' and no '.join(lacks)}")
+            continue
+        started = time.monotonic()
+        result = _run(attack, views, pairs, options)
+        seconds = time.monotonic() - started
+        head = [scenario, variant, attack.name, attack.classifier, attack.artifact_row]
+        row = _row(head, result.scores, result.decision, truth, seed, seconds)
+        null_row = _row(head, *null_control(result.scores, result.decision, truth), seed, 0.0)
+        rows.append(row | {f"null_{key}": null_row[key] for key in ("auc", "auc_lo", "auc_hi")})
+        scores[attack.key] = result.scores
+    if not rows:
+        raise UserError(f"no attack of {scenario} can run on these signals")
+    # Every row carries its own null; the control's row is that of the last attack, the calibrated one.
+    rows.append({**null_row, "attack": "null", "classifier": "", "artifact_row": ""})
+    scores["null"] = np.where(truth, np.nan, result.scores)
+    return rows, scores
 
-    file: Path
-    key: str
+
+def _run(attack: attacks.Attack, views: list, pairs: list[Pair], options: dict) -> attacks.Result:
+    """One attack. What SR finds of a pair is left for MR, which makes what SR has not left."""
+    options = {**options, "progress": lambda epochs: cli.progress(epochs, attack.key)}
+    if attack.name == "MR":
+        stages = cli.progress(list(zip(views[1:], pairs, strict=True)), "SR of each compressed model")
+        options["memberships"] = [first_stage(views[0], view, pair, options["seed"]) for view, pair in stages]
+    result = attack.run(views, **options)
+    if attack.key == FIRST_STAGE:
+        keep_first_stage(pairs[0], attacks.Membership(result.shadow_scores, result.scores))
+    return result
 
 
 def _pairs(files: list[Path | None], hashes: list[str | None], seed: int, code: str) -> list[Pair]:
@@ -201,10 +215,6 @@ def _row(head: list[str], scores, decision, truth, seed: int, seconds: float) ->
     measured = metrics.evaluate(scores, decision, truth, seed=seed)
     first = {key: measured.pop(key) for key in metrics.COLUMNS}
     return {**dict(zip(names, head, strict=True)), **first, "seed": seed, "seconds": round(seconds, 2), **measured}
-
-
-def _bar(name: str):
-    return lambda items: cli.progress(items, name)
 
 
 def _made_from(jobs: dict[str, list[Path | None]], args: argparse.Namespace, seed: int) -> dict:
