@@ -53,7 +53,7 @@ def attack_flags(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         choices=("fast", "paper"),
         default="fast",
-        help="training of SAMIA's and MR's networks: fast, AdamW one-cycle for 6 and 10 epochs, or paper, SGD for 100 "
+        help="training of SAMIA's and MR's networks: fast, AdamW for a few epochs, or paper, SGD for 100 "
         "(default: %(default)s)",
     )
     group.add_argument(

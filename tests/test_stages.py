@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import ATTACK, NETWORK, ROOT, TINY, script
 
+import attacks
 import CompLeakMR
 import CompLeakNR
 import CompLeakSR
@@ -146,6 +147,28 @@ def test_sr_says_when_it_starts_and_reports_its_rows(tiny_root, tmp_path, capsys
     assert "Start Membership Inference Attacks" in capsys.readouterr().out
     assert table["attack"].tolist() == ["SR1", "SR1", "SR2", "SR2", "calibrated", "null", "blind"]
     assert (tmp_path / "SR_scores.npz").exists() and set(table["variant"]) == {"pruning_0.6"}
+
+
+def test_mr_starts_from_what_sr_found_and_finds_it_itself_where_sr_has_not_run(tmp_path, monkeypatch):
+    assert script("examples/write_signals.py", "--out", tmp_path).returncode == 0
+    pair = ["--signals", str(tmp_path / "original.npz"), str(tmp_path / "compressed.npz")]
+    alone = CompLeakMR.main(pair)
+    kept = tmp_path / "compressed_sr.npz"
+    kept.unlink()
+    CompLeakSR.main(pair)
+
+    def refuse(*_, **__):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(attacks, "membership", refuse)
+    after_sr = CompLeakMR.main(pair)
+    pd.testing.assert_frame_equal(alone.drop(columns="seconds"), after_sr.drop(columns="seconds"))
+    kept.write_bytes(b"half a file")
+    with pytest.raises(AssertionError, match="made again"):
+        CompLeakMR.main(pair)
+    CompLeakSR.main(pair)
+    with pytest.raises(AssertionError, match="made again"):
+        CompLeakMR.main([*pair, "--seed", "8"])
 
 
 def test_a_table_made_before_is_kept_only_for_the_same_signals_and_settings(tiny_root, tmp_path, capsys):
