@@ -13,7 +13,7 @@ from compleak.errors import UserError
 DEFAULTS = {"dataset_name": "cifar10", "model_name": "resnet18", "width": 1.0}  # of the flags that name a run
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse, but an error is the single line that says what is wrong."""
 
     def error(self, message: str):
@@ -22,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(doc: str) -> argparse.ArgumentParser:
     """A parser that shows the script's docstring, with the flags that say which run is meant and where it lives."""
-    made = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    made = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     run = made.add_argument_group("which run")
     run.add_argument(
         "--dataset_name",
