@@ -56,7 +56,7 @@ def attack_stage(size: Size, device: torch.device) -> list[Row]:
     """NR on one model (or on all), SR on every pair, MR on all together, in the order of a real audit."""
     names = [paths.ORIGINAL, *COMPRESSED[: size.compressed]]
     with tempfile.TemporaryDirectory() as folder, two_cores(device):
-        original, *compressed = files = synthetic.write(Path(folder), names, size.audited)
+        original, *compressed = files = synthetic.write(Path(folder), names, size.audited, size.samia)
         out = Path(folder)  # beside the signals, where the scripts look for what an earlier one left
         models = files if size.every_nr else files[:1]
         jobs = [("NR", [file]) for file in models] + [("SR", [original, file]) for file in compressed]

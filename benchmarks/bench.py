@@ -79,7 +79,7 @@ def main(argv=None) -> pd.DataFrame:
         table = replace(table, ESTIMATE, device, paper.estimate(as_rows(table, device), device))
         write(file, table, chosen[-1])
         cli.say(f"{section} on {device.type}: {len(rows)} rows, {file}")
-    cli.say(report.markdown(readable(table)))
+    cli.say(report.markdown(readable(table[table["section"].isin([*(args.only or SECTIONS), ESTIMATE])])))
     if failed:
         raise UserError(f"{len(failed)} section(s) could not be measured: {failed[0]}")
     return table
@@ -90,13 +90,16 @@ def available() -> list[str]:
 
 
 def plan(args: argparse.Namespace, chosen: list[torch.device]) -> list[tuple[str, torch.device]]:
-    """Sections and the device each is measured on. Many models at once are a GPU's matter unless asked for by name."""
+    """Sections and the device each is measured on, a GPU's first: its time is the scarcer.
+
+    Many models at once are a GPU's matter unless asked for by name.
+    """
     found = []
-    for section in args.only or SECTIONS:
-        for device in [torch.device("cpu")] if section in NO_DEVICE else chosen:
-            if section != "gpu" or device.type == "cuda" or args.only:
+    for device in reversed(chosen):
+        for section in args.only or SECTIONS:
+            if section not in NO_DEVICE and (section != "gpu" or device.type == "cuda" or args.only):
                 found.append((section, device))
-    return found
+    return [*found, *((section, torch.device("cpu")) for section in NO_DEVICE if section in (args.only or SECTIONS))]
 
 
 def size_for(args: argparse.Namespace, device: torch.device) -> Size:
@@ -115,7 +118,7 @@ def run_section(section: str, size: Size, device: torch.device, apart: bool) -> 
 def measure(section: str, size: Size, device: torch.device) -> list[Row]:
     """The rows of one section and the most memory it held."""
     rows = SECTIONS[section](size, device)
-    rows.append(Row("peak memory", peak_bytes() / MIB, "MiB", note="of the section's process, and scripts it started"))
+    rows.append(Row("peak memory", peak_bytes() / MIB, "MiB", note="of the section's process or a script it started"))
     if device.type == "cuda":
         rows.append(Row("peak GPU memory", torch.cuda.max_memory_allocated(device) / MIB, "MiB"))
     return rows
@@ -131,7 +134,8 @@ def read(file: Path) -> pd.DataFrame:
     """The table as it stands; empty where there is none."""
     if not file.exists():
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.read_csv(file, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, [""]))
+    kinds = {name: float if name in NUMBERS else str for name in COLUMNS}  # a commit may look like a number
+    table = pd.read_csv(file, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, [""]), dtype=kinds)
     if list(table.columns) != COLUMNS:
         raise UserError(f"{file} is not a table of this benchmark: delete it")
     return table

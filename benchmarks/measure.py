@@ -42,12 +42,13 @@ class Size(NamedTuple):
     audited: int  # members, and as many non-members, that victim and shadow are attacked on
     compressed: int  # of the eight compressed variants, how many are attacked
     together: tuple[int, ...]  # how many models are trained at once
+    samia: bool = True  # whether the signals hold what SAMIA needs
     every_nr: bool = False  # attack all models in NR rather than one, taken nine times
 
 
 CPU = Size(1.0, 128, 6, 7, 512, 10_000, 8, (1, 2))
 CUDA = Size(1.0, 128, 157, 7, 20_000, 10_000, 8, (1, 2, 4, 8))  # 157 steps are an epoch of 20,000 images
-QUICK = Size(0.125, 16, 2, 2, 16, 100, 2, (1, 2))
+QUICK = Size(0.125, 16, 2, 2, 16, 100, 2, (2,), samia=False)  # SAMIA takes long however few points there are
 
 
 def synchronise(device: torch.device) -> None:

@@ -52,23 +52,25 @@ def roles(rng: np.random.Generator, audited: int, models: int) -> tuple[np.ndarr
     return member, audit
 
 
-def variant(base: World, number: int) -> dict[str, np.ndarray]:
+def variant(base: World, number: int, sensitivity: bool = True) -> dict[str, np.ndarray]:
     """The arrays of a signals file (README): the original for number 0, else a compressed variant of it."""
     rng = np.random.default_rng([1, number])
     noise = rng.normal(scale=COMPRESSION, size=base.logits.shape) if number else 0.0
     logits = (base.logits + noise).astype(np.float32)
+    arrays = {"logits": logits, "labels": base.labels, "member": base.member, "audit": base.audit}
+    if not sensitivity:
+        return arrays
     p = np.exp(logits - logits.max(axis=-1, keepdims=True))
     p /= p.sum(axis=-1, keepdims=True)
     # to first order in the noise on the input, a probability moves by p (1 - p) times how far its logit does
     shaken = p * (1 - p) * rng.lognormal(sigma=0.5, size=p.shape)
     shaken[~base.audit] = np.nan
-    arrays = {"labels": base.labels, "member": base.member, "audit": base.audit}
-    return {"logits": logits, **arrays, "sensitivity": shaken.astype(np.float32)}
+    return {**arrays, "sensitivity": shaken.astype(np.float32)}
 
 
-def write(folder: Path, names: list[str], audited: int) -> list[Path]:
+def write(folder: Path, names: list[str], audited: int, sensitivity: bool = True) -> list[Path]:
     """A signals file for each name, the original first, compressed as the project's own are."""
     base, files = world(audited), [folder / f"{name}.npz" for name in names]
     for number, file in enumerate(files):
-        np.savez_compressed(file, **variant(base, number))
+        np.savez_compressed(file, **variant(base, number, sensitivity))
     return files

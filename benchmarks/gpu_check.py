@@ -1,0 +1,124 @@
+"""Does everything that a table rests on hold on this device? A minute on a GPU; no data set is needed.
+
+    python benchmarks/gpu_check.py
+    python benchmarks/gpu_check.py --device cpu --width 0.125
+
+Trains on noise and checks that two trainings end in the same bits, that a stopped one goes on to the same bits, that
+every compression keeps what it states, and that the device answers as the CPU does. Exit code 1 where one does not.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script, Python looks for packages beside this file: they lie one folder up
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import contextlib
+import copy
+import itertools
+import tempfile
+from collections.abc import Iterator
+from unittest import mock
+
+import torch
+from torch import nn
+
+import models
+from benchmarks.loops import CLASSES, images_and_labels
+from compleak import cli, devices, training
+from compleak.techniques import TECHNIQUES, parse_degree
+from compleak.training import Recipe, ask, fit
+from data.transforms import to_input
+
+IMAGES, BATCH, EPOCHS = 1000, 128, 4
+STOP = 2  # the epoch in which a training is stopped
+CLOSE = 1e-3  # logits of two devices may differ by this share of their largest
+
+
+class Stopped(Exception):
+    pass
+
+
+def network(width: float) -> nn.Module:
+    torch.manual_seed(0)
+    return models.build("resnet18", CLASSES, width)
+
+
+def trained(model: nn.Module, device: torch.device, resume: Path, epochs: int = EPOCHS) -> nn.Module:
+    recipe = Recipe(epochs, 0.05, BATCH, seed=0)
+    options = {"flip": True, "device": device, "resume": resume, "identity": {}, "desc": "training"}
+    fit(model, *images_and_labels(IMAGES, device), recipe, **options)
+    return model
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    """Whether all tensors of two networks are equal, bit for bit."""
+    states = one.state_dict(), other.state_dict()
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def stopped_and_resumed(width: float, device: torch.device, resume: Path) -> nn.Module:
+    """A network whose training was cut off in an epoch and started again by another process, as it were."""
+    epoch, begun = training._epoch, itertools.count()
+
+    def stops(*arguments):
+        if next(begun) == STOP:
+            raise Stopped
+        return epoch(*arguments)
+
+    with mock.patch.object(training, "SAVE_EVERY", 1):
+        with contextlib.suppress(Stopped), mock.patch.object(training, "_epoch", stops):
+            trained(network(width), device, resume)
+        assert resume.exists(), "nothing was saved before the stop"
+        return trained(network(width), device, resume)
+
+
+def held(source: nn.Module, name: str, degree: str, width: float, device: torch.device, folder: Path) -> str:
+    """The line in which a compression says what it has asserted of the model restored from its file's content."""
+    module, parsed = TECHNIQUES[name].module, parse_degree(name, degree)[1]
+    prepared = trained(module.prepare(source, parsed), device, folder / f"{name}{degree}.pt", epochs=1).eval()
+    restored = module.unpack(network(width), module.pack(prepared)).to(device, memory_format=torch.channels_last)
+    with devices.exact():
+        return module.verify(prepared, restored, parsed, to_input(images_and_labels(64, device)[0]))
+
+
+def furthest(model: nn.Module, device: torch.device) -> float:
+    """How far logits on the device are from those on the CPU, as a share of the largest."""
+    images = images_and_labels(256, torch.device("cpu"))[0].numpy()
+    expected, got = (ask(copy.deepcopy(model), images, where, BATCH) for where in (torch.device("cpu"), device))
+    return float(abs(expected - got).max() / abs(expected).max())
+
+
+def checks(width: float, device: torch.device, folder: Path) -> Iterator[tuple[bool, str]]:
+    """(whether it holds, what) of everything checked."""
+    model = trained(network(width), device, folder / "one.pt")
+    yield same(model, trained(network(width), device, folder / "two.pt")), "two trainings end in the same bits"
+    resumed = stopped_and_resumed(width, device, folder / "stopped.pt")
+    yield same(model, resumed), "a stopped training goes on to the same bits"
+    for name, technique in TECHNIQUES.items():
+        for degree in technique.degrees:
+            try:
+                yield True, held(model, name, degree, width, device, folder)
+            except (AssertionError, RuntimeError) as error:
+                yield False, f"{name} {degree}: {' '.join(str(error).split())[:200]}"
+    share = furthest(model, device)
+    yield share < CLOSE, f"logits on {device.type} and on the CPU differ by {share:.1g} of the largest"
+
+
+def main(argv=None) -> None:
+    made = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    made.add_argument("--device", help="cuda, cpu, ... (default: CUDA where there is one, else the CPU)")
+    made.add_argument("--width", type=cli.positive_float, default=1.0, help="of ResNet-18 (default: %(default)s)")
+    args = made.parse_args(argv)
+    device, failed = devices.choose(args.device), 0
+    with tempfile.TemporaryDirectory() as folder:
+        for holds, what in checks(args.width, device, Path(folder)):
+            cli.say(f"{'ok' if holds else 'FAILED'}: {what}")
+            failed += not holds
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli.run(main)
