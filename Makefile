@@ -1,11 +1,12 @@
 # make demo        the whole audit on scikit-learn's digits: a table and figures in minutes, no download
 # make test        the test suite
 # make reproduce   the paper's grid on CIFAR-10 (hours on a CPU, minutes on a GPU)
+# make bench       what everything costs on this machine: results/benchmarks/<machine>.md
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint reproduce clean
+.PHONY: demo test lint reproduce bench clean
 
 demo: $(VENV)/.ready
 	$(PY) reproduce.py --preset smoke --dataset_name digits
@@ -19,6 +20,9 @@ lint: $(VENV)/.ready-test
 
 reproduce: $(VENV)/.ready
 	$(PY) reproduce.py --preset paper --dataset_name cifar10
+
+bench: $(VENV)/.ready
+	$(PY) benchmarks/bench.py
 
 clean:
 	rm -rf $(VENV)

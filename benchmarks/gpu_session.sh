@@ -34,7 +34,7 @@ log=$state/log.txt
 mkdir -p "$state"
 failed=0
 archive_mib=15 # a file of OUT may have 16 MiB
-least=20       # seconds: with less, no piece is begun
+least=$((limit < 40 ? limit / 2 : 20)) # seconds: with less, no piece is begun
 
 say() { echo "$*" | tee -a "$log"; }
 
