@@ -13,7 +13,8 @@ import models
 from benchmarks.measure import Row, Size, in_turns, row
 from clustering import kmeans
 from compleak import devices, signals
-from compleak.training import Recipe, ask, fit
+from compleak.checkpoints import save_resume
+from compleak.training import SAVE_AFTER, SAVE_EVERY, Recipe, ask, fit
 from data.transforms import to_input
 from pruning import magnitude
 from quantization import int8
@@ -24,6 +25,7 @@ SPARSITY, CLUSTERS = 0.9, 16
 LOOP_BUDGET = 5.0  # % over the bare loop
 STEP_BUDGETS = {"pruned": 1.05, "QAT": 1.5, "clustered": 1.15}  # times the plain step
 LOOP, PRUNED, QAT, CLUSTERED = "train.py's loop", "pruned step", "QAT step", "clustered step"
+SAVE = "saving the state of a training"
 ASK, SENSITIVITY = "logits (ask)", f"sensitivity, {signals.DRAWS} draws"
 
 
@@ -94,12 +96,22 @@ def bare_loop(
     return run
 
 
+def save(model: nn.Module, device: torch.device, folder: Path) -> Callable[[], None]:
+    """Writing the state of a stopped training."""
+    model.to(device, memory_format=torch.channels_last)
+    optimizer = sgd(model)
+    for parameter in model.parameters():
+        optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+    return lambda: save_resume(folder / "resume.pt", {}, model, optimizer, 1, 0.0)
+
+
 def training(size: Size, device: torch.device) -> list[Row]:
     """Images a second of the project's loop and of the bare one, and by how much the first takes longer."""
     with tempfile.TemporaryDirectory() as folder:
         jobs = {
             "loop": project_loop(network(size), size, device, Path(folder)),
             "bare": bare_loop(network(size), size, device),
+            "save": save(network(size), device, Path(folder)),
         }
         seconds = in_turns(jobs, size.rounds, device, f"training on {device.type}")
     images = size.steps * size.batch
@@ -109,6 +121,12 @@ def training(size: Size, device: torch.device) -> list[Row]:
         row(LOOP, images / seconds["loop"], "images/s", note=note),
         row("bare loop: forward, backward, step", images / seconds["bare"], "images/s", note=note),
         row("overhead of the loop", overhead, "%", LOOP_BUDGET),
+        row(
+            SAVE,
+            seconds["save"],
+            "s",
+            note=f"every {SAVE_EVERY} epochs, or after {SAVE_AFTER:g} s",
+        ),
     ]
 
 
