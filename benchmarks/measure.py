@@ -48,7 +48,7 @@ class Size(NamedTuple):
 
 CPU = Size(1.0, 128, 6, 7, 512, 10_000, 8, (1, 2))
 CUDA = Size(1.0, 128, 157, 7, 20_000, 10_000, 8, (1, 2, 4, 8))  # 157 steps are an epoch of 20,000 images
-QUICK = Size(0.125, 16, 2, 2, 16, 100, 2, (2,), samia=False)  # SAMIA takes long however few points there are
+QUICK = Size(0.125, 16, 2, 2, 16, 100, 1, (2,), samia=False)  # SAMIA takes long however few points there are
 
 
 def synchronise(device: torch.device) -> None:
