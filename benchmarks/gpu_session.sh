@@ -106,9 +106,10 @@ pack_signals() {
 
 # Whatever there is by now; called on every way out.
 copy() {
+    local rest=("${variants[@]:1}")
     rm -f "$out"/{log.txt,summary.md,tables.tar.gz,benchmarks.tar.gz} "$out"/signals_[1-4].tar.gz
-    pack tables.tar.gz "${variants[0]}"/*.{md,csv,json,png} "${variants[@]/%//NR.csv}" "${variants[@]/%//SR.csv}" \
-        "${variants[@]/%//NR.json}" "${variants[@]/%//SR.json}" "$state"/*.seconds
+    pack tables.tar.gz "${variants[0]}"/*.{md,csv,json,png} "${rest[@]/%//NR.csv}" "${rest[@]/%//NR.json}" \
+        "${rest[@]/%//SR.csv}" "${rest[@]/%//SR.json}" "$state"/*.seconds
     pack_signals
     pack benchmarks.tar.gz "$root"/results/benchmarks/*.{csv,md}
     cp "${variants[0]}/summary.md" "$out/" 2>/dev/null
