@@ -83,7 +83,7 @@ def engine_flags(parser) -> None:
     )
     group.add_argument(
         "--gpus_per_task",
-        type=cli.share_or_one,
+        type=cli.whole_or_share,
         default=1.0,
         help="share of a GPU that a stage takes, where the cluster has any (default: %(default)s)",
     )

@@ -113,8 +113,11 @@ def share(text: str) -> float:
     return value
 
 
-def share_or_one(text: str) -> float:
-    return 1.0 if float(text) == 1 else share(text)
+def whole_or_share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
 
 
 def say(line: str) -> None:

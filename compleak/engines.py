@@ -14,6 +14,7 @@ import math
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -251,7 +252,15 @@ def _connected_ray(address: str | None, cpus: int):
     if address is None:
         settings["include_dashboard"] = False
     try:
+        _knock(address)
         ray.init(address or "local", log_to_driver=False, logging_level=logging.WARNING, **settings)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
     return ray
+
+
+def _knock(address: str | None) -> None:
+    """OSError where nobody answers at host:port, at once: Ray itself would try for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=10).close()
