@@ -28,6 +28,7 @@ import torch
 from compleak import cli, paths
 from compleak.errors import UserError
 
+OBJECT_STORE = 100 << 20  # bytes; Ray would take a third of the memory for results that are here a few lines of text
 RETRIES = 2  # of a stage whose worker died or that raised what is not the user's mistake
 
 
@@ -141,8 +142,10 @@ def attempt(stage: Stage, command: Sequence[str]) -> Outcome:
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
             call(stage)
-        except (UserError, SystemExit) as mistake:  # argparse exits, and has printed why
-            error = " ".join(str(mistake).split()) if isinstance(mistake, UserError) else "bad flags, see above"
+        except UserError as mistake:
+            error = " ".join(str(mistake).split())
+        except SystemExit:  # argparse's, which has printed why
+            error = said.getvalue().strip().rpartition("\n")[2] or "it exited"
         except Exception as problem:
             error, trace = f"{type(problem).__name__}: {problem}".splitlines()[0], traceback.format_exc()
     return Outcome(time.monotonic() - started, said.getvalue(), error, trace, retry=bool(trace))
@@ -165,23 +168,23 @@ def processes(jobs: int) -> Iterator[Engine]:
     idle, busy = [_worker(limits) for _ in range(jobs)], {}
 
     def start(stage: Stage) -> connection.Connection:
-        process, line = idle.pop()
-        busy[line] = process
+        process, pipe = idle.pop()
+        busy[pipe] = process
         with contextlib.suppress(BrokenPipeError):  # it died idle: `wait` finds out
-            line.send((stage, command))
-        return line
+            pipe.send((stage, command))
+        return pipe
 
     def wait(tickets: list[connection.Connection]) -> tuple[connection.Connection, Outcome]:
-        line = connection.wait(tickets)[0]
-        process = busy.pop(line)
+        pipe = connection.wait(tickets)[0]
+        process = busy.pop(pipe)
         try:
-            outcome = line.recv()
-            idle.append((process, line))
+            outcome = pipe.recv()
+            idle.append((process, pipe))
         except (EOFError, ConnectionError):
             process.join()
             outcome = Outcome(error=f"its worker process died (exit code {process.exitcode})", retry=True)
             idle.append(_worker(limits))
-        return line, outcome
+        return pipe, outcome
 
     try:
         yield Engine(start, wait, places=jobs)
@@ -192,7 +195,7 @@ def processes(jobs: int) -> Iterator[Engine]:
 
 
 def _worker(limits: dict[str, str]) -> tuple[multiprocessing.Process, connection.Connection]:
-    """A new process that runs the stages sent to it, and the line to it."""
+    """A new process that runs the stages sent to it, and our end of a pipe to it."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads and CUDA in no usable state
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
@@ -203,15 +206,15 @@ def _worker(limits: dict[str, str]) -> tuple[multiprocessing.Process, connection
     finally:
         for key, value in kept.items():
             os.environ.pop(key) if value is None else os.environ.update({key: value})
-    theirs.close()  # so that its death closes the line
+    theirs.close()  # so that its death closes the pipe
     return process, ours
 
 
-def _serve(line: connection.Connection) -> None:
+def _serve(pipe: connection.Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, who ends its workers
-    with contextlib.suppress(EOFError):  # the driver is gone
+    with contextlib.suppress(EOFError, ConnectionError):  # the driver is gone
         while True:
-            line.send(attempt(*line.recv()))
+            pipe.send(attempt(*pipe.recv()))
 
 
 @contextlib.contextmanager
@@ -219,13 +222,12 @@ def on_ray(address: str | None, cpus: int, gpus: float) -> Iterator[Engine]:
     """Tasks on the Ray cluster at `address`, or on one started here for the time being.
 
     cpus, gpus: what a task takes of its node; gpus counts only where the cluster has any. Raises UserError where Ray is
-    not installed or there is no cluster to talk to.
+    not installed, there is no cluster to talk to, or this machine alone has no room for a task.
     """
-    ray = _connected_ray(address, cpus)
+    ray, command = _connected_ray(address, cpus), typed_command()
     gpus = gpus if ray.cluster_resources().get("GPU") else 0
     # Death and accident are tried again in one place, `run_plan`, not there and in Ray.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(attempt)
-    command = typed_command()
 
     def wait(tickets: list) -> tuple[Hashable, Outcome]:
         ticket = ray.wait(tickets)[0][0]
@@ -236,6 +238,10 @@ def on_ray(address: str | None, cpus: int, gpus: float) -> Iterator[Engine]:
             return ticket, Outcome(error=reason, trace=str(error), retry=True)
 
     try:
+        if not any(has_room(node, cpus, gpus) for node in ray.nodes()):
+            if address is None:
+                raise UserError(f"this machine has no room for a stage that takes --cpus_per_task {cpus}")
+            cli.say(f"no machine of the cluster has {cpus} cores and {gpus:g} GPUs: stages wait for one to join it")
         yield Engine(lambda stage: task.options(name=stage.name).remote(stage, command), wait)
     finally:
         ray.shutdown()
@@ -250,13 +256,19 @@ def _connected_ray(address: str | None, cpus: int):
     search = os.pathsep.join(filter(None, [str(paths.PROJECT), os.environ.get("PYTHONPATH")]))
     settings = {"runtime_env": {"env_vars": {"PYTHONPATH": search, **thread_limits(cpus)}}}
     if address is None:
-        settings["include_dashboard"] = False
+        settings |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
     try:
         _knock(address)
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.WARNING, **settings)
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **settings)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
     return ray
+
+
+def has_room(node: dict, cpus: int, gpus: float) -> bool:
+    """Whether a stage fits on a machine of a Ray cluster."""
+    resources = node["Resources"]
+    return node["Alive"] and resources.get("CPU", 0) >= cpus and resources.get("GPU", 0) >= gpus
 
 
 def _knock(address: str | None) -> None:

@@ -166,6 +166,7 @@ def test_workers_die_and_stages_fail_without_losing_the_others(engine, tmp_path,
     said = str(stopped.value)
     assert "3 of 7 stages failed, and 1 that need them are undone" in said and "\n" not in said
     assert "accident (RuntimeError: a GPU fell off)" in said and "mistake (no such thing: say another)" in said
+    assert "exit (exit speaks)" in said
     out, err = capsys.readouterr()
     assert "follows speaks" in out and err.count("raise RuntimeError") == tried and "UserError" not in err
 
@@ -271,6 +272,13 @@ def test_bad_engines_get_one_line(flags, says, tmp_path, capsys, monkeypatch):
         cli.run(reproduce.main)
     err = capsys.readouterr().err
     assert stopped.value.code == 2 and says in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_a_task_has_room_on_a_living_machine_with_its_cores_and_gpus():
+    node = {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}
+    assert engines.has_room(node, 4, 0.5) and engines.has_room({**node, "Resources": {"CPU": 1.0}}, 1, 0)
+    assert not engines.has_room(node, 5, 0) and not engines.has_room({**node, "Alive": False}, 1, 0)
+    assert not engines.has_room({**node, "Resources": {"CPU": 9.0}}, 1, 0.5)
 
 
 def test_without_ray_the_command_that_installs_it_is_named(tmp_path, monkeypatch):
