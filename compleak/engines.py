@@ -157,8 +157,8 @@ def typed_command() -> list[str]:
 
 
 def thread_limits(threads: int) -> dict[str, str]:
-    """For a worker's environment, torch's and scikit-learn's: more threads than cores wait for each other."""
-    return {"OMP_NUM_THREADS": str(threads), "LOKY_MAX_CPU_COUNT": str(threads)}
+    """For a worker's environment: processes that together have more threads than cores wait for each other."""
+    return {"OMP_NUM_THREADS": str(threads)}
 
 
 @contextlib.contextmanager
