@@ -12,7 +12,6 @@ from conftest import ATTACK, NETWORK, TINY
 from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
-from worker_stage import small_attacks
 
 import reproduce
 import train
@@ -192,8 +191,6 @@ def small_audit():
         patch.setitem(reproduce.PRESETS, "smoke", preset)
         patch.setattr(reproduce, "plan", fewer)
         patch.setattr(summary, "VARIANTS", ("original", *KEPT))
-        for change in small_attacks():
-            patch.setattr(*change)
         yield patch
 
 

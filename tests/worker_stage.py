@@ -17,20 +17,12 @@ def main(argv) -> None:
 
 
 def run(what: str, place: Path, command: list[str]) -> None:
-    """A real stage, with small attacks; `place` learns on which node."""
+    """A real stage, with forests as small as those of the tests' own process; `place` learns on which node."""
     script, *argv = command
-    for where, name, value in small_attacks():
-        setattr(where, name, value)
+    arrays.TREES = 40
     if "ray" in sys.modules:
         (place / f"node-{sys.modules['ray'].get_runtime_context().get_node_id()}").touch()
     import_module(script).main(argv)
-
-
-def small_attacks():
-    """What to set to what so that tables take a second: few trees, and networks trained for few steps."""
-    networks = [import_module(f"attacks.{name}") for name in ("mr", "samia")]
-    short = [(module, "RECIPES", {"fast": module.RECIPES["fast"]._replace(steps=0)}) for module in networks]
-    return [(arrays, "TREES", 40), *short]
 
 
 def run_and_die_once(what: str, place: Path, command: list[str]) -> None:
