@@ -32,6 +32,6 @@ $(VENV)/.ready: requirements.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/.ready-test: tests/requirements.txt $(VENV)/.ready
+$(VENV)/.ready-test: tests/requirements.txt pyproject.toml $(VENV)/.ready
 	$(PY) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	touch $@

@@ -70,7 +70,7 @@ def main(argv=None) -> None:
     args = parse(argv)
     device, run = devices.choose(args.device), runs.create(args)
     split, _ = runs.split(run)
-    for row, role in enumerate(run.roles):
+    for row, role in runs.chosen(run, args.roles):
         train_role(args, run, row, role, split.pairs[row], device)
 
 

@@ -8,11 +8,11 @@ stacked, A audited points of the victim. Everything is computed in float64: rank
 thousands of points.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -174,7 +174,7 @@ def forest(features, member, points, victim_features, *, seed: int):
         return ~bag, *(membership_in(tree, values) for values in (features[~bag], victim_features))
 
     shadow, seen, victim = np.zeros(len(features)), np.zeros(len(features)), np.zeros(len(victim_features))
-    with ThreadPoolExecutor(os.cpu_count()) as workers:
+    with ThreadPoolExecutor(torch.get_num_threads()) as workers:
         for out, probability, victims in workers.map(grow, range(TREES)):
             shadow[out] += probability
             seen += out

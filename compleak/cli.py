@@ -61,6 +61,12 @@ def training_flags(made: argparse.ArgumentParser, epochs_flag: str, epochs: int,
         "--lr", type=positive_float, default=lr, help="learning rate, cosine to 0 (default: %(default)s)"
     )
     group.add_argument("--no_augment", action="store_true", help="train without random crop and flip")
+    group.add_argument(
+        "--roles",
+        nargs="*",
+        metavar="ROLE",
+        help="victim_model shadow_model_0 ...: only these models, or none (default: all of the run)",
+    )
 
 
 def identity(args: argparse.Namespace) -> dict:
@@ -104,6 +110,13 @@ def share(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to below 1")
+    return value
+
+
+def whole_or_share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
     return value
 
 

@@ -20,12 +20,12 @@ CHECKED_IMAGES = 64  # inputs on which the saved model must give exactly the tra
 
 
 def compress(args: argparse.Namespace, technique: str, degree_text: str) -> None:
-    """Compress the victim and every shadow of a run with the same settings."""
+    """Compress the victim and every shadow of a run, or those of --roles, with the same settings."""
     degree_name, degree = parse_degree(technique, degree_text)
     variant = paths.variant_name(technique, degree_name)
     device, run = devices.choose(args.device), runs.open_run(args)
     pairs = runs.split(run)[0].pairs
-    for row, role in enumerate(run.roles):
+    for row, role in runs.chosen(run, args.roles):
         _compress_role(args, run, variant, degree, row, role, pairs[row], device)
 
 

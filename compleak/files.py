@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,15 @@ from compleak.errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it, so that a kill never leaves half a file."""
+    """Let `write` fill a temporary file beside `path`, then rename it, so that a kill never leaves half a file.
+
+    Several processes, of several machines, may write the same file at once: each fills its own, the last one stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")  # numpy insists on the suffix
-    for left in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
-        process = left.name.split(".")[-3]
+    host = platform.node().replace(".", "_")  # the same process number may be somebody's on another machine
+    part = path.with_name(f".{path.stem}.{host}-{os.getpid()}.tmp{path.suffix}")  # numpy insists on the suffix
+    for left in path.parent.glob(f".{path.stem}.{host}-*.tmp{path.suffix}"):
+        process = left.name.split(".")[-3].removeprefix(f"{host}-")
         if process.isdigit() and not _alive(int(process)):
             left.unlink(missing_ok=True)
     try:

@@ -42,7 +42,7 @@ def create(args: argparse.Namespace) -> Run:
     named = cli.identity(args)
     if named["model_name"] not in models.NAMES:
         raise UserError(f"unknown model {named['model_name']!r}: choose from {', '.join(models.NAMES)}")
-    data = datasets.load(named["dataset_name"], args.data_dir, paths.downloads(args.root))
+    data = _load(named["dataset_name"], args.data_dir, args.root)
     classes = len(data.classes)
     if classes < 2:
         raise UserError(f"{named['dataset_name']} has {classes} class: at least 2 are needed")
@@ -64,7 +64,8 @@ def create(args: argparse.Namespace) -> Run:
         free = ("shadow_num", "data_dir")
         refuse_difference(file, *({key: c[key] for key in c if key not in free} for c in (found, config)))
         config["shadow_num"] = max(config["shadow_num"], found["shadow_num"])
-    split(run)  # refuses a bad index file before anything is written
+    chosen(run, args.roles)  # this and the next line refuse what is wrong before anything is written
+    split(run)
     write_json(file, config)
     return run
 
@@ -92,6 +93,13 @@ def _read_config(file: Path) -> dict:
     return config
 
 
+def chosen(run: Run, named: list[str] | None) -> list[tuple[int, str]]:
+    """The models that --roles names, with their rows in the run, or all of it. UserError where it has none such."""
+    if unknown := set(named or ()) - set(run.roles):
+        raise UserError(f"--roles {min(unknown)}: this run has {' '.join(run.roles)}")
+    return [(row, role) for row, role in enumerate(run.roles) if named is None or role in named]
+
+
 def role_seed(run: Run, row: int) -> int:
     """A seed of its own for each model of the run: victim and shadows start and shuffle differently."""
     return int(np.random.SeedSequence([run.config["seed"], row]).generate_state(1)[0])
@@ -100,9 +108,14 @@ def role_seed(run: Run, row: int) -> int:
 def dataset(run: Run) -> datasets.Dataset:
     """The run's data. UserError where it is no longer what the run was made from."""
     place = run.config["data_dir"]
-    data = datasets.load(run.config["dataset_name"], run.root / place if place else None, paths.downloads(run.root))
+    data = _load(run.config["dataset_name"], run.root / place if place else None, run.root)
     refuse_difference(run.dir / "run.json", {"data": run.config["data"]}, {"data": data.fingerprint})
     return data._replace(labels=_noisy(data.labels, len(data.classes), run.config))
+
+
+def _load(name: str, place: Path | None, root: Path) -> datasets.Dataset:
+    """The data set, read once in a process, however its place is spelt."""
+    return datasets.load(name, Path(os.path.abspath(place)) if place else None, paths.downloads(root))
 
 
 def _noisy(labels: np.ndarray, classes: int, config: dict) -> np.ndarray:

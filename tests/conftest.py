@@ -36,14 +36,15 @@ def small_forests():
 def tiny_root(tmp_path_factory) -> Path:
     """A root folder in which the tiny run is trained and compressed in all eight ways."""
     import reproduce
+    from compleak import engines
 
     root = tmp_path_factory.mktemp("tiny")
     flags = {"train": TINY, "pruning": ["--prune_epochs", "1"], "quantization": ["--quantized_epochs", "1"]}
     args = reproduce.parse([*NETWORK, "--root", str(root), "--preset", "paper"])
     for stage in reproduce.plan(args, "tiny"):
-        kind = stage.name.split()[-1].split("_")[0] if stage.name.startswith("compress") else stage.name
+        kind = stage.name.split()[1].split("_")[0] if stage.name.startswith("compress") else stage.script
         if kind in ("train", "pruning", "quantization", "clustering"):
-            stage.main([*stage.argv, *flags.get(kind, ["--epochs", "1"])])
+            engines.call(stage._replace(argv=(*stage.argv, *flags.get(kind, ["--epochs", "1"]))))
     return root
 
 

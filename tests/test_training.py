@@ -135,3 +135,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         write_atomically(target, half)
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"] and target.read_text() == "old"
+
+
+def test_only_a_dead_process_of_this_machine_has_its_half_written_file_removed(tmp_path, monkeypatch):
+    from compleak import files
+
+    monkeypatch.setattr(files.platform, "node", lambda: "here.lan")
+    monkeypatch.setattr(files, "_alive", lambda process: process == 2)
+    names = [".table.here_lan-1.tmp.csv", ".table.here_lan-2.tmp.csv", ".table.there_lan-1.tmp.csv"]
+    for name in names:
+        (tmp_path / name).touch()
+    files.write_atomically(tmp_path / "table.csv", lambda part: part.write_text("whole"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == [*names[1:], "table.csv"]
