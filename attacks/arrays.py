@@ -8,11 +8,12 @@ stacked, A audited points of the victim. Everything is computed in float64: rank
 thousands of points.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import joblib
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -174,7 +175,7 @@ def forest(features, member, points, victim_features, *, seed: int):
         return ~bag, *(membership_in(tree, values) for values in (features[~bag], victim_features))
 
     shadow, seen, victim = np.zeros(len(features)), np.zeros(len(features)), np.zeros(len(victim_features))
-    with ThreadPoolExecutor(torch.get_num_threads()) as workers:
+    with ThreadPoolExecutor(threads()) as workers:
         for out, probability, victims in workers.map(grow, range(TREES)):
             shadow[out] += probability
             seen += out
@@ -182,6 +183,11 @@ def forest(features, member, points, victim_features, *, seed: int):
     if not seen.all():
         raise ValueError(f"{TREES} trees are too few for out-of-bag scores of all {len(features)} rows")
     return shadow / seen, victim / TREES
+
+
+def threads() -> int:
+    """As many as other libraries take: OMP_NUM_THREADS, or one for each core that this process may use."""
+    return int(os.environ.get("OMP_NUM_THREADS") or joblib.cpu_count())
 
 
 def membership_in(tree: DecisionTreeClassifier, features) -> np.ndarray:
