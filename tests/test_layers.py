@@ -35,7 +35,7 @@ def test_a_lower_layer_imports_nothing_of_the_project_but_itself(folder):
 
 
 @pytest.mark.parametrize(
-    ("folder", "allowed"), [("attacks", {"numpy", "scipy", "sklearn", "torch"}), ("models", {"torch"})]
+    ("folder", "allowed"), [("attacks", {"numpy", "scipy", "joblib", "sklearn", "torch"}), ("models", {"torch"})]
 )
 def test_a_lower_layer_uses_only_the_libraries_it_should(folder, allowed):
     for file in files(folder):
