@@ -40,7 +40,7 @@ def sgd_cosine(parameters, steps: int):
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
 
 
-RECIPES = {"paper": Recipe(sgd_cosine, epochs=100, batch=256), "fast": Recipe(one_cycle, epochs=10, batch=256)}
+RECIPES = {"paper": Recipe(sgd_cosine, epochs=100, batch=256), "fast": Recipe(one_cycle, epochs=5, batch=256)}
 
 
 class Membership(NamedTuple):

@@ -162,7 +162,7 @@ def markdown(
 - shadow models: {config["shadow_num"]}; audited: {members} members and {others} non-members
 - network: {config["model_name"]} at width {config["width"]:g}, {recipe(first)}
 - stages: {stages}
-- cost: {seconds / 60:.0f} minutes on {first["machine"]} (torch {first["versions"]["torch"]}, {first["commit"]})
+- cost: {seconds / 60:.0f} minutes, all stages added up, on {first["machine"]} (torch {first["versions"]["torch"]}, {first["commit"]})
 
 All numbers are percent with 95 % intervals; TPR is at a false-positive rate of at most 0.1 %. `published` is the
 strongest attack of the literature in that scenario, `calibrated` the same scenario with each point's difficulty taken
