@@ -149,7 +149,6 @@ def markdown(
 ) -> str:
     config = run.config
     first = checkpoints.load_meta(paths.role_dir(run.root, run.name, paths.ORIGINAL, run.roles[0]))
-    seconds = sum(read_json(run.dir / "seconds.json").values())
     controls = report.percent(distinct_controls(table))[["scenario", "variant", "attack", "AUC"]]
     detail = pd.DataFrame([{**d._asdict(), "difference": report.interval(d.difference, d.low, d.high)} for d in claims])
     stages = "; ".join(f"{stage} `{flags}`" for stage, flags in settings.items() if flags) or "the scripts' defaults"
@@ -162,7 +161,7 @@ def markdown(
 - shadow models: {config["shadow_num"]}; audited: {members} members and {others} non-members
 - network: {config["model_name"]} at width {config["width"]:g}, {recipe(first)}
 - stages: {stages}
-- cost: {seconds / 60:.0f} minutes, all stages added up, on {first["machine"]} (torch {first["versions"]["torch"]}, {first["commit"]})
+- cost: {cost(run, first)}
 
 All numbers are percent with 95 % intervals; TPR is at a false-positive rate of at most 0.1 %. `published` is the
 strongest attack of the literature in that scenario, `calibrated` the same scenario with each point's difficulty taken
@@ -222,6 +221,12 @@ def inside(rows: pd.DataFrame, key: str = "auc") -> int:
     """How many rows have 0.5 within their interval."""
     low, high = (pd.to_numeric(rows[key + end]) for end in ("_lo", "_hi"))
     return int(((low <= 0.5) & (high >= 0.5)).sum())
+
+
+def cost(run: runs.Run, meta: dict) -> str:
+    """Minutes of all stages and where they were spent."""
+    minutes = sum(read_json(run.dir / "seconds.json").values()) / 60
+    return f"{minutes:.0f} minutes, all stages added up, on {meta['machine']} (torch {meta['versions']['torch']})"
 
 
 def recipe(meta: dict) -> str:
