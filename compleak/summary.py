@@ -226,7 +226,8 @@ def inside(rows: pd.DataFrame, key: str = "auc") -> int:
 def cost(run: runs.Run, meta: dict) -> str:
     """Minutes of all stages and where they were spent."""
     minutes = sum(read_json(run.dir / "seconds.json").values()) / 60
-    return f"{minutes:.0f} minutes, all stages added up, on {meta['machine']} (torch {meta['versions']['torch']})"
+    made = f"torch {meta['versions']['torch']}, commit {meta['commit']}"
+    return f"{minutes:.0f} minutes, all stages added up, on {meta['machine']} ({made})"
 
 
 def recipe(meta: dict) -> str:
