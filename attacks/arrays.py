@@ -187,7 +187,8 @@ def forest(features, member, points, victim_features, *, seed: int):
 
 def threads() -> int:
     """As many as other libraries take: OMP_NUM_THREADS, or one for each core that this process may use."""
-    return int(os.environ.get("OMP_NUM_THREADS") or joblib.cpu_count())
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # of nested levels
+    return max(1, int(first) if first.isdigit() else joblib.cpu_count())
 
 
 def membership_in(tree: DecisionTreeClassifier, features) -> np.ndarray:

@@ -41,6 +41,7 @@ SECTIONS: dict[str, Callable[[Size, torch.device], list[Row]]] = {
     "disk": paper.disk,
     "gpu": many.at_once,
 }
+APART = ("attacks", "gpu")  # sections that use the GPU from other processes
 NO_DEVICE = ("kmeans", "disk")  # sections in which a GPU takes no part
 ESTIMATE = "estimate"  # the section computed from the others' rows
 NUMBERS = ("value", "budget", "low", "high")
@@ -118,8 +119,9 @@ def run_section(section: str, size: Size, device: torch.device, apart: bool) -> 
 def measure(section: str, size: Size, device: torch.device) -> list[Row]:
     """The rows of one section and the most memory it held."""
     rows = SECTIONS[section](size, device)
-    rows.append(Row("peak memory", peak_bytes() / MIB, "MiB", note="of the section's process or a script it started"))
-    if device.type == "cuda":
+    note = "of the section's process, all forms together, or a script it started"
+    rows.append(Row("peak memory", peak_bytes() / MIB, "MiB", note=note))
+    if device.type == "cuda" and section not in APART:
         rows.append(Row("peak GPU memory", torch.cuda.max_memory_allocated(device) / MIB, "MiB"))
     return rows
 

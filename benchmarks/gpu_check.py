@@ -90,6 +90,13 @@ def furthest(model: nn.Module, device: torch.device) -> float:
     return float(abs(expected - got).max() / abs(expected).max())
 
 
+def twice(source: nn.Module, name: str, degree: str, device: torch.device, folder: Path) -> bool:
+    """Whether two fine-tunings of a compressed network end in the same bits."""
+    module, parsed = TECHNIQUES[name].module, parse_degree(name, degree)[1]
+    tuned = (trained(module.prepare(source, parsed), device, folder / f"{name}_{run}.pt", epochs=1) for run in "ab")
+    return same(*tuned)
+
+
 def checks(width: float, device: torch.device, folder: Path) -> Iterator[tuple[bool, str]]:
     """(whether it holds, what) of everything checked."""
     model = trained(network(width), device, folder / "one.pt")
@@ -102,6 +109,10 @@ def checks(width: float, device: torch.device, folder: Path) -> Iterator[tuple[b
                 yield True, held(model, name, degree, width, device, folder)
             except (AssertionError, RuntimeError) as error:
                 yield False, f"{name} {degree}: {' '.join(str(error).split())[:200]}"
+        yield (
+            twice(model, name, technique.degrees[0], device, folder),
+            f"two fine-tunings by {name} end in the same bits",
+        )
     share = furthest(model, device)
     yield share < CLOSE, f"logits on {device.type} and on the CPU differ by {share:.1g} of the largest"
 

@@ -4,8 +4,8 @@
 #     benchmarks/gpu_session.sh OUT --data_dir cifar10-jpeg.tar.xz       # again and again, until it says "all done"
 #     benchmarks/gpu_session.sh OUT                                      # where CIFAR-10 can be downloaded
 #
-# Every call goes on where the last one on this machine stopped, for at most LIMIT seconds, and copies what there is to
-# OUT. What follows OUT is given to reproduce.py. The pieces, in order:
+# Every call goes on where the last one with the same code and flags stopped on this machine, for at most LIMIT seconds,
+# and copies what there is to OUT. What follows OUT is given to reproduce.py. The pieces, in order:
 #     check    benchmarks/gpu_check.py: same bits twice and after a stop, each compression's property, CPU agreement
 #     paper    reproduce.py --preset paper
 #     bench    benchmarks/bench.py
@@ -29,9 +29,6 @@ limit=${LIMIT:-520} python=${PYTHON:-python3} preset=${PRESET:-paper}
 [[ $limit =~ ^[1-9][0-9]*$ ]] || usage "LIMIT is $limit, not a number of seconds"
 command -v "$python" >/dev/null || usage "PYTHON is $python, which is not there"
 mkdir -p "${ROOT:-$here}" && root=$(cd "${ROOT:-$here}" && pwd) || usage "ROOT is $ROOT, which cannot be made"
-state=$root/.gpu_session
-log=$state/log.txt
-mkdir -p "$state"
 failed=0
 archive_mib=15 # a file of OUT may have 16 MiB
 least=$((limit < 40 ? limit / 2 : 20)) # seconds: with less, no piece is begun
@@ -57,7 +54,7 @@ piece() {
         say "$name: waits for the next call"
         return
     fi
-    timeout -s INT -k 20 "$(left)" "$@" 2>&1 | tee -a "$log"
+    timeout --foreground -s INT -k 20 "$(left)" "$@" 2>&1 | tee -i -a "$log"
     code=${PIPESTATUS[0]}
     echo $((SECONDS - began)) >>"$state/$name.seconds"
     case $code in
@@ -118,6 +115,11 @@ copy() {
 data=(--dataset_name cifar10)
 [[ $preset == smoke ]] && data=(--dataset_name digits)
 flags=(--preset "$preset" "${data[@]}" --root "$root" "$@")
+version=$(git -C "$here" describe --always --dirty 2>/dev/null) # what another call of the same session must agree on
+session=$(printf '%s\n' "$version" "${flags[@]}" "${CHECK_FLAGS:-}" "${BENCH_FLAGS:-}" | sha1sum | cut -c1-12)
+state=$root/.gpu_session/$session
+log=$state/log.txt
+mkdir -p "$state"
 name='import sys, reproduce; print(reproduce.name_of(reproduce.parse(sys.argv[1:])))'
 run=$(PYTHONPATH=$here "$python" -c "$name" "${flags[@]}") || exit 2
 variants=("$root/results/$run" "$root/results_pruning/${run}_0."{6,7,8,9} "$root/results_quantization/${run}_int8"

@@ -42,13 +42,7 @@ def variant_flags(parser: argparse.ArgumentParser):
     return group
 
 
-def attack_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("attack")
-    group.add_argument("--out", type=Path, help="folder for the table and scores (default: beside the signals)")
-    group.add_argument("--seed", type=cli.seed, help="of the attacks and the bootstrap (default: the run's)")
-    group.add_argument(
-        "--sensitivity_draws", type=int, default=signals.DRAWS, help="noise draws for SAMIA (default: %(default)s)"
-    )
+def recipe_flag(group) -> None:
     group.add_argument(
         "--recipe",
         choices=("fast", "paper"),
@@ -56,6 +50,16 @@ def attack_flags(parser: argparse.ArgumentParser) -> None:
         help="training of SAMIA's and MR's networks: fast, AdamW for a few epochs, or paper, SGD for 100 "
         "(default: %(default)s)",
     )
+
+
+def attack_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("attack")
+    group.add_argument("--out", type=Path, help="folder for the table and scores (default: beside the signals)")
+    group.add_argument("--seed", type=cli.seed, help="of the attacks and the bootstrap (default: the run's)")
+    group.add_argument(
+        "--sensitivity_draws", type=int, default=signals.DRAWS, help="noise draws for SAMIA (default: %(default)s)"
+    )
+    recipe_flag(group)
     group.add_argument(
         "--skip_done", action="store_true", help="keep a table that was made from these signals and settings"
     )
@@ -94,7 +98,7 @@ def audit(
     records = {path: signals.load(path) for files in jobs.values() for path in files if path}
     made_from = _made_from(jobs, args, seed)
     record_file, table_file = out / f"{scenario}.json", out / f"{scenario}.csv"
-    if args.skip_done and _done(record_file, table_file, made_from):
+    if args.skip_done and _done(out, scenario, made_from):
         table = pd.read_csv(table_file, keep_default_na=False)
         cli.say(f"{scenario}: done before, {table_file}")
         return table
@@ -106,7 +110,7 @@ def audit(
     rows, scores = [], {}
     for variant, files in jobs.items():
         views = [signals.attacker_view(records[path]) if path else None for path in files]
-        pairs = _pairs(files, made_from["signals"][variant], seed, made_from["code"])
+        pairs = _pairs(files, made_from["signals"][variant], seed, made_from["code"], None if run else out)
         options = {"seed": seed, "recipe": args.recipe, "device": device}
         found, scored = _attack_all(scenario, variant, views, pairs, truth, options)
         scores |= {key if not rows else f"{variant}/{key}": values for key, values in scored.items()}
@@ -159,10 +163,10 @@ def _run(attack: attacks.Attack, views: list, pairs: list[Pair], options: dict) 
     return result
 
 
-def _pairs(files: list[Path | None], hashes: list[str | None], seed: int, code: str) -> list[Pair]:
-    """One for each compressed model, beside its signals."""
+def _pairs(files: list[Path | None], hashes: list[str | None], seed: int, code: str, out: Path | None) -> list[Pair]:
+    """One for each compressed model: in `out`, or beside its signals where these are a run's own."""
     return [
-        Pair(file.with_name(f"{file.stem}_sr.npz"), f"{hashes[0]} {own} {seed} {code}")
+        Pair((out or file.parent) / f"{file.stem}_sr.npz", f"{hashes[0]} {own} {seed} {code}")
         for file, own in zip(files[1:], hashes[1:], strict=True)
     ]
 
@@ -226,8 +230,9 @@ def _made_from(jobs: dict[str, list[Path | None]], args: argparse.Namespace, see
     return {"signals": hashes, "seed": seed, "recipe": args.recipe, "code": code.hexdigest()[:16]}
 
 
-def _done(record_file: Path, table_file: Path, made_from: dict) -> bool:
-    return record_file.exists() and table_file.exists() and read_json(record_file).get("made_from") == made_from
+def _done(out: Path, scenario: str, made_from: dict) -> bool:
+    files = [out / f"{scenario}{end}" for end in (".csv", "_scores.npz", ".json")]
+    return all(file.exists() for file in files) and read_json(files[-1]).get("made_from") == made_from
 
 
 def _write(out: Path, scenario: str, table: pd.DataFrame, scores: dict[str, np.ndarray]) -> None:

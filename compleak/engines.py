@@ -164,6 +164,7 @@ def thread_limits(threads: int) -> dict[str, str]:
 @contextlib.contextmanager
 def processes(jobs: int) -> Iterator[Engine]:
     """`jobs` worker processes that share this machine's cores, or its GPU. One that dies is replaced."""
+    kept = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the workers would go on without us
     command, limits = typed_command(), thread_limits(max(1, torch.get_num_threads() // jobs))
     idle, busy = [_worker(limits) for _ in range(jobs)], {}
 
@@ -192,6 +193,7 @@ def processes(jobs: int) -> Iterator[Engine]:
         for process in [*busy.values(), *(process for process, _ in idle)]:
             process.terminate()
             process.join()
+        signal.signal(signal.SIGTERM, kept)
 
 
 def _worker(limits: dict[str, str]) -> tuple[multiprocessing.Process, connection.Connection]:

@@ -22,7 +22,7 @@ CLAIMS = {
 def summarise(run: runs.Run, command: str, settings: dict[str, str]) -> str:
     """Write tables and figures into the run's folder; returns the text that `summary.md` holds.
 
-    command: what to type to get them again; settings: the flags each kind of stage was given.
+    command: what to type to get them again; settings: the flags each kind of stage was given, empty where it has the defaults.
     """
     table, models = attack_table(run), model_table(run)
     truth = membership(run)
