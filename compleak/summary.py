@@ -22,7 +22,7 @@ CLAIMS = {
 def summarise(run: runs.Run, command: str, settings: dict[str, str]) -> str:
     """Write tables and figures into the run's folder; returns the text that `summary.md` holds.
 
-    command: what to type to get them again; settings: the flags each kind of stage was given, empty where it has the defaults.
+    command: what to type to get them again; settings: the flags each kind of stage was given, "" where none.
     """
     table, models = attack_table(run), model_table(run)
     truth = membership(run)
@@ -151,7 +151,7 @@ def markdown(
     first = checkpoints.load_meta(paths.role_dir(run.root, run.name, paths.ORIGINAL, run.roles[0]))
     controls = report.percent(distinct_controls(table))[["scenario", "variant", "attack", "AUC"]]
     detail = pd.DataFrame([{**d._asdict(), "difference": report.interval(d.difference, d.low, d.high)} for d in claims])
-    stages = "; ".join(f"{stage} `{flags}`" for stage, flags in settings.items() if flags) or "the scripts' defaults"
+    stages = "; ".join(f"{stage} `{flags}`" for stage, flags in settings.items() if flags)
     members, others = table["n_member"].max(), table["n_nonmember"].max()
     return f"""# {run.name}
 
