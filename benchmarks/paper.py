@@ -63,9 +63,7 @@ def estimate(rows: list[Row], device: torch.device) -> list[Row]:
     training = MODELS * MEMBERS * (EPOCHS + TUNING_EPOCHS * tuned) / found[loops.LOOP]
     asking = 9 * MODELS * (POINTS / found[loops.ASK] + AUDITED / found[loops.SENSITIVITY])
     parts = {"training and compression": training, "signals": asking, "attacks": found[attack_stage.STAGE]}
-    budget, note = (
-        SECONDS_BUDGET if device.type == "cuda" else None,
-        "from the rows above; k-means and files not counted",
-    )
+    budget = SECONDS_BUDGET if device.type == "cuda" else None
+    note = "from the rows above; k-means and files not counted"
     whole = Row("paper preset in all", sum(parts.values()), "s", budget, note=note)
     return [*(Row(f"paper preset: {name}", value, "s", note=note) for name, value in parts.items()), whole]
