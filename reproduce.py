@@ -1,7 +1,7 @@
 """The whole audit in one command: train, compress eight ways, attack (NR, SR, MR), one table and its figures.
 
     python reproduce.py                                                  # digits, three minutes, no download
-    python reproduce.py --preset quick --dataset_name cifar10            # about an hour on two cores
+    python reproduce.py --preset quick --dataset_name cifar10            # under an hour on two cores
     python reproduce.py --preset paper --dataset_name cifar10            # the paper's grid; wants a GPU
 
     python reproduce.py --jobs 4                                         # four stages at once on this machine
