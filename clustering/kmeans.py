@@ -37,20 +37,30 @@ class Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         (codes,) = ctx.saved_tensors
-        terms = torch.empty_like(codes, dtype=torch.float64).copy_(gradient)
-        sums = spread_sums if gradient.is_cuda else torch.bincount
-        return sums(in_memory_order(codes), in_memory_order(terms), minlength=ctx.clusters).to(gradient.dtype), None
+        if gradient.stride() != codes.stride():
+            gradient = torch.empty_like(codes, dtype=gradient.dtype).copy_(gradient)
+        sums = spread_sums if gradient.is_cuda else chunked_sums
+        return sums(in_memory_order(codes), in_memory_order(gradient), ctx.clusters).to(gradient.dtype), None
 
 
-def spread_sums(codes: Tensor, terms: Tensor, minlength: int, copies: int = 4096) -> Tensor:
-    """torch.bincount of codes (n,) below `minlength` with weights `terms` (n,), for GPUs: (minlength,).
+def chunked_sums(codes: Tensor, terms: Tensor, clusters: int, chunk: int = 2**18) -> Tensor:
+    """Sums of terms (n,) per code (n,) below `clusters`, in float64, for CPUs: (clusters,).
 
-    torch's own makes the host wait for the largest code. Thousands of threads adding to a few sums would wait for each
-    other, so each adds to one of `copies` sets of sums.
+    Chunks stay in the cache and their float64 copies reuse its memory; one copy of all terms costs more than the sums.
     """
-    place = torch.arange(len(codes), device=codes.device).remainder_(copies).mul_(minlength).add_(codes)
-    sums = torch.zeros(copies * minlength, dtype=terms.dtype, device=terms.device).scatter_add_(0, place, terms)
-    return sums.view(copies, minlength).sum(dim=0)
+    parts = zip(codes.split(chunk), terms.split(chunk), strict=True)
+    return sum(torch.bincount(code, term.double(), minlength=clusters) for code, term in parts)
+
+
+def spread_sums(codes: Tensor, terms: Tensor, clusters: int, copies: int = 4096) -> Tensor:
+    """The same for GPUs.
+
+    torch.bincount makes the host wait for the largest code. Thousands of threads adding to a few sums would wait for
+    each other, so each adds to one of `copies` sets of sums.
+    """
+    place = torch.arange(len(codes), device=codes.device).remainder_(copies).mul_(clusters).add_(codes)
+    sums = torch.zeros(copies * clusters, dtype=torch.float64, device=terms.device)
+    return sums.scatter_add_(0, place, terms.double()).view(copies, clusters).sum(dim=0)
 
 
 def in_memory_order(tensor: Tensor) -> Tensor:

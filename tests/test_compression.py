@@ -276,11 +276,11 @@ def test_a_layer_has_no_more_distinct_weights_than_clusters_and_only_centroids_m
         assert len(layer.weight.unique()) <= clusters
 
 
-def test_the_gpus_way_of_summing_gradients_equals_bincount():
-    codes = torch.randint(16, (10_007,), dtype=torch.uint8)
-    terms = torch.randn(10_007, dtype=torch.float64)
-    expected = torch.bincount(codes, terms, minlength=16)
-    torch.testing.assert_close(kmeans.spread_sums(codes, terms, minlength=16, copies=64), expected)
+def test_gradients_are_summed_alike_in_chunks_and_spread_out():
+    codes, terms = torch.randint(15, (10_007,), dtype=torch.uint8), torch.randn(10_007)  # one code has no weight
+    expected = torch.bincount(codes, terms.double(), minlength=16)
+    torch.testing.assert_close(kmeans.chunked_sums(codes, terms, 16, chunk=1000), expected)
+    torch.testing.assert_close(kmeans.spread_sums(codes, terms, 16, copies=64), expected)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
