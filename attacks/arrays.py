@@ -193,5 +193,6 @@ def threads() -> int:
 
 def membership_in(tree: DecisionTreeClassifier, features) -> np.ndarray:
     """(n, F) float32 -> (n,): the share of members in the leaf that each row falls into."""
-    probability = tree.predict_proba(features)
-    return probability[:, 1] if probability.shape[1] == 2 else np.full(len(features), float(tree.classes_[0]))
+    counts = tree.tree_.value[:, 0]  # (nodes, classes)
+    share = counts @ tree.classes_ / counts.sum(axis=1)
+    return share[tree.tree_.apply(features)]

@@ -30,7 +30,7 @@ def sgd(parameters, steps: int):
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
-RECIPES = {"paper": Recipe(sgd, epochs=100, batch=128), "fast": Recipe(one_cycle, epochs=6, batch=128)}
+RECIPES = {"paper": Recipe(sgd, epochs=100, batch=128), "fast": Recipe(one_cycle, epochs=4, batch=128)}
 
 
 def tokens(target: Signals, rows) -> np.ndarray:
