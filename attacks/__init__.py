@@ -13,9 +13,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from attacks.arrays import Result, Signals, reference_mask
+from attacks.arrays import Result, Signals, audit_rows, outside
+from attacks.base import base
+from attacks.bavaria import bavaria
 from attacks.blind import blind
 from attacks.calibrated import calibrated
+from attacks.gap import gap
+from attacks.joint import joint
+from attacks.lira import FORMS as LIRA_FORMS
+from attacks.lira import lira
+from attacks.model_updates import model_updates
 from attacks.mr import Membership, membership, mr
 from attacks.nasr2018 import nasr2018
 from attacks.rmia import rmia
@@ -35,7 +42,9 @@ class Attack(NamedTuple):
     classifier: str  # "" where there is none
     artifact_row: str  # the authors' name of the row, "" where they have none
     run: Callable[..., Result]  # run(models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None)
-    needs: frozenset = frozenset()  # of "sensitivity", "references"
+    needs: frozenset = frozenset()  # of "sensitivity", "references", "two references"
+    published: bool = True  # an attack of the literature, not one of ours
+    eligible: bool = True  # for the headline: its shadow scores are of rows it was not fitted on
 
     @property
     def key(self) -> str:
@@ -55,14 +64,21 @@ def _mr(models, *, seed, **options):
     return mr(models[0], models[1:], seed=seed, **options)
 
 
-def _calibrated(models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None):
-    return calibrated([model for model in models if model is not None], seed=seed)
+def _on_all_given(attack, models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None):
+    return attack([model for model in models if model is not None], seed=seed)
 
 
 _CLASSIFIERS = ("logistic_regression", "random_forest")
-_REFERENCES, _SENSITIVITY = frozenset({"references"}), frozenset({"sensitivity"})
+_REFERENCE_NEEDS = {  # what is missing, in words, and how many references each of the victim's points must have
+    "references": ("reference model for every audit point", 1),
+    "two references": ("two reference models for every audit point of the victim", 2),
+}
+_REFERENCES, _TWO = frozenset({"references"}), frozenset({"two references"})
 _ROW = "CompLeakNR_"
-_CALIBRATED = Attack("calibrated", "", "", _calibrated, _REFERENCES)
+_OURS = tuple(
+    Attack(attack.__name__, "", "", partial(_on_all_given, attack), _REFERENCES, published=False)
+    for attack in (joint, calibrated)
+)
 
 NR = (
     *(
@@ -73,9 +89,16 @@ NR = (
     Attack("yeom2018", "", _ROW + "metric_based_method_1", partial(_on_all, yeom2018)),
     Attack("entropy", "", "", partial(_on_all, entropy)),
     Attack("song2021", "", _ROW + "metric_based_method_2", partial(_on_all, song2021)),
-    Attack("samia", "", _ROW + "SAMIA", _samia, _SENSITIVITY),
+    Attack("samia", "", _ROW + "SAMIA", _samia, frozenset({"sensitivity"}), eligible=False),
     Attack("rmia", "", _ROW + "RMIA", partial(_on_all, rmia), _REFERENCES),
-    _CALIBRATED,
+    Attack("gap", "", "", partial(_on_all, gap)),
+    Attack("base", "", "", partial(_on_all, base), _REFERENCES),
+    *(
+        Attack("lira", form, "", partial(_on_all, lira, classifier=form), needs)
+        for form, needs in zip(LIRA_FORMS, (_REFERENCES, _TWO), strict=True)
+    ),
+    Attack("bavaria", "", "", partial(_on_all, bavaria), _TWO),
+    *_OURS,
 )
 SR = (
     *(
@@ -83,9 +106,10 @@ SR = (
         for name, label in (("SR1", False), ("SR2", True))
         for classifier in _CLASSIFIERS
     ),
-    _CALIBRATED,
+    Attack("model_updates", "", "", partial(_on_all, model_updates)),
+    *_OURS,
 )
-MR = (Attack("MR", "", "", _mr), _CALIBRATED)
+MR = (Attack("MR", "", "", _mr, eligible=False), *_OURS)
 
 
 def missing(attack: Attack, models: Sequence[Signals | None]) -> list[str]:
@@ -94,14 +118,17 @@ def missing(attack: Attack, models: Sequence[Signals | None]) -> list[str]:
     lacks = []
     if any(len(model.logits) < 2 for model in given):
         lacks.append("shadow models")
-    elif "references" in attack.needs and not all(_has_references(model) for model in given):
-        lacks.append("reference model for every audit point")
+    elif least := attack.needs & _REFERENCE_NEEDS.keys():
+        (words, of_victim), few = _REFERENCE_NEEDS[min(least)], [_fewest_references(model) for model in given]
+        if any(shadow < 1 or victim < of_victim for shadow, victim in few):
+            lacks.append(words)
     if "sensitivity" in attack.needs and any(model.sensitivity is None for model in given):
         lacks.append("sensitivity")
     return lacks
 
 
-def _has_references(target: Signals) -> bool:
-    return all(
-        reference_mask(target, model).any(axis=0)[target.audit[model]].all() for model in range(len(target.audit))
-    )
+def _fewest_references(target: Signals) -> tuple[int, int]:
+    """Of any audit point: a shadow's, the victim's."""
+    mask = outside(target)
+    count = mask.sum(axis=0) - mask
+    return tuple(int(count[rows].min()) for rows in audit_rows(target))

@@ -15,10 +15,12 @@ from typing import NamedTuple
 import joblib
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+MOST_ROWS = 20_000  # that an attack is fitted on, as many as one shadow of CIFAR-10 has: its cost does not grow with R
 TREES = 500
 LEAF = 30
 BAG = 1 / 3  # of the points a tree sees: with leaves of 30 as good as the usual bootstrap, in a third of its time
@@ -52,23 +54,54 @@ def audit_rows(target: Signals):
 
 
 def shadow_rows(audit):
-    """(model, point) index pairs of all shadows' audit sets; ValueError when there is none. audit: (R, N) bool."""
+    """(model, point) index pairs of the shadows' audit sets; ValueError when there is none. audit: (R, N) bool.
+
+    Of many shadows' rows, MOST_ROWS are drawn at random, always the same ones.
+    """
     models, points = np.nonzero(audit[1:])
     if len(models) == 0:
         raise ValueError("the attack is fitted on shadow models, and these signals hold none (R >= 2 needed)")
+    if len(models) > MOST_ROWS:
+        kept = np.sort(np.random.default_rng(0).permutation(len(models))[:MOST_ROWS])
+        models, points = models[kept], points[kept]
     return models + 1, points
 
 
-def reference_mask(target: Signals, model: int) -> np.ndarray:
-    """(R, N) bool: the models, other than `model` itself, that are known not to have trained on the point.
+def outside(target: Signals) -> np.ndarray:
+    """(R, N) bool: the models known not to have trained on the point, and that were asked about it.
 
     For a victim's audit point these are shadows; for a shadow's point the victim (the pool lies outside its data, which
-    the attacker knows, having drawn the pool himself) and the other shadows. A model that was never asked about the
-    point (NaN logits) is no reference for it.
+    the attacker knows, having drawn the pool himself) and other shadows. A model that was never asked about the point
+    (NaN logits) is no reference for it.
     """
-    mask = (target.member == 0) & np.isfinite(target.logits).all(axis=-1)
+    return (target.member == 0) & np.isfinite(target.logits).all(axis=-1)
+
+
+def reference_mask(target: Signals, model: int) -> np.ndarray:
+    """(R, N) bool: the references of a model's points, which are all models outside of the point but itself."""
+    mask = outside(target)
     mask[model] = False
     return mask
+
+
+class Moments(NamedTuple):
+    """What the references of each (model, point) say, the model's own answer left out; (R, N) each."""
+
+    count: np.ndarray  # int
+    mean: np.ndarray  # float64, NaN without a reference
+    variance: np.ndarray  # float64, unbiased, NaN with fewer than two
+
+
+def reference_moments(mask, values) -> Moments:
+    """Moments of `values` over the models of `mask` other than the row's own; both (R, N)."""
+    count = mask.sum(axis=0) - mask
+    kept = np.where(mask, values, 0.0)
+    centre = kept.sum(axis=0) / np.maximum(mask.sum(axis=0), 1)  # sums of squares about zero would cancel
+    kept = np.where(mask, kept - centre, 0.0)
+    mean = np.where(count > 0, (kept.sum(axis=0) - kept) / np.maximum(count, 1), np.nan)
+    squares = (kept**2).sum(axis=0) - kept**2
+    variance = (squares - count * np.nan_to_num(mean) ** 2) / np.maximum(count - 1, 1)
+    return Moments(count, mean + centre, np.where(count > 1, np.maximum(variance, 0), np.nan))
 
 
 @np.errstate(invalid="ignore")  # NaN stays NaN: a model that was never asked about the point
@@ -151,6 +184,21 @@ def classify(classifier: str, features, member, points, victim_features, *, seed
         shadow_scores, scores = forest(features, member, points, victim_features, seed=seed)
         return decide(shadow_scores, member, scores)
     raise ValueError(f"unknown classifier {classifier!r}: use 'logistic_regression' or 'random_forest'")
+
+
+def out_of_fold(fit, features, member, rows, victim_features) -> Result:
+    """A classifier fitted on the shadows, its threshold from scores of rows it was not fitted on.
+
+    fit(features, member) gives a function from features to scores; rows: the shadows' (model, point) pairs. Each shadow
+    in turn is the pretended victim; where there is but one, each third of its points.
+    """
+    models, points = rows
+    several = len(np.unique(models)) > 1
+    shadow_scores = np.empty(len(features))
+    groups, folds = (models, min(len(np.unique(models)), 5)) if several else (points, 3)
+    for seen, unseen in GroupKFold(folds).split(features, groups=groups):
+        shadow_scores[unseen] = fit(features[seen], member[seen])(features[unseen])
+    return decide(shadow_scores, member, fit(features, member)(victim_features))
 
 
 def forest(features, member, points, victim_features, *, seed: int):

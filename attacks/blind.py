@@ -26,4 +26,4 @@ def blind(images, member, audit, *, seed: int) -> Result:
     """
     rows = shadow_rows(audit)
     seen = features(images)
-    return boosted(seen[rows[1]], member[rows], rows[1], seen[audit[0]], seed=seed)
+    return boosted(seen[rows[1]], member[rows], rows, seen[audit[0]], seed=seed)

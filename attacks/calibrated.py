@@ -10,23 +10,18 @@ from collections.abc import Sequence
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.model_selection import GroupKFold
 
-from attacks.arrays import Result, Signals, audit_rows, confidence, decide, log_posterior, reference_mask
+from attacks.arrays import (
+    Result,
+    Signals,
+    audit_rows,
+    confidence,
+    log_posterior,
+    out_of_fold,
+    outside,
+    reference_moments,
+)
 from attacks.sr import check_same_points
-
-
-def reference_confidence(target: Signals, values) -> np.ndarray:
-    """Mean of `values` over the models known not to have trained on the point, other than the row's own.
-
-    values (R, N) -> (R, N), NaN where there is no such model.
-    """
-    rows = []
-    for model in range(len(values)):
-        mask = reference_mask(target, model)
-        total, count = np.where(mask, values, 0).sum(axis=0), mask.sum(axis=0)
-        rows.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
-    return np.stack(rows)
 
 
 def features(models: Sequence[Signals], rows) -> np.ndarray:
@@ -34,7 +29,7 @@ def features(models: Sequence[Signals], rows) -> np.ndarray:
     columns, first = [], None
     for model in models:
         own = confidence(model.logits, model.labels)  # (R, N)
-        reference = reference_confidence(model, own)[rows]
+        reference = reference_moments(outside(model), own).mean[rows]
         own = own[rows]
         columns += [own[:, None], reference[:, None], (own - reference)[:, None]]
         columns.append(np.sort(log_posterior(model.logits[rows]), axis=-1))
@@ -45,20 +40,17 @@ def features(models: Sequence[Signals], rows) -> np.ndarray:
     return np.hstack(columns)
 
 
-def boosted(features, member, points, victim_features, *, seed: int) -> Result:
-    """Gradient boosting fitted on the shadows' rows; its threshold from out-of-fold scores, folds by point."""
+def boosted(features, member, rows, victim_features, *, seed: int) -> Result:
+    """Gradient boosting fitted on the shadows' rows."""
 
-    def fit(rows):
+    def fit(features, member):
         model = HistGradientBoostingClassifier(
             learning_rate=0.05, max_iter=150, max_leaf_nodes=15, min_samples_leaf=50, random_state=seed,
             early_stopping=False,
         )  # fmt: skip
-        return model.fit(features[rows], member[rows])
+        return model.fit(features, member).decision_function
 
-    shadow_scores = np.empty(len(features))
-    for seen, unseen in GroupKFold(3).split(features, groups=points):
-        shadow_scores[unseen] = fit(seen).decision_function(features[unseen])
-    return decide(shadow_scores, member, fit(slice(None)).decision_function(victim_features))
+    return out_of_fold(fit, features, member, rows, victim_features)
 
 
 def calibrated(models: Sequence[Signals], *, seed: int) -> Result:
@@ -69,4 +61,4 @@ def calibrated(models: Sequence[Signals], *, seed: int) -> Result:
     check_same_points(models)
     shadow, victim = audit_rows(models[0])
     fitted_on, applied_to = (features(models, rows) for rows in (shadow, victim))
-    return boosted(fitted_on, models[0].member[shadow], shadow[1], applied_to, seed=seed)
+    return boosted(fitted_on, models[0].member[shadow], shadow, applied_to, seed=seed)

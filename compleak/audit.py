@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 import attacks
+from attacks.arrays import audit_rows
 from compleak import cli, devices, metrics, paths, runs, signals
 from compleak.errors import UserError
 from compleak.files import read_json, sha256, write_atomically, write_json
@@ -118,7 +119,7 @@ def audit(
     blind = blind_control(run, *next(iter(records.items())), seed, made_from["code"])
     if blind is not None:
         head = [scenario, next(iter(jobs)), "blind", "", ""]
-        rows.append(_row(head, blind.scores, blind.decision, truth, seed, 0.0))
+        rows.append(_row(head, blind.scores, blind.decision, truth, seed, 0.0) | {"headline": False})
         scores["blind"] = blind.scores
 
     table = pd.DataFrame(rows)
@@ -129,26 +130,44 @@ def audit(
 
 def _attack_all(scenario: str, variant: str, views: list, pairs: list[Pair], truth: np.ndarray, options: dict):
     """All attacks of a scenario on one job, and the null control: a table's rows, and scores (A,) by key."""
-    rows, scores, seed = [], {}, options["seed"]
+    rows, results = [], {}
     for attack in SCENARIOS[scenario]:
         lacks = attacks.missing(attack, views)
         if lacks:
             cli.say(f"{scenario} {variant}: {attack.key} left out, these signals hold no {' and no '.join(lacks)}")
             continue
         started = time.monotonic()
-        result = _run(attack, views, pairs, options)
-        seconds = time.monotonic() - started
+        results[attack.key] = result = _run(attack, views, pairs, options)
         head = [scenario, variant, attack.name, attack.classifier, attack.artifact_row]
-        row = _row(head, result.scores, result.decision, truth, seed, seconds)
-        null_row = _row(head, *null_control(result.scores, result.decision, truth), seed, 0.0)
-        rows.append(row | {f"null_{key}": null_row[key] for key in ("auc", "auc_lo", "auc_hi")})
-        scores[attack.key] = result.scores
+        row = _row(head, result.scores, result.decision, truth, options["seed"], time.monotonic() - started)
+        null_row = _row(head, *null_control(result.scores, result.decision, truth), options["seed"], 0.0)
+        row |= {f"null_{key}": null_row[key] for key in ("auc", "auc_lo", "auc_hi")}
+        rows.append(row | _on_shadows(attack, result, shadow_membership(views), truth))
     if not rows:
         raise UserError(f"no attack of {scenario} can run on these signals")
-    # Every row carries its own null; the control's row is that of the last attack, the calibrated one.
-    rows.append({**null_row, "attack": "null", "classifier": "", "artifact_row": ""})
-    scores["null"] = np.where(truth, np.nan, result.scores)
-    return rows, scores
+
+    # Only what the attacker has, his shadows, may say which attack he deploys.
+    best = int(np.argmax(np.nan_to_num([row["shadow_log_auc"] for row in rows], nan=-1.0)))
+    headline = results[list(results)[best]]
+    rows = [{**row, "headline": number == best} for number, row in enumerate(rows)]
+    # Every row carries its own null; the control's row is that of the headline.
+    null = null_control(headline.scores, headline.decision, truth)
+    rows.append({**_row([scenario, variant, "null", "", ""], *null, options["seed"], 0.0), "headline": False})
+    scores = {key: result.scores for key, result in results.items()}
+    return rows, {**scores, "null": np.where(truth, np.nan, headline.scores)}
+
+
+def shadow_membership(views: list) -> np.ndarray:
+    """(M,) of 0/1: the truth behind attacks' `shadow_scores`."""
+    given = next(view for view in views if view is not None)
+    return given.member[audit_rows(given)[0]]
+
+
+def _on_shadows(attack: attacks.Attack, result: attacks.Result, known: np.ndarray, truth: np.ndarray) -> dict:
+    """A row's last columns: what the shadows' threshold for 0.1 % false alarms accuses, and the attack's worth there."""
+    strict = metrics.strict_threshold(result.shadow_scores, known)
+    quality = metrics.log_auc(result.shadow_scores, known) if attack.eligible else np.nan
+    return {**metrics.accusations(result.scores >= strict, truth), "shadow_log_auc": quality}
 
 
 def _run(attack: attacks.Attack, views: list, pairs: list[Pair], options: dict) -> attacks.Result:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import beta, norm
 
 FPR = 0.001
+PRIORS = (0.01, 0.1, 0.5)  # of membership, for the precision of an accusation
 CONFIDENCE = 0.95
 REPLICATES = 1000
 # A table's columns in their order; `evaluate` gives these and a few more.
@@ -50,6 +51,46 @@ def tpr_at_fpr(scores, member, fpr: float = FPR) -> float:
     """The largest TPR of a threshold whose empirical FPR does not exceed `fpr`; no interpolation."""
     rates, tpr = roc_curve(scores, member)
     return float(tpr[rates <= fpr].max())
+
+
+def log_auc(scores, member, least: float = FPR) -> float:
+    """Area under the ROC curve over log FPR from `least` to 1, as a fraction; no interpolation.
+
+    Half of it, at the default, is about rates below 3 %: one number for an attack's whole and for its sharp end.
+    """
+    rates, tpr = roc_curve(scores, member)
+    edges = np.log(np.clip(np.r_[rates, 1], least, 1))
+    return float(np.diff(edges) @ tpr / -np.log(least))
+
+
+def strict_threshold(scores, member, fpr: float = FPR) -> float:
+    """The smallest score at which at most `fpr` of the non-members are accused; inf where each one accuses more."""
+    scores, member = _checked(scores, member)
+    values, block = np.unique(scores, return_inverse=True)
+    at_least = np.bincount(block[~member], minlength=len(values))[::-1].cumsum()[::-1]
+    return float(np.append(values, np.inf)[(at_least > fpr * (~member).sum()).sum()])
+
+
+def precision(tpr: float, fpr: float, prior: float) -> float:
+    """Positive predictive value: how many of the accused are members where `prior` of all are; NaN where none is."""
+    right, wrong = tpr * prior, fpr * (1 - prior)
+    return right / (right + wrong) if right + wrong else float("nan")
+
+
+def accusations(decision, member) -> dict[str, float]:
+    """What a threshold fixed in advance does: strict_tpr, strict_fpr and ppv_<prior>, each with _lo and _hi.
+
+    The rates' intervals are Clopper-Pearson's, the precision's takes the worst and the best of both.
+    """
+    decision, member = _checked(np.asarray(decision, dtype=bool), member)
+    hits, alarms = (int(decision[kind].sum()) for kind in (member, ~member))
+    tpr, fpr = hits / member.sum(), alarms / (~member).sum()
+    (tpr_lo, tpr_hi), (fpr_lo, fpr_hi) = clopper_pearson(hits, member.sum()), clopper_pearson(alarms, (~member).sum())
+    columns = {"strict_tpr": (tpr, tpr_lo, tpr_hi), "strict_fpr": (fpr, fpr_lo, fpr_hi)}
+    for prior in PRIORS:
+        corners = ((tpr, fpr), (tpr_lo, fpr_hi), (tpr_hi, fpr_lo))
+        columns[f"ppv_{prior}"] = tuple(precision(*rates, prior) for rates in corners)
+    return _named(columns)
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -96,8 +137,14 @@ def evaluate(scores, decision, member, *, seed: int, replicates: int = REPLICATE
         f"tpr_at_fpr_{FPR}": (tpr, *clopper_pearson(round(tpr * n_member), n_member)),
         "fpr_at_threshold": (alarms / n_other, *clopper_pearson(alarms, n_other)),
     }
-    row = {name + end: v for name, values in columns.items() for end, v in zip(("", "_lo", "_hi"), values, strict=True)}
-    return {**row, "n_member": n_member, "n_nonmember": n_other}
+    return {**_named(columns), "n_member": n_member, "n_nonmember": n_other}
+
+
+def _named(columns: dict[str, tuple]) -> dict[str, float]:
+    """(value, low, high) of each name under `name`, `name_lo` and `name_hi`."""
+    return {
+        name + end: v for name, values in columns.items() for end, v in zip(("", "_lo", "_hi"), values, strict=True)
+    }
 
 
 def _checked(values, member):

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+import attacks
 from compleak import cli, metrics
 from compleak.files import write_atomically
 
 CONTROLS = ("null", "blind")
+FORMS = ("published", "headline")  # the literature's strongest on the victim; the one that the shadows chose
+OURS = {attack.name for attack in (*attacks.NR, *attacks.SR, *attacks.MR) if not attack.published}
 COLOURS = {"NR": "#4477aa", "SR": "#ccbb44", "MR": "#ee6677", "control": "#999999"}
 TPR = "tpr_at_fpr_0.001"
 
@@ -44,8 +47,8 @@ def attack_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def published_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The attacks of the literature: all but the controls and the calibrated form."""
-    return attack_rows(table)[attack_rows(table)["attack"] != "calibrated"]
+    """The attacks of the literature: all but the controls and ours."""
+    return attack_rows(table)[~attack_rows(table)["attack"].isin(OURS)]
 
 
 def strongest(rows: pd.DataFrame) -> pd.Series:
@@ -90,19 +93,19 @@ def roc_figure(curves: Sequence[tuple[str, np.ndarray, np.ndarray, str]], title:
 
 
 def degrees_figure(table: pd.DataFrame, variants: Sequence[str], title: str):
-    """AUC and TPR at 0.1 % FPR of each variant: NR and SR, published and calibrated, with MR's level across."""
+    """AUC and TPR at 0.1 % FPR of each variant: NR and SR, published and headline, with MR's level across."""
     made, panels = figure(12, 4.2, 2)
     for axes, (key, name) in zip(panels, (("auc", "AUC"), (TPR, "TPR at 0.1% FPR")), strict=True):
         shift = -0.24
         for scenario in ("NR", "SR"):
-            for form, marker in (("published", "o"), ("calibrated", "D")):
+            for form, marker in zip(FORMS, "oD", strict=True):
                 rows = [scenario_row(table, scenario, variant, form) for variant in variants]
                 at = [i + shift for i, row in enumerate(rows) if row is not None]
                 rows = [row for row in rows if row is not None]
                 shift += 0.16
                 if rows:
                     draw_intervals(axes, at, rows, key, COLOURS[scenario], marker, f"{scenario} {form}")
-        for form, line in (("published", ":"), ("calibrated", "-")):
+        for form, line in zip(FORMS, ":-", strict=True):
             row = scenario_row(table, "MR", "all", form)
             if row is not None:
                 axes.axhline(row[key], color=COLOURS["MR"], linestyle=line, linewidth=1, label=f"MR {form}, all eight")
@@ -129,9 +132,9 @@ def draw_intervals(axes, at, rows, key: str, colour: str, marker: str, label: st
 
 
 def scenario_row(table: pd.DataFrame, scenario: str, variant: str, form: str) -> pd.Series | None:
-    """The strongest published attack, or the calibrated one, of a scenario on a variant; None where there is none."""
+    """The strongest published attack, or the headline, of a scenario on a variant; None where there is none."""
     rows = table[(table["scenario"] == scenario) & (table["variant"] == variant)]
-    rows = rows[rows["attack"] == "calibrated"] if form == "calibrated" else published_rows(rows)
+    rows = rows[rows["headline"]] if form == "headline" else published_rows(rows)
     return strongest(rows) if len(rows) else None
 
 

@@ -77,7 +77,7 @@ def curves(run: runs.Run, table: pd.DataFrame, truth: np.ndarray) -> list[tuple]
     found = []
     for scenario in ("NR", "SR", "MR"):
         variants = table.loc[table["scenario"] == scenario, "variant"].unique()
-        for form in ("published", "calibrated"):
+        for form in report.FORMS:
             rows = [report.scenario_row(table, scenario, variant, form) for variant in variants]
             best = max((row for row in rows if row is not None), key=lambda row: row["auc"], default=None)
             if best is not None:
@@ -109,7 +109,7 @@ def headline(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
         line["accuracy"] = f"{100 * victim.loc[variant, 'test_accuracy']:.1f}" if known else ""
         line["MB"] = f"{victim.loc[variant, 'bytes'] / 1e6:.2f}" if known else ""
         for scenario in ("NR", "SR") if known else ("MR",):
-            for form in ("published", "calibrated"):
+            for form in report.FORMS:
                 row = report.scenario_row(table, scenario, variant, form)
                 if row is None:
                     continue
@@ -124,7 +124,7 @@ def headline(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
 def claim_table(claims: list[Difference]) -> pd.DataFrame:
     lines = []
     for claim, text in CLAIMS.items():
-        for form in ("published", "calibrated"):
+        for form in report.FORMS:
             own = [difference for difference in claims if (difference.claim, difference.form) == (claim, form)]
             held = sum(difference.verdict == "holds" for difference in own)
             lines.append(

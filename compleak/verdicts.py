@@ -39,7 +39,7 @@ Scores = Callable[[pd.Series], np.ndarray]  # a row of the table -> its scores o
 def verdicts(table: pd.DataFrame, scores: Scores, truth: np.ndarray, seed: int) -> list[Difference]:
     """Every comparison the claims rest on. `truth`: (A,) bool membership of the audit points."""
     found = []
-    for form in ("published", "calibrated"):
+    for form in report.FORMS:
         found += [*_c1(table, form, scores, truth, seed), *_c2(table, form, scores, truth, seed)]
         found += _c3(table, form, scores, truth, seed)
     return found

@@ -1,0 +1,36 @@
+"""Carlini et al. 2022, Membership inference attacks from first principles (IEEE S&P): offline LiRA.
+
+Of each point the references give the confidences a model has that never saw it. The score is how far above those the
+target's own lies, in their standard deviations (section VI.B, equation 4: 1 - Pr[Z > own], which has the same order):
+
+    score(x) = (own(x) - mean_out(x)) / deviation(x)
+
+The deviation is the point's own, or one for all points, which is better with few references (section VI.C). Here the
+latter is as good as known: it cancels in the order, and the score is the plain difference.
+"""
+
+import numpy as np
+
+from attacks.arrays import Result, Signals, audit_rows, confidence, decide, outside, reference_moments
+
+FORMS = ("global_variance", "per_point_variance")
+
+
+def lira(target: Signals, *, seed: int = 0, classifier: str = "global_variance") -> Result:
+    """Scores of the victim's audit points, (A,). `seed` is unused.
+
+    A point with a single reference has no variance of its own and takes the mean of all. Raises ValueError for another
+    form, or where there is no reference.
+    """
+    if classifier not in FORMS:
+        raise ValueError(f"unknown form {classifier!r}: use {' or '.join(FORMS)}")
+    shadow, victim = audit_rows(target)
+    own = confidence(target.logits, target.labels)
+    count, mean, variance = reference_moments(outside(target), own)
+    if not (count[shadow].all() and count[victim].all()):
+        raise ValueError("lira needs, for every audit point, a reference model that is known not to have trained on it")
+    score = own - mean
+    if classifier == "per_point_variance":
+        common = np.nanmean(variance) if (count > 1).any() else 1.0
+        score = score / np.sqrt(np.where(np.nan_to_num(variance) > 0, variance, common))
+    return decide(score[shadow], target.member[shadow], score[victim])
