@@ -4,6 +4,8 @@
     python reproduce.py --preset quick --dataset_name cifar10            # under an hour on two cores
     python reproduce.py --preset paper --dataset_name cifar10            # the paper's grid; wants a GPU
 
+    python reproduce.py --shadow_num 8 --seeds 7 8 9                     # stronger attacks; the spread over trainings
+
     python reproduce.py --jobs 4                                         # four stages at once on this machine
     python reproduce.py --engine ray --ray_address auto                  # the same stages as tasks on a Ray cluster
 
@@ -14,9 +16,13 @@ others alone.
 
 Gives results/<run>/summary.md, summary.csv, models.csv, claims.csv and figures. <run> is <dataset>_<model>_<preset>;
 for `paper`, which is nothing but the stages' defaults, it is <dataset>_<model>, the folder the stages use themselves.
+With --seeds every seed has its run, <run>_seed<n>, and results/<run> says what they have in common.
 """
 
+import argparse
 from pathlib import Path
+
+from compleak.seeds import summarise_seeds
 
 import train
 from compleak import cli, engines, paths, runs
@@ -46,6 +52,8 @@ PRESETS = {  # named sets of the stages' own flags
     },
     "paper": {"network": "", "train": "", "pruning": "", "quantization": "", "clustering": "", "attack": ""},
 }
+DEGREES = [(name, degree) for name, technique in TECHNIQUES.items() for degree in technique.degrees]
+VICTIM = paths.roles(0)[0]
 ONLY_RAY = ("ray_address", "cpus_per_task", "gpus_per_task")
 ENGINE = ("engine", "jobs", *ONLY_RAY)  # flags that say where stages run, not what they do
 
@@ -56,7 +64,17 @@ def parse(argv=None):
     parser.set_defaults(dataset_name="digits", batch_size=None)
     parser.add_argument("--preset", choices=PRESETS, default="smoke", help="how much of it (default: %(default)s)")
     parser.add_argument("--shadow_num", type=cli.positive_int, default=1, help="shadow models (default: %(default)s)")
-    parser.add_argument("--seed", type=cli.seed, default=DEFAULT_SEED, help="of everything (default: %(default)s)")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=cli.seed, default=DEFAULT_SEED, help="of everything (default: %(default)s)")
+    seeds.add_argument(
+        "--seeds", type=cli.seed, nargs="+", help="the whole audit once for each, and what differs between them"
+    )
+    parser.add_argument(
+        "--keep",
+        choices=("all", "signals"),
+        default="all",
+        help="signals: delete the shadows' weights once they have answered, for many shadows (default: %(default)s)",
+    )
     recipe_flag(parser)
     engine_flags(parser)
     args = parser.parse_args(argv)
@@ -92,44 +110,50 @@ def engine_flags(parser) -> None:
 
 
 def plan(args, run_name: str) -> list[Stage]:
-    """All stages in order, each with the flags one would type: the preset's, then those given, which win.
+    """All stages of one run in order: the data, each model with what is made of it, the tables.
 
     What several stages would otherwise make at once, one makes before them: `data` the download and the split,
     `NR original` the blind control, each NR the answers that SR and MR read.
     """
+    flags, roles = stage_flags(args, run_name), paths.roles(shadows(args, run_name))
+    models = [stage for role in roles for stage in stages_of(role, flags, args.keep)]
+    asked = [stage.name for stage in models if stage.script == "query"]
+    attack = (*flags["attack"], "--recipe", args.recipe, "--skip_done")
+    trained = tuple(f"train {role}" for role in roles)
+    nr = [Stage("NR original", "CompLeakNR", (*attack, "--original"), (*trained, *asked))]
+    sr = []
+    for name, degree in DEGREES:
+        variant = paths.variant_name(name, degree)
+        which = (*attack, "--compress", "--compress_name", name, "--compress_degree", degree)
+        made = tuple(f"compress {variant} {role}" for role in roles)
+        nr.append(Stage(f"NR {variant}", "CompLeakNR", which, ("NR original", *made)))
+        sr.append(Stage(f"SR {variant}", "CompLeakSR", (*which, "--original"), (f"NR {variant}",)))
+    mr = Stage("MR", "CompLeakMR", attack, tuple(stage.name for stage in sr))
+    return [Stage("data", "train", (*flags["train"], "--roles")), *models, *nr, *sr, mr]
+
+
+def stages_of(role: str, flags: dict[str, tuple[str, ...]], keep: str) -> list[Stage]:
+    """What makes one model and its eight compressions and, where a shadow's weights are not kept, asks them first."""
+    made = [Stage(f"train {role}", "train", (*flags["train"], "--roles", role), ("data",))]
+    for name, degree in DEGREES:
+        script, *degree_flag = TECHNIQUES[name].command(degree).split()
+        argv = (*degree_flag, *flags[name], "--roles", role)
+        variant = paths.variant_name(name, degree)
+        made.append(Stage(f"compress {variant} {role}", module(script), argv, (f"train {role}",)))
+    if keep == "signals" and role != VICTIM:
+        argv = (*flags["attack"], "--drop_weights", "--roles", role)
+        made.append(Stage(f"query {role}", "query", argv, tuple(stage.name for stage in made)))
+    return made
+
+
+def stage_flags(args, run_name: str) -> dict[str, tuple[str, ...]]:
+    """The flags one would type for each kind of stage: the preset's, then those given, which win."""
     preset = {key: flags.split() for key, flags in PRESETS[args.preset].items()}
     given = [*given_flags(args), "--run_name", run_name]
-
-    def flags(stage: str) -> tuple[str, ...]:
-        return (*preset["network"], *preset[stage], *given)
-
-    roles = paths.roles(shadows(args, run_name))
-    attack = (*flags("attack"), "--recipe", args.recipe, "--skip_done")
-    models = training(args, flags("train"), roles)
-    nr = [Stage("NR original", "CompLeakNR", (*attack, "--original"), tuple(f"train {role}" for role in roles))]
-    sr = []
-    for name, technique in TECHNIQUES.items():
-        for degree in technique.degrees:
-            variant, (script, *options) = paths.variant_name(name, degree), technique.command(degree).split()
-            made = compression(variant, module(script), (*flags(name), *options), roles)
-            which = (*attack, "--compress", "--compress_name", name, "--compress_degree", degree)
-            models += made
-            nr.append(Stage(f"NR {variant}", "CompLeakNR", which, ("NR original", *(stage.name for stage in made))))
-            sr.append(Stage(f"SR {variant}", "CompLeakSR", (*which, "--original"), (f"NR {variant}",)))
-    return [*models, *nr, *sr, Stage("MR", "CompLeakMR", attack, tuple(stage.name for stage in sr))]
-
-
-def compression(variant: str, script: str, argv: tuple[str, ...], roles: list[str]) -> list[Stage]:
-    """The stages that compress the victim and each shadow, all alike."""
-    return [Stage(f"compress {variant} {role}", script, (*argv, "--roles", role), (f"train {role}",)) for role in roles]
-
-
-def training(args, argv: tuple[str, ...], roles: list[str]) -> list[Stage]:
-    """The stages of train.py: data and split, then each model."""
-    argv += ("--shadow_num", str(args.shadow_num), "--seed", str(args.seed))
-    argv += ("--data_dir", str(args.data_dir.absolute())) if args.data_dir else ()
-    models = [Stage(f"train {role}", "train", (*argv, "--roles", role), ("data",)) for role in roles]
-    return [Stage("data", "train", (*argv, "--roles")), *models]
+    flags = {kind: (*preset["network"], *preset[kind], *given) for kind in preset if kind != "network"}
+    flags["train"] += ("--shadow_num", str(args.shadow_num), "--seed", str(args.seed))
+    flags["train"] += ("--data_dir", str(args.data_dir.absolute())) if args.data_dir else ()
+    return flags
 
 
 def shadows(args, run_name: str) -> int:
@@ -156,6 +180,16 @@ def name_of(args) -> str:
     return args.run_name or (default if args.preset == "paper" else f"{default}_{args.preset}")
 
 
+def runs_of(args) -> dict[str, argparse.Namespace]:
+    """The runs that a command asks for, by folder: one, or one for each of --seeds."""
+    if not args.seeds:
+        return {name_of(args): args}
+    return {
+        f"{name_of(args)}_seed{seed}": argparse.Namespace(**{**vars(args), "seed": seed})
+        for seed in dict.fromkeys(args.seeds)
+    }
+
+
 def engine(args):
     """What runs the stages, to be entered."""
     if args.engine == "ray":
@@ -165,26 +199,37 @@ def engine(args):
 
 def main(argv=None) -> None:
     args = parse(argv)
-    name = name_of(args)
-    stages = plan(args, name)
+    plans = {name: plan(of_run, name) for name, of_run in runs_of(args).items()}
+    stages = [in_run(stage, name, len(plans) > 1) for name, own in plans.items() for stage in own]
+    place = dict(zip((stage.name for stage in stages), (n for n, own in plans.items() for _ in own), strict=True))
     with cli.progress(None, "stages", total=len(stages)) as bar, engine(args) as chosen:
 
         def ended(stage: Stage, seconds: float) -> None:
-            note(stage, seconds, paths.run_dir(args.root, name) / "seconds.json")
+            name = place[stage.name]
+            note(stage.name.removeprefix(f"{name} "), seconds, paths.run_dir(args.root, name) / "seconds.json")
             bar.update()
 
         engines.run_plan(stages, chosen, lambda stage: bar.set_description(stage.name), ended)
-    run = runs.open_run(train.parse(stages[0].argv))
-    cli.say(
-        summarise(run, args.command, {**PRESETS[args.preset], "networks of SAMIA and MR": f"--recipe {args.recipe}"})
-    )
-    cli.say(f"tables and figures are in {run.dir}")
+    made = [runs.open_run(train.parse(own[0].argv)) for own in plans.values()]
+    settings = {**PRESETS[args.preset], "networks of SAMIA and MR": f"--recipe {args.recipe}"}
+    texts = [summarise(run, args.command, settings) for run in made]
+    if args.seeds:
+        texts = [summarise_seeds(made, paths.run_dir(args.root, name_of(args)), args.command)]
+    cli.say(texts[-1])
+    cli.say(f"tables and figures are in {', '.join(str(run.dir) for run in made)}")
 
 
-def note(stage: Stage, seconds: float, file: Path) -> None:
+def in_run(stage: Stage, name: str, several: bool) -> Stage:
+    """The stage under a name that is its own among several runs."""
+    if not several:
+        return stage
+    return stage._replace(name=f"{name} {stage.name}", needs=tuple(f"{name} {need}" for need in stage.needs))
+
+
+def note(stage: str, seconds: float, file: Path) -> None:
     """Keep a stage's seconds, the most it took: a later run of the same command finds the work done."""
     noted = read_json(file) if file.exists() else {}
-    write_json(file, {**noted, stage.name: max(round(seconds, 1), noted.get(stage.name, 0.0))})
+    write_json(file, {**noted, stage: max(round(seconds, 1), noted.get(stage, 0.0))})
 
 
 def command(args, parser) -> str:
@@ -193,7 +238,7 @@ def command(args, parser) -> str:
     shown = ["python reproduce.py", f"--preset {args.preset}", f"--dataset_name {args.dataset_name}"]
     for key, value in vars(args).items():
         if key not in silent and value != parser.get_default(key):
-            shown.append(f"--{key} {value}")
+            shown.append(f"--{key} {' '.join(map(str, value)) if isinstance(value, list) else value}")
     return " ".join(shown)
 
 

@@ -10,7 +10,6 @@
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from attacks.arrays import Result, Signals, audit_rows, outside
@@ -18,6 +17,7 @@ from attacks.base import base
 from attacks.bavaria import bavaria
 from attacks.blind import blind
 from attacks.calibrated import calibrated
+from attacks.combined import combined
 from attacks.gap import gap
 from attacks.joint import joint
 from attacks.lira import FORMS as LIRA_FORMS
@@ -41,7 +41,8 @@ class Attack(NamedTuple):
     name: str
     classifier: str  # "" where there is none
     artifact_row: str  # the authors' name of the row, "" where they have none
-    run: Callable[..., Result]  # run(models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None)
+    # run(models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None, earlier=None)
+    run: Callable[..., Result]
     needs: frozenset = frozenset()  # of "sensitivity", "references", "two references"
     published: bool = True  # an attack of the literature, not one of ours
     eligible: bool = True  # for the headline: its shadow scores are of rows it was not fitted on
@@ -52,20 +53,38 @@ class Attack(NamedTuple):
         return f"{self.name}/{self.classifier}" if self.classifier else self.name
 
 
-def _on_all(attack, models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None, **bound):
-    return attack(*models, seed=seed, **bound)
+def _row(attack, classifier="", artifact_row="", needs=frozenset(), *, name="", **bound) -> Attack:
+    """An attack of the literature that takes the models one by one."""
+    bound |= {"classifier": classifier} if classifier else {}
+
+    def run(models, *, seed, **_):
+        return attack(*models, seed=seed, **bound)
+
+    return Attack(name or attack.__name__, classifier, artifact_row, run, needs)
 
 
-def _samia(models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None):
-    return samia(*models, seed=seed, recipe=recipe, device=device, progress=progress)
+def _samia(models, *, seed, earlier=None, memberships=None, **options):
+    return samia(*models, seed=seed, **options)
 
 
-def _mr(models, *, seed, **options):
+def _mr(models, *, seed, earlier=None, **options):
     return mr(models[0], models[1:], seed=seed, **options)
 
 
-def _on_all_given(attack, models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None):
-    return attack([model for model in models if model is not None], seed=seed)
+def _joint(models, *, seed, **_):
+    return joint(_given(models), seed=seed)
+
+
+def _calibrated(models, *, seed, **_):
+    return calibrated(_given(models), seed=seed)
+
+
+def _combined(models, *, seed, earlier=None, **_):
+    return combined(_given(models), seed=seed, earlier=earlier)
+
+
+def _given(models):
+    return [model for model in models if model is not None]
 
 
 _CLASSIFIERS = ("logistic_regression", "random_forest")
@@ -74,39 +93,36 @@ _REFERENCE_NEEDS = {  # what is missing, in words, and how many references each 
     "two references": ("two reference models for every audit point of the victim", 2),
 }
 _REFERENCES, _TWO = frozenset({"references"}), frozenset({"two references"})
-_ROW = "CompLeakNR_"
+_ARTIFACT = "CompLeakNR_"
 _OURS = tuple(
-    Attack(attack.__name__, "", "", partial(_on_all_given, attack), _REFERENCES, published=False)
-    for attack in (joint, calibrated)
+    Attack(run.__name__.removeprefix("_"), "", "", run, _REFERENCES, published=False)
+    for run in (_joint, _calibrated, _combined)
 )
 
 NR = (
     *(
-        Attack(attack.__name__, classifier, _ROW + row, partial(_on_all, attack, classifier=classifier))
+        _row(attack, classifier, _ARTIFACT + row)
         for attack, row in ((shokri2017, "train_based_method_1"), (nasr2018, "train_based_method_2"))
         for classifier in _CLASSIFIERS
     ),
-    Attack("yeom2018", "", _ROW + "metric_based_method_1", partial(_on_all, yeom2018)),
-    Attack("entropy", "", "", partial(_on_all, entropy)),
-    Attack("song2021", "", _ROW + "metric_based_method_2", partial(_on_all, song2021)),
-    Attack("samia", "", _ROW + "SAMIA", _samia, frozenset({"sensitivity"}), eligible=False),
-    Attack("rmia", "", _ROW + "RMIA", partial(_on_all, rmia), _REFERENCES),
-    Attack("gap", "", "", partial(_on_all, gap)),
-    Attack("base", "", "", partial(_on_all, base), _REFERENCES),
-    *(
-        Attack("lira", form, "", partial(_on_all, lira, classifier=form), needs)
-        for form, needs in zip(LIRA_FORMS, (_REFERENCES, _TWO), strict=True)
-    ),
-    Attack("bavaria", "", "", partial(_on_all, bavaria), _TWO),
+    _row(yeom2018, "", _ARTIFACT + "metric_based_method_1"),
+    _row(entropy),
+    _row(song2021, "", _ARTIFACT + "metric_based_method_2"),
+    Attack("samia", "", _ARTIFACT + "SAMIA", _samia, frozenset({"sensitivity"}), eligible=False),
+    _row(rmia, "", _ARTIFACT + "RMIA", _REFERENCES),
+    _row(gap),
+    _row(base, "", "", _REFERENCES),
+    *(_row(lira, form, "", needs) for form, needs in zip(LIRA_FORMS, (_REFERENCES, _TWO), strict=True)),
+    _row(bavaria, "", "", _TWO),
     *_OURS,
 )
 SR = (
     *(
-        Attack(name, classifier, "", partial(_on_all, sr, label=label, classifier=classifier))
+        _row(sr, classifier, name=name, label=label)
         for name, label in (("SR1", False), ("SR2", True))
         for classifier in _CLASSIFIERS
     ),
-    Attack("model_updates", "", "", partial(_on_all, model_updates)),
+    _row(model_updates),
     *_OURS,
 )
 MR = (Attack("MR", "", "", _mr, eligible=False), *_OURS)

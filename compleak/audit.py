@@ -57,9 +57,7 @@ def attack_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("attack")
     group.add_argument("--out", type=Path, help="folder for the table and scores (default: beside the signals)")
     group.add_argument("--seed", type=cli.seed, help="of the attacks and the bootstrap (default: the run's)")
-    group.add_argument(
-        "--sensitivity_draws", type=int, default=signals.DRAWS, help="noise draws for SAMIA (default: %(default)s)"
-    )
+    signals.draws_flag(group)
     recipe_flag(group)
     group.add_argument(
         "--skip_done", action="store_true", help="keep a table that was made from these signals and settings"
@@ -78,8 +76,6 @@ def variant_from_flags(args: argparse.Namespace) -> str:
 def run_signals(args: argparse.Namespace, run: runs.Run, variants: Sequence[str]) -> list[Path]:
     """The signals files of a run's variants, made where they are missing."""
     device = devices.choose(args.device)
-    if args.sensitivity_draws < 0:
-        raise UserError(f"--sensitivity_draws is {args.sensitivity_draws}: it must be 0 (no SAMIA) or more")
     return [signals.collect(run, variant, device, args.batch_size, args.sensitivity_draws) for variant in variants]
 
 
@@ -137,7 +133,8 @@ def _attack_all(scenario: str, variant: str, views: list, pairs: list[Pair], tru
             cli.say(f"{scenario} {variant}: {attack.key} left out, these signals hold no {' and no '.join(lacks)}")
             continue
         started = time.monotonic()
-        results[attack.key] = result = _run(attack, views, pairs, options)
+        result = _run(attack, views, pairs, {**options, "earlier": results})
+        results[attack.key] = result
         head = [scenario, variant, attack.name, attack.classifier, attack.artifact_row]
         row = _row(head, result.scores, result.decision, truth, options["seed"], time.monotonic() - started)
         null_row = _row(head, *null_control(result.scores, result.decision, truth), options["seed"], 0.0)
@@ -164,7 +161,7 @@ def shadow_membership(views: list) -> np.ndarray:
 
 
 def _on_shadows(attack: attacks.Attack, result: attacks.Result, known: np.ndarray, truth: np.ndarray) -> dict:
-    """A row's last columns: what the shadows' threshold for 0.1 % false alarms accuses, and the attack's worth there."""
+    """A row's last columns: whom the shadows' threshold for 0.1 % false alarms accuses; the attack's worth there."""
     strict = metrics.strict_threshold(result.shadow_scores, known)
     quality = metrics.log_auc(result.shadow_scores, known) if attack.eligible else np.nan
     return {**metrics.accusations(result.scores >= strict, truth), "shadow_log_auc": quality}

@@ -1,6 +1,7 @@
 """Checkpoint folders: `model.pt` (tensors only), `meta.json` (what it is, readable) and the state of a stopped run.
 
 `meta.json` is written last and holds the hash of `model.pt`: a folder with both is whole, anything else is not done.
+Once a model has been asked all questions its weights can be dropped; `meta.json` stays and says so.
 Its `made_from` says what the checkpoint was made from (data, split, network, settings); a stage that would make it
 from something else refuses to use it.
 """
@@ -46,9 +47,20 @@ def is_done(folder: Path, made_from: dict) -> bool:
     if not (folder / META).exists():
         return False
     refuse_difference(folder, load_meta(folder)["made_from"], made_from)
-    load(folder)  # a damaged file is better found now
+    if not dropped(folder):
+        load(folder)  # a damaged file is better found now
     (folder / RESUME).unlink(missing_ok=True)  # left where a run was killed between the last two steps
     return True
+
+
+def drop_weights(folder: Path) -> None:
+    """Keep of a finished checkpoint only what `meta.json` says of it."""
+    write_json(folder / META, {**load_meta(folder), "dropped": True})
+    (folder / WEIGHTS).unlink(missing_ok=True)
+
+
+def dropped(folder: Path) -> bool:
+    return load_meta(folder).get("dropped", False)
 
 
 def refuse_difference(what: Path, found: dict, wanted: dict) -> None:
@@ -75,6 +87,8 @@ def load_meta(folder: Path) -> dict:
 def load(folder: Path) -> Checkpoint:
     """Read a finished checkpoint. UserError where a file is missing, damaged or not the one `meta.json` describes."""
     meta, weights = load_meta(folder), folder / WEIGHTS
+    if meta.get("dropped"):
+        raise UserError(f"the weights of {folder} were dropped to save space: delete the folder to make them again")
     if not weights.exists() or sha256(weights) != meta["sha256"]:
         raise UserError(f"{weights} is damaged or was replaced: delete {folder} and run the stage that makes it again")
     return Checkpoint(read_tensors(weights), meta)

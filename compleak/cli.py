@@ -61,6 +61,10 @@ def training_flags(made: argparse.ArgumentParser, epochs_flag: str, epochs: int,
         "--lr", type=positive_float, default=lr, help="learning rate, cosine to 0 (default: %(default)s)"
     )
     group.add_argument("--no_augment", action="store_true", help="train without random crop and flip")
+    roles_flag(group)
+
+
+def roles_flag(group) -> None:
     group.add_argument(
         "--roles",
         nargs="*",
@@ -89,6 +93,13 @@ def positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
     return value
 
 

@@ -30,18 +30,19 @@ def compress(args: argparse.Namespace, technique: str, degree_text: str) -> None
 
 
 def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: str, pair: Pair, device) -> None:
-    original = checkpoints.load(require(run, paths.ORIGINAL, role))
+    original = checkpoints.load_meta(require(run, paths.ORIGINAL, role))
     technique, degree_name = variant.split("_", 1)
     module, data = TECHNIQUES[technique].module, runs.dataset(run)
     recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), not args.no_augment)
-    made_from = {"original": original.meta["sha256"], "technique": technique, "degree": degree_name, **recipe._asdict()}
+    made_from = {"original": original["sha256"], "technique": technique, "degree": degree_name, **recipe._asdict()}
     folder = paths.role_dir(run.root, run.name, variant, role)
     if checkpoints.is_done(folder, made_from):
         cli.say(f"{variant} {role}: done before, {folder}")
         return
 
     started = time.monotonic()
-    source = load_tensors(run, paths.ORIGINAL, original.tensors)
+    weights = checkpoints.load(require(run, paths.ORIGINAL, role)).tensors
+    source = load_tensors(run, paths.ORIGINAL, weights)
     prepared = module.prepare(source, degree)
     images, labels = (torch.from_numpy(array[pair.train]).to(device) for array in (data.images, data.labels))
     options = {"flip": data.flip, "device": device, "resume": folder / checkpoints.RESUME, "identity": made_from}
@@ -51,12 +52,12 @@ def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: st
     tensors = module.pack(prepared)
     restored = load_tensors(run, variant, tensors).to(device, memory_format=torch.channels_last)
     if technique == "quantization" and run.config["width"] >= 1:
-        share = _content(tensors) / _content(original.tensors)
+        share = _content(tensors) / _content(weights)
         assert share <= MAX_INT8_SHARE, f"the int8 model holds {share:.3f} of the float model's bytes"
     with devices.exact():
         held = module.verify(prepared, restored, degree, to_input(images[:CHECKED_IMAGES]))
     test = (data.images[pair.test], data.labels[pair.test])
-    before, after = original.meta["test_accuracy"], accuracy(restored, *test, device, args.batch_size)
+    before, after = original["test_accuracy"], accuracy(restored, *test, device, args.batch_size)
     facts = {
         "property": held,
         "loss": loss,
@@ -67,7 +68,7 @@ def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: st
         **provenance(device),
     }
     meta = checkpoints.save(folder, tensors, made_from, facts)
-    old, new = original.meta["bytes"], meta["bytes"]
+    old, new = original["bytes"], meta["bytes"]
     size = f"{checkpoints.megabytes(old)} -> {checkpoints.megabytes(new)} ({new / old:.2f}x)"
     cli.say(f"{variant} {role}: {held}; test accuracy {before:.2%} -> {after:.2%}; {size}; {folder}")
 

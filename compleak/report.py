@@ -28,6 +28,7 @@ def percent(table: pd.DataFrame) -> pd.DataFrame:
     for key, title in (("acc", "ACC"), ("auc", "AUC"), (TPR, "TPR at 0.1% FPR")):
         cells = zip(table[key], table[f"{key}_lo"], table[f"{key}_hi"], strict=True)
         named[title] = [interval(*cell) for cell in cells]
+    named["headline"] = ["*" if chosen else "" for chosen in table["headline"]]
     return named.rename(columns={"artifact_row": "artifact row"})
 
 

@@ -12,6 +12,7 @@ The null control compares the first half of the victim's audited non-members, in
 the first half is queried together with the members, in one call, and the second with all other points.
 """
 
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -28,7 +29,7 @@ from compleak.training import ask, predict
 from data.splits import Split, fingerprint
 from data.transforms import to_input
 
-FORMAT = 2  # of what `collect` computes: another number makes cached files again
+FORMAT = 3  # of what `collect` computes: another number makes cached files again
 EPSILON = 1e-3
 DRAWS = 10
 
@@ -60,49 +61,95 @@ def file_of(run: runs.Run, variant: str) -> Path:
 
 
 def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, draws: int = DRAWS) -> Path:
-    """Ask every model of a variant about every point and write `signals.npz`, unless it is these models' already."""
+    """Join the answers of every model of a variant in `signals.npz`, asking those that have not been asked.
+
+    A file that is these models' already is left as it is; one of fewer shadows gives what it has.
+    """
     file = file_of(run, variant)
     split, audit = runs.split(run)
-    source = {
-        "data": run.config["data"],
-        "split": fingerprint(split),
-        "audit": fingerprint(audit),
-        "models": [compression.model_meta(run, variant, role)["sha256"] for role in run.roles],
-        "draws": draws,
-        "format": FORMAT,
-    }
-    if file.exists() and _source(file) == source:
+    points = np.concatenate(query_order(split, audit))
+    wanted = [answer_source(run, variant, role, draws) for role in run.roles]
+    source = {"split": fingerprint(split), "audit": fingerprint(audit), "answers": wanted}
+    known = _source(file)
+    if known == source:
         return file
 
-    data, (first, second) = runs.dataset(run), query_order(split, audit)
-    points = np.concatenate([first, second])
-    rows = []
-    total = len(run.roles) * len(points) + draws * sum(len(index) for pair in audit.pairs for index in pair)
-    with cli.progress(None, f"asking {variant}", total=total) as bar:
-        for role, pair in zip(run.roles, audit.pairs, strict=True):
-            model = compression.load_model(run, variant, role)
-            logits = np.concatenate(
-                [ask(model, data.images[part], device, batch_size, bar) for part in (first, second)]
-            )
-            audited = np.isin(points, np.concatenate(pair))
-            shaken = np.full_like(logits, np.nan)
-            if draws:
-                shaken[audited] = sensitivity(
-                    model, data.images[points[audited]], logits[audited], device, batch_size, draws, bar
-                )
-            rows.append((logits, audited, shaken))
+    old = [] if known is None else known.get("answers", [])
+    kept = _rows(file, [old.index(own) if own in old else None for own in wanted])
+    options = (device, batch_size, draws)
+    rows = [row or answers(run, variant, role, *options) for row, role in zip(kept, run.roles, strict=True)]
     arrays = {
-        "logits": np.stack([row[0] for row in rows]),
-        "labels": data.labels[points],
+        "logits": np.stack([row.logits for row in rows]),
+        "labels": runs.dataset(run).labels[points],
         "member": np.stack([np.isin(points, pair.train) for pair in split.pairs]),
-        "audit": np.stack([row[1] for row in rows]),
+        "audit": np.stack([np.isin(points, np.concatenate(pair)) for pair in audit.pairs]),
         "points": points,  # of the data set, for the blind control and for people
         "source": np.array(json.dumps(source)),
     }
     if draws:
-        arrays["sensitivity"] = np.stack([row[2] for row in rows])
+        arrays["sensitivity"] = np.stack([row.sensitivity for row in rows])
     write_atomically(file, lambda part: np.savez_compressed(part, **arrays))
+    for role in run.roles:
+        answers_file(run, variant, role).unlink(missing_ok=True)
     return file
+
+
+class Answers(NamedTuple):
+    """One model's row of a signals file."""
+
+    logits: np.ndarray  # (N, C) float32
+    sensitivity: np.ndarray  # (N, C) float32, NaN outside the model's audit set, and everywhere without draws
+
+
+def answers_file(run: runs.Run, variant: str, role: str) -> Path:
+    """Where one model's answers are kept until those of all its variant's models are joined."""
+    return paths.role_dir(run.root, run.name, variant, role) / "answers.npz"
+
+
+def answer_source(run: runs.Run, variant: str, role: str, draws: int) -> dict:
+    """All that a model's answers follow from."""
+    split, audit = runs.split(run)
+    points = np.concatenate(query_order(split, audit))
+    return {
+        "data": run.config["data"],
+        "points": hashlib.sha256(points.tobytes()).hexdigest()[:16],
+        "audit": fingerprint(Split([audit.pairs[run.roles.index(role)]])),
+        "model": compression.model_meta(run, variant, role)["sha256"],
+        "draws": draws,
+        "format": FORMAT,
+    }
+
+
+def ask_ahead(run: runs.Run, variant: str, role: str, device: torch.device, batch_size: int, draws: int) -> None:
+    """Keep one model's answers for `collect`, where they are not in `signals.npz` yet."""
+    known = _source(file_of(run, variant)) or {}
+    if answer_source(run, variant, role, draws) not in known.get("answers", []):
+        answers(run, variant, role, device, batch_size, draws, keep=True)
+
+
+def answers(
+    run: runs.Run, variant: str, role: str, device: torch.device, batch_size: int, draws: int, keep: bool = False
+) -> Answers:
+    """Ask one model about every point, unless it was asked before; `keep` leaves its answers in a file of their own."""
+    file, source = answers_file(run, variant, role), answer_source(run, variant, role, draws)
+    if _source(file) == source:
+        return _rows(file, [...])[0]
+
+    split, audit = runs.split(run)
+    data, calls = runs.dataset(run), query_order(split, audit)
+    points, pair = np.concatenate(calls), audit.pairs[run.roles.index(role)]
+    model, audited = compression.load_model(run, variant, role), np.isin(points, np.concatenate(pair))
+    with cli.progress(None, f"asking {variant} {role}", total=len(points) + draws * int(audited.sum())) as bar:
+        logits = np.concatenate([ask(model, data.images[part], device, batch_size, bar) for part in calls])
+        shaken = np.full_like(logits, np.nan)
+        if draws:
+            options = (device, batch_size, draws, bar)
+            shaken[audited] = sensitivity(model, data.images[points[audited]], logits[audited], *options)
+    made = Answers(logits, shaken)
+    if keep:
+        content = {**made._asdict(), "source": np.array(json.dumps(source))}
+        write_atomically(file, lambda part: np.savez_compressed(part, **content))
+    return made
 
 
 def query_order(split: Split, audit: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -135,6 +182,15 @@ def sensitivity(model, images: np.ndarray, logits: np.ndarray, device, batch_siz
                 bar.update(len(batch))
         found.append((moved / (draws * EPSILON)).float().cpu().numpy())
     return np.concatenate(found)
+
+
+def draws_flag(group) -> None:
+    group.add_argument(
+        "--sensitivity_draws",
+        type=cli.whole,
+        default=DRAWS,
+        help="noise draws for SAMIA, 0 for none (default: %(default)s)",
+    )
 
 
 def load(path: Path) -> Record:
@@ -206,6 +262,16 @@ def same_points(records: list[Record], names: list[str]) -> None:
         for key in ("labels", "member", "audit"):
             if not np.array_equal(getattr(record, key), getattr(records[0], key)):
                 raise UserError(f"{names[0]} and {name} differ in {key}: they are not signals of one run")
+
+
+def _rows(file: Path, places: list) -> list[Answers | None]:
+    """The answers in these rows of a file, None where the place is; `...` is the whole of a file of one model."""
+    if all(place is None for place in places):
+        return [None] * len(places)
+    with np.load(file, allow_pickle=False) as found:
+        logits = found["logits"]
+        shaken = found["sensitivity"] if "sensitivity" in found else np.full_like(logits, np.nan)
+    return [None if place is None else Answers(logits[place], shaken[place]) for place in places]
 
 
 def _source(file: Path) -> dict | None:

@@ -1,7 +1,7 @@
 """The paper's claims C1 to C3, each decided by paired intervals on the same points, whichever way it falls.
 
 A difference is of AUC, between two attacks on the same audit points, resampled together. Each claim is decided twice:
-`calibrated` compares our calibrated forms, one on each side; `published` the strongest attack of the literature on
+`headline` compares the attacks that the shadows chose on either side; `published` the strongest of the literature on
 either side. The latter is picked by AUC on the victim, from more candidates for NR than for SR than for MR, which
 favours the claims' baselines and is not part of the interval.
 """
@@ -25,7 +25,7 @@ class Difference(NamedTuple):
     """One comparison and what it says of its claim."""
 
     claim: str
-    form: str  # published or calibrated
+    form: str  # published or headline
     what: str
     difference: float
     low: float

@@ -1,0 +1,2 @@
+def summarise_seeds(*a):
+    raise NotImplementedError

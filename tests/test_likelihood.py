@@ -1,0 +1,199 @@
+"""Attacks by likelihood ratio, in a world of Gaussian confidences whose best attack is known."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+from scipy.stats import norm, t
+from sklearn.metrics import roc_auc_score
+
+import attacks
+from attacks import arrays
+from attacks.base import base
+from attacks.bavaria import bavaria, variance_prior
+from attacks.combined import combined
+from attacks.gap import gap
+from attacks.joint import joint
+from attacks.lira import lira
+from attacks.model_updates import model_updates
+from attacks.rmia import rmia
+from compleak import metrics
+from tests.planted import World, gaussian_signals, planted_signals
+
+LEAKS = (1.0, 0.5, 0.8)
+
+
+def literal_moments(signals, r, x):
+    """The confidences of the models other than r that did not train on x."""
+    own = arrays.confidence(signals.logits, signals.labels)
+    return [own[k, x] for k in range(len(own)) if k != r and signals.member[k, x] == 0]
+
+
+def row_of(attack):
+    return next(entry for entry in attacks.NR if entry.key == attack)
+
+
+@pytest.mark.parametrize("models", [2, 4])
+def test_moments_leave_the_rows_own_model_out(models):
+    signals = planted_signals(models, 60, seed=1).variants[0]
+    own = arrays.confidence(signals.logits, signals.labels)
+    count, mean, variance = arrays.reference_moments(arrays.outside(signals), own)
+    for r in range(models):
+        for x in range(60):
+            answers = literal_moments(signals, r, x)
+            assert count[r, x] == len(answers)
+            assert mean[r, x] == pytest.approx(np.mean(answers)) if answers else np.isnan(mean[r, x])
+            several = len(answers) > 1
+            assert variance[r, x] == pytest.approx(np.var(answers, ddof=1)) if several else np.isnan(variance[r, x])
+
+
+def test_lira_is_the_distance_from_the_references_in_their_deviations():
+    signals = planted_signals(6, 200, seed=2).variants[0]
+    own = arrays.confidence(signals.logits, signals.labels)
+    each, common = (lira(signals, classifier=form).scores for form in ("per_point_variance", "global_variance"))
+    for place, x in enumerate(np.flatnonzero(signals.audit[0])):
+        answers = literal_moments(signals, 0, x)
+        assert len(answers) == 5
+        assert common[place] == pytest.approx(own[0, x] - np.mean(answers))
+        assert each[place] == pytest.approx((own[0, x] - np.mean(answers)) / np.std(answers, ddof=1))
+    with pytest.raises(ValueError, match="form"):
+        lira(signals, classifier="forest")
+
+
+def test_base_ranks_like_rmia_with_a_and_gamma_of_one(monkeypatch):
+    signals = planted_signals(4, 400, seed=3).variants[0]
+    monkeypatch.setattr(sys.modules["attacks.rmia"], "OFFLINE_A", (1.0,))
+    monkeypatch.setattr(sys.modules["attacks.rmia"], "GAMMA", (1.0,))
+    population, exact = rmia(signals).scores, base(signals).scores
+    order = np.argsort(exact)
+    assert (np.diff(population[order]) >= 0).all()
+    x = np.flatnonzero(signals.audit[0])[0]
+    p = np.exp(-arrays.cross_entropy(signals.logits[:, x], np.repeat(signals.labels[x], 4)))
+    assert exact[0] == pytest.approx(np.log(p[0] / p[1:].mean()))
+
+
+@pytest.mark.parametrize(("degrees", "scale"), [(4.0, 2.0), (12.0, 0.5)])
+def test_the_prior_of_variances_is_found_again(degrees, scale):
+    rng = np.random.default_rng(0)
+    true = degrees * scale / rng.chisquare(degrees, size=200_000)
+    seen = true * rng.chisquare(5, size=200_000) / 5
+    found = variance_prior(seen, np.full(200_000, 5))
+    assert found == (pytest.approx(degrees, rel=0.05), pytest.approx(scale, rel=0.02))
+
+
+def test_bavaria_is_the_tail_of_a_student_t_between_lira_with_one_and_with_many_variances():
+    world = gaussian_signals(5, 8000, LEAKS[:1], seed=4)
+    signals = world.variants[0]
+    own = arrays.confidence(signals.logits, signals.labels)
+    moments = arrays.reference_moments(arrays.outside(signals), own)
+    scores = bavaria(signals).scores
+    v, w = variance_prior(moments.variance[moments.count > 1], moments.count[moments.count > 1] - 1)
+    assert v == 100  # all variances are alike here
+    assert w == pytest.approx(1, rel=0.05)
+    x = np.flatnonzero(signals.audit[0])
+    score = (own[0, x] - moments.mean[0, x]) / math.sqrt(w * (1 + 1 / 4))
+    assert np.corrcoef(scores, -t.logsf(score, v + 3))[0, 1] > 0.99
+    auc = {form: roc_auc_score(world.truth, lira(signals, classifier=f"{form}_variance").scores) for form in
+           ("global", "per_point")}  # fmt: skip
+    assert roc_auc_score(world.truth, scores) > auc["per_point"] + 0.005
+
+
+def test_gap_asks_for_the_label_alone():
+    signals = planted_signals(2, 300, seed=5).variants[0]
+    scores, decision, _ = gap(signals)
+    x = np.flatnonzero(signals.audit[0])
+    right = signals.logits[0, x].argmax(-1) == signals.labels[x]
+    np.testing.assert_array_equal(scores, right)
+    np.testing.assert_array_equal(decision, right)
+
+
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_model_updates_finds_what_changed_for_members_whichever_way(direction):
+    """Here no single model tells members apart but by the little it deviates from the other."""
+    planted = planted_signals(2, 2000, leak=0.0, difficulty=3.0, noise=0.1, seed=6)
+    original = planted.variants[0]
+    member = original.member.astype(float)
+    member[0, original.audit[0]] = planted.truth
+    changed = original.logits.copy()
+    changed[:, np.arange(2000), original.labels] -= (0.5 * direction * member).astype(np.float32)
+    result = model_updates(original, original._replace(logits=changed), seed=0)
+    assert roc_auc_score(planted.truth, result.scores) > 0.8
+    assert (result.decision == planted.truth).mean() > 0.7
+
+
+# The best there is
+
+
+@pytest.mark.parametrize("models", [2, 5, 9])
+def test_joint_reaches_the_analytic_roc(models):
+    world = gaussian_signals(models, 20_000, LEAKS, seed=2)
+    together = joint(world.variants).scores
+    (low, high) = metrics.bootstrap(together, together > 0, world.truth, seed=0)[1]
+    assert low <= world.best_auc <= high
+    for fpr in (0.01, 0.1):
+        best = norm.cdf(norm.ppf(fpr) + math.sqrt(2) * norm.ppf(world.best_auc))  # equal covariances: a binormal ROC
+        least, most = metrics.clopper_pearson(round(metrics.tpr_at_fpr(together, world.truth, fpr) * 4000), 4000)
+        spread = math.sqrt(fpr / 4000) * 3  # of the threshold, in rates; the ROC is no steeper than 3 there
+        assert least - spread * 2 <= best <= most + spread * 2
+
+
+def test_joint_beats_every_attack_on_each_model_alone():
+    world = gaussian_signals(5, 20_000, LEAKS, seed=2)
+    together = joint(world.variants).scores
+    for entry in attacks.NR:
+        if entry.classifier == "random_forest" or attacks.missing(entry, world.variants[:1]):
+            continue
+        for alone in world.variants:
+            scores = entry.run([alone], seed=1).scores
+            assert metrics.paired_difference(together, scores, world.truth, seed=1)[1] > 0, entry.key
+
+
+@pytest.mark.parametrize("attack", [joint, lambda models: combined(models, seed=0)])
+def test_without_a_shift_nothing_is_found(attack):
+    world = gaussian_signals(5, 8000, (0.0, 0.0, 0.0), seed=3)
+    assert abs(roc_auc_score(world.truth, attack(world.variants).scores) - 0.5) < 0.025
+
+
+def test_joint_does_not_count_copies_of_a_model_as_new_evidence():
+    world = gaussian_signals(5, 8000, (1.0,), seed=5)
+    alone, twice = (joint(world.variants * k).scores for k in (1, 2))
+    assert roc_auc_score(world.truth, twice) == pytest.approx(roc_auc_score(world.truth, alone), abs=2e-3)
+
+
+def test_what_combined_is_given_it_does_not_do_again():
+    world = gaussian_signals(3, 2000, (1.0,), seed=6)
+    parts = {name: row_of(name).run(world.variants, seed=4) for name in ("joint", "calibrated")}
+    given, made = (combined(world.variants, seed=4, earlier=earlier) for earlier in (parts, None))
+    np.testing.assert_array_equal(given.scores, parts["joint"].scores + parts["calibrated"].scores)
+    np.testing.assert_array_equal(given.scores, made.scores)
+
+
+def test_many_shadows_cost_no_more_rows_than_one():
+    signals = gaussian_signals(9, 30_000, (1.0,), seed=7).variants[0]
+    models, points = arrays.shadow_rows(signals.audit)
+    assert len(models) == arrays.MOST_ROWS < signals.audit[1:].sum()
+    assert set(models) == set(range(1, 9)) and signals.audit[models, points].all()
+    assert len({*zip(models.tolist(), points.tolist(), strict=True)}) == len(models)
+    assert joint([signals]).shadow_scores.shape == (arrays.MOST_ROWS,)
+
+
+def test_the_pretended_victim_is_a_shadow_that_the_classifier_was_not_fitted_on():
+    signals = gaussian_signals(4, 600, (1.0,), seed=8).variants[0]
+    rows, victim = arrays.audit_rows(signals)
+    seen = []
+
+    def fit(features, member):
+        seen.append(set(features[:, 0]))
+        return lambda asked: asked[:, 0]
+
+    numbers = rows[0][:, None].astype(float)
+    arrays.out_of_fold(fit, numbers, signals.member[rows], rows, np.zeros((len(victim[0]), 1)))
+    assert sorted(map(sorted, seen)) == [[1, 2], [1, 2, 3], [1, 3], [2, 3]]
+
+
+def test_world_is_as_it_says():
+    world: World = gaussian_signals(3, 20_000, LEAKS, seed=9)
+    own = arrays.confidence(world.variants[1].logits, world.variants[1].labels)
+    member = world.variants[1].member == 1
+    assert own[member].mean() - own[world.variants[1].member == 0].mean() == pytest.approx(0.5, abs=0.1)
