@@ -22,13 +22,12 @@ With --seeds every seed has its run, <run>_seed<n>, and results/<run> says what 
 import argparse
 from pathlib import Path
 
-from compleak.seeds import summarise_seeds
-
 import train
 from compleak import cli, engines, paths, runs
 from compleak.audit import recipe_flag
 from compleak.engines import Stage
 from compleak.files import read_json, write_json
+from compleak.seeds import summarise_seeds
 from compleak.summary import summarise
 from compleak.techniques import TECHNIQUES
 from data.splits import DEFAULT_SEED
@@ -82,6 +81,8 @@ def parse(argv=None):
         parser.error("--jobs is for one machine; --engine ray runs as many stages at once as the cluster has room for")
     if alone := [name for name in ONLY_RAY if args.engine != "ray" and getattr(args, name) != parser.get_default(name)]:
         parser.error(f"--{alone[0]} needs --engine ray")
+    if args.seeds and len(set(args.seeds)) < 2:
+        parser.error("--seeds wants two or more different seeds; for a single one there is --seed")
     args.command = command(args, parser)
     return args
 

@@ -1,6 +1,6 @@
 """Tables and figures that people read: percent, intervals, and a picture where a picture says it sooner."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,15 @@ def percent(table: pd.DataFrame) -> pd.DataFrame:
     """The columns people read, as `71.2 [70.5, 71.9]` in percent."""
     named = table[["scenario", "variant", "attack", "classifier", "artifact_row"]].copy()
     for key, title in (("acc", "ACC"), ("auc", "AUC"), (TPR, "TPR at 0.1% FPR")):
-        cells = zip(table[key], table[f"{key}_lo"], table[f"{key}_hi"], strict=True)
-        named[title] = [interval(*cell) for cell in cells]
+        named[title] = intervals(table, key)
     named["headline"] = ["*" if chosen else "" for chosen in table["headline"]]
     return named.rename(columns={"artifact_row": "artifact row"})
+
+
+def intervals(table: pd.DataFrame, key: str) -> list[str]:
+    """A column with its _lo and _hi as `71.2 [70.5, 71.9]` in percent; empty where there is no value."""
+    columns = (pd.to_numeric(table[key + end]) for end in ("", "_lo", "_hi"))
+    return ["" if np.isnan(value) else interval(value, *ends) for value, *ends in zip(*columns, strict=True)]
 
 
 def interval(value: float, low: float, high: float) -> str:
@@ -62,12 +67,12 @@ def key_of(row: pd.Series) -> str:
     return f"{row['attack']}/{row['classifier']}" if row["classifier"] else row["attack"]
 
 
-def figure(width: float, height: float, panels: int = 1):
-    """A figure with as many panels side by side, drawn without a display."""
+def figure(width: float, height: float, panels: int = 1, rows: int = 1):
+    """A figure with as many panels side by side, in each of `rows`, drawn without a display."""
     from matplotlib.figure import Figure
 
     made = Figure(figsize=(width, height), layout="constrained")
-    return made, made.subplots(1, panels)
+    return made, made.subplots(rows, panels)
 
 
 def save(made, path: Path) -> None:
@@ -93,21 +98,24 @@ def roc_figure(curves: Sequence[tuple[str, np.ndarray, np.ndarray, str]], title:
     return made
 
 
-def degrees_figure(table: pd.DataFrame, variants: Sequence[str], title: str):
-    """AUC and TPR at 0.1 % FPR of each variant: NR and SR, published and headline, with MR's level across."""
+def degrees_figure(pick: Callable, variants: Sequence[str], title: str):
+    """AUC and TPR at 0.1 % FPR of each variant: NR and SR, published and headline, with MR's level across.
+
+    pick(scenario, variant, form): the row to draw, with auc and TPR and their _lo and _hi; None where there is none.
+    """
     made, panels = figure(12, 4.2, 2)
     for axes, (key, name) in zip(panels, (("auc", "AUC"), (TPR, "TPR at 0.1% FPR")), strict=True):
         shift = -0.24
         for scenario in ("NR", "SR"):
             for form, marker in zip(FORMS, "oD", strict=True):
-                rows = [scenario_row(table, scenario, variant, form) for variant in variants]
+                rows = [pick(scenario, variant, form) for variant in variants]
                 at = [i + shift for i, row in enumerate(rows) if row is not None]
                 rows = [row for row in rows if row is not None]
                 shift += 0.16
                 if rows:
                     draw_intervals(axes, at, rows, key, COLOURS[scenario], marker, f"{scenario} {form}")
         for form, line in zip(FORMS, ":-", strict=True):
-            row = scenario_row(table, "MR", "all", form)
+            row = pick("MR", "all", form)
             if row is not None:
                 axes.axhline(row[key], color=COLOURS["MR"], linestyle=line, linewidth=1, label=f"MR {form}, all eight")
                 axes.axhspan(row[f"{key}_lo"], row[f"{key}_hi"], color=COLOURS["MR"], alpha=0.12, linewidth=0)

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from compleak import checkpoints, metrics, paths, report, runs, signals
+from compleak.ablation import added, family_figure, greedy
+from compleak.exposure import contact_sheet, points_table
 from compleak.files import read_json, write_atomically
 from compleak.techniques import COMPRESSED
 from compleak.verdicts import MARGIN, Difference, overall, verdicts
@@ -25,12 +27,19 @@ def summarise(run: runs.Run, command: str, settings: dict[str, str]) -> str:
     command: what to type to get them again; settings: the flags each kind of stage was given, "" where none.
     """
     table, models = attack_table(run), model_table(run)
-    truth = membership(run)
-    claims = verdicts(table, functools.partial(scores_of, run), truth, run.config["seed"])
-    for name, frame in (("summary", table), ("models", models), ("claims", pd.DataFrame(claims))):
+    truth, scores, seed = membership(run), functools.partial(scores_of, run), run.config["seed"]
+    claims = verdicts(table, scores, truth, seed)
+    family, steps = added(table, models, scores, truth, seed), greedy_steps(run, truth)
+    points = exposed(run, table, truth)
+    frames = {"summary": table, "models": models, "claims": pd.DataFrame(claims), "family": family}
+    for name, frame in {**frames, "greedy": steps, "points": points}.items():
         write_atomically(run.dir / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))
     figures(run, table, models, truth)
-    text = markdown(run, table, models, claims, command, settings)
+    report.save(family_figure(family, steps, f"{run.name}: accuracy, size, leakage"), run.dir / "family.png")
+    data = runs.dataset(run)
+    title = f"{run.name}: the members that are found first"
+    report.save(contact_sheet(points, data.images, data.classes, title), run.dir / "exposed.png")
+    text = markdown(run, table, models, claims, (family, steps), command, settings)
     write_atomically(run.dir / "summary.md", lambda part: part.write_text(text))
     return text
 
@@ -38,6 +47,21 @@ def summarise(run: runs.Run, command: str, settings: dict[str, str]) -> str:
 def membership(run: runs.Run) -> np.ndarray:
     """(A,) bool: which of the victim's audit points are members; the truth behind every table of the run."""
     return signals.load(signals.file_of(run, paths.ORIGINAL)).truth
+
+
+def greedy_steps(run: runs.Run, truth: np.ndarray) -> pd.DataFrame:
+    """`ablation.greedy` on all variants of a run."""
+    records = {variant: signals.load(signals.file_of(run, variant)) for variant in VARIANTS}
+    views = {variant: signals.attacker_view(record) for variant, record in records.items()}
+    return greedy(views, truth, run.config["seed"])
+
+
+def exposed(run: runs.Run, table: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
+    """`exposure.points_table` of a run."""
+    file = signals.file_of(run, paths.ORIGINAL)
+    record = signals.load(file)
+    points, labels = signals.points(file)[record.audit[0]], record.labels[record.audit[0]]
+    return points_table(table, functools.partial(scores_of, run), truth, points, labels)
 
 
 def attack_table(run: runs.Run) -> pd.DataFrame:
@@ -93,8 +117,9 @@ def curves(run: runs.Run, table: pd.DataFrame, truth: np.ndarray) -> list[tuple]
 def figures(run: runs.Run, table: pd.DataFrame, models: pd.DataFrame, truth: np.ndarray) -> None:
     roc = report.roc_figure(curves(run, table, truth), f"{run.name}: strongest attack of each scenario")
     report.save(roc, run.dir / "roc.png")
+    pick = functools.partial(report.scenario_row, table)
     report.save(
-        report.degrees_figure(table, VARIANTS, f"{run.name}: leakage against compression"), run.dir / "degrees.png"
+        report.degrees_figure(pick, VARIANTS, f"{run.name}: leakage against compression"), run.dir / "degrees.png"
     )
     report.save(report.cost_figure(models, f"{run.name}: what compression costs the victim"), run.dir / "cost.png")
 
@@ -144,6 +169,7 @@ def markdown(
     table: pd.DataFrame,
     models: pd.DataFrame,
     claims: list[Difference],
+    ablation: tuple[pd.DataFrame, pd.DataFrame],
     command: str,
     settings: dict[str, str],
 ) -> str:
@@ -184,6 +210,37 @@ more candidates for NR than for SR, and for SR than for MR, which favours the fo
 
 {report.markdown(detail[["claim", "form", "what", "difference", "verdict"]])}
 
+## What each compressed model adds
+
+`adds` is the AUC of the headline attack on original and compressed model together minus that on the original alone.
+
+{report.markdown(family_rows(ablation[0]))}
+
+![Accuracy, size, leakage](family.png)
+
+An attacker who chooses by his shadows takes the models in this order, attacking with `joint`:
+
+{report.markdown(greedy_rows(ablation[1]))}
+
+## What an accusation is worth
+
+The headline of each scenario, at the threshold that gives 0.1 % false alarms on the shadows: how many members it
+finds, how many others it accuses, and which share of the accused are members where 1, 10 or 50 % of all points are.
+
+{report.markdown(accusation_rows(table))}
+
+## Who is exposed
+
+![The members that are found first](exposed.png)
+
+`points.csv` has every audit point with its scores and ranks, most exposed first.
+
+## Honest strength
+
+The headline may not fall behind the strongest published attack, picked with hindsight, on the same models and points.
+
+{report.markdown(strength_rows(table))}
+
 ## Controls
 
 Both must sit at an AUC of 50: `null`, the headline attack of each table on non-members alone, and `blind`, a
@@ -198,6 +255,53 @@ The `null_auc` columns of [summary.csv](summary.csv) hold the same control for e
 
 Every attack's row is in [summary.csv](summary.csv), every model's in [models.csv](models.csv).
 """
+
+
+def family_rows(family: pd.DataFrame) -> pd.DataFrame:
+    """`ablation.added` for people."""
+    shown = pd.DataFrame({"variant": family["variant"], "accuracy": [f"{100 * v:.1f}" for v in family["accuracy"]]})
+    shown["MB"] = [f"{v / 1e6:.2f}" for v in family["bytes"]]
+    for key in ("alone", "with_original", "adds"):
+        shown[key.replace("_", " ")] = report.intervals(family, key)
+    return shown
+
+
+def greedy_rows(steps: pd.DataFrame) -> pd.DataFrame:
+    """`ablation.greedy` for people."""
+    shown = steps[["models", "added"]].copy()
+    for key, title in (("auc", "AUC"), (report.TPR, "TPR at 0.1% FPR"), ("gain", "gain of AUC")):
+        shown[title] = report.intervals(steps, key)
+    return shown
+
+
+def accusation_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The strict threshold's rates and precision, for the headlines of the original, of the strongest pair, of all."""
+    chosen = [
+        report.strongest(rows) for _, rows in table[table["headline"]].groupby("scenario", sort=False)
+    ]  # by AUC on the victim
+    rows = pd.DataFrame(chosen)
+    shown = pd.DataFrame({"attack": rows["scenario"] + " " + rows["variant"] + " " + rows.apply(report.key_of, axis=1)})
+    for key, title in (("strict_tpr", "members found"), ("strict_fpr", "others accused")):
+        shown[title] = report.intervals(rows, key)
+    for prior in metrics.PRIORS:
+        shown[f"PPV at {100 * prior:g} %"] = report.intervals(rows, f"ppv_{prior}")
+    return shown
+
+
+def strength_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """AUC and TPR at 0.1 % FPR of headline and strongest published attack, for the original, each pair and all."""
+    lines = []
+    for (scenario, variant), _ in table[table["headline"]].groupby(["scenario", "variant"], sort=False):
+        line = {"scenario": scenario, "variant": variant}
+        for key, title in (("auc", "AUC"), (report.TPR, "TPR")):
+            rows = table[(table["scenario"] == scenario) & (table["variant"] == variant)]
+            best, own = report.published_rows(rows), rows[rows["headline"]].iloc[0]
+            best = best.loc[best[key].idxmax()]
+            line[f"{title} headline"] = report.interval(*own[[key, f"{key}_lo", f"{key}_hi"]])
+            line[f"{title} published"] = report.interval(*best[[key, f"{key}_lo", f"{key}_hi"]])
+            line[f"{title} by"] = report.key_of(best)
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def headlines(table: pd.DataFrame) -> str:
@@ -234,11 +338,15 @@ def inside(rows: pd.DataFrame, key: str = "auc") -> int:
     return int(((low <= 0.5) & (high >= 0.5)).sum())
 
 
+def minutes(run: runs.Run) -> float:
+    """Of all stages added up, whichever ran at once."""
+    return sum(read_json(run.dir / "seconds.json").values()) / 60
+
+
 def cost(run: runs.Run, meta: dict) -> str:
     """Minutes of all stages and where they were spent."""
-    minutes = sum(read_json(run.dir / "seconds.json").values()) / 60
     made = f"torch {meta['versions']['torch']}, commit {meta['commit']}"
-    return f"{minutes:.0f} minutes, all stages added up, on {meta['machine']} ({made})"
+    return f"{minutes(run):.0f} minutes, all stages added up, on {meta['machine']} ({made})"
 
 
 def recipe(meta: dict) -> str:

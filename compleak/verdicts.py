@@ -26,6 +26,7 @@ class Difference(NamedTuple):
 
     claim: str
     form: str  # published or headline
+    key: str  # names the comparison whichever attacks it is between: the same in runs of other seeds
     what: str
     difference: float
     low: float
@@ -58,9 +59,9 @@ def _c1(table, form, scores, truth, seed):
     same = rows[
         (rows["scenario"] == "NR") & (rows["attack"] == base["attack"]) & (rows["classifier"] == base["classifier"])
     ]
-    for variant, judge in ((HEAVY, _below), *((light, _within) for light in LIGHT)):
+    for variant in (HEAVY, *LIGHT):
         for _, row in same[same["variant"] == variant].iterrows():
-            yield _compare("C1", form, row, base, judge, scores, truth, seed)
+            yield _compare("C1", form, f"{variant} - original", row, base, scores, truth, seed)
 
 
 def _c2(table, form, scores, truth, seed):
@@ -69,7 +70,7 @@ def _c2(table, form, scores, truth, seed):
         pair = report.scenario_row(table, "SR", variant, form)
         alone = [report.scenario_row(table, "NR", single, form) for single in (ORIGINAL, variant)]
         best = max((row for row in alone if row is not None), key=lambda row: row["auc"])
-        yield _compare("C2", form, pair, best, _above, scores, truth, seed)
+        yield _compare("C2", form, f"SR {variant} - best NR", pair, best, scores, truth, seed)
 
 
 def _c3(table, form, scores, truth, seed):
@@ -80,12 +81,19 @@ def _c3(table, form, scores, truth, seed):
     ]
     if together is not None and pairs:
         best = max(pairs, key=lambda row: row["auc"])
-        yield _compare("C3", form, together, best, _above, scores, truth, seed)
+        yield _compare("C3", form, "MR - best SR", together, best, scores, truth, seed)
 
 
-def _compare(claim, form, row, base, judge, scores, truth, seed) -> Difference:
+def _compare(claim, form, key, row, base, scores, truth, seed) -> Difference:
     difference, low, high = metrics.paired_difference(scores(row), scores(base), truth, seed=seed)
-    return Difference(claim, form, f"{_name(row)} - {_name(base)}", difference, low, high, judge(low, high))
+    what = f"{_name(row)} - {_name(base)}"
+    return Difference(claim, form, key, what, difference, low, high, judge(key, low, high))
+
+
+def judge(key: str, low: float, high: float) -> str:
+    """The verdict on a comparison, by its key and an interval of the difference."""
+    light = key in {f"{variant} - original" for variant in LIGHT}
+    return (_within if light else _below if key == f"{HEAVY} - original" else _above)(low, high)
 
 
 def _name(row: pd.Series) -> str:

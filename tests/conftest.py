@@ -12,6 +12,7 @@ JPEG = ROOT.parent / "shared" / "data" / "cifar10-jpeg.tar.xz"
 NETWORK = ["--dataset_name", "digits", "--width", "0.125"]
 TINY = ["--max_points", "60", "--epochs", "1", "--label_noise", "0.2", "--no_augment"]
 ATTACK = ["--sensitivity_draws", "1"]
+KEPT = ("pruning_0.9", "quantization_int8", "clustering_4")  # one variant of each technique, for whole audits
 
 
 def script(*command, **options) -> subprocess.CompletedProcess:
@@ -61,3 +62,41 @@ def cifar_jpeg() -> Path:
     if not JPEG.exists():
         pytest.skip(f"real images are not here: {JPEG}")
     return JPEG
+
+
+@pytest.fixture(scope="module")
+def small_audit():
+    """The audit of three variants with tiny settings, in place of the smoke preset's of eight."""
+    preset = {
+        "network": "",
+        "train": " ".join(TINY),
+        "pruning": "--prune_epochs 6",  # the state of a training is written after five
+        "quantization": "--quantized_epochs 1",
+        "clustering": "--epochs 1",
+        "attack": " ".join(ATTACK),
+    }
+    import reproduce
+    from compleak import summary
+
+    plan = reproduce.plan
+
+    def fewer(args, name):
+        return [kept(stage) for stage in plan(args, name) if is_kept(stage)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(reproduce.PRESETS, "smoke", preset)
+        patch.setattr(reproduce, "plan", fewer)
+        patch.setattr(summary, "VARIANTS", ("original", *KEPT))
+        yield patch
+
+
+def is_kept(stage):
+    return stage.name.split()[0] not in ("compress", "NR", "SR") or stage.name.split()[1] in ("original", *KEPT)
+
+
+def kept(stage):
+    """A stage that reads several variants, with those that are left."""
+    if stage.script not in ("CompLeakMR", "query"):
+        return stage
+    needs = tuple(name for name in stage.needs if name.split()[0] == "train" or name.split()[1] in KEPT)
+    return stage._replace(argv=(*stage.argv, "--variants", *KEPT), needs=needs)

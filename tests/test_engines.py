@@ -8,20 +8,19 @@ from importlib.util import find_spec
 import pandas as pd
 import pytest
 import torch
-from conftest import ATTACK, NETWORK, TINY
+from conftest import NETWORK, TINY
 from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 import reproduce
 import train
-from compleak import checkpoints, cli, engines, summary
+from compleak import checkpoints, cli, engines
 from compleak.engines import RETRIES, Engine, Outcome, Stage
 from compleak.errors import UserError
 from pruning import prune
 
 NEEDS_RAY = pytest.mark.skipif(find_spec("ray") is None, reason='Ray is not installed: pip install ".[ray]"')
-KEPT = ("pruning_0.9", "quantization_int8", "clustering_4")  # one variant of each technique, for whole audits
 
 
 def engine_of(ends, pick, places=2):
@@ -169,40 +168,6 @@ def test_workers_die_and_stages_fail_without_losing_the_others(engine, tmp_path,
     assert "exit (exit speaks)" in said
     out, err = capsys.readouterr()
     assert "follows speaks" in out and err.count("raise RuntimeError") == tried and "UserError" not in err
-
-
-@pytest.fixture(scope="module")
-def small_audit():
-    """The audit of three variants with tiny settings, in place of the smoke preset's of eight."""
-    preset = {
-        "network": "",
-        "train": " ".join(TINY),
-        "pruning": "--prune_epochs 6",  # the state of a training is written after five
-        "quantization": "--quantized_epochs 1",
-        "clustering": "--epochs 1",
-        "attack": " ".join(ATTACK),
-    }
-    plan = reproduce.plan
-
-    def fewer(args, name):
-        return [kept(stage) for stage in plan(args, name) if is_kept(stage)]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(reproduce.PRESETS, "smoke", preset)
-        patch.setattr(reproduce, "plan", fewer)
-        patch.setattr(summary, "VARIANTS", ("original", *KEPT))
-        yield patch
-
-
-def is_kept(stage):
-    return stage.name.split()[0] not in ("compress", "NR", "SR") or stage.name.split()[1] in ("original", *KEPT)
-
-
-def kept(stage):
-    if stage.name != "MR":
-        return stage
-    pairs = tuple(name for name in stage.needs if name.split()[1] in KEPT)
-    return stage._replace(argv=(*stage.argv, "--variants", *KEPT), needs=pairs)
 
 
 def audit(root, *flags):

@@ -197,3 +197,37 @@ def test_a_row_of_twenty_thousand_points_costs_about_a_second_of_processor_time_
     started = time.process_time()
     metrics.evaluate(scores, scores > 0, member, seed=0)
     assert time.process_time() - started < 3  # about 0.4 s on an idle core; slack for slower machines
+
+
+# What a threshold accuses
+
+
+def test_log_auc_by_hand():
+    member = np.array([1] * 2 + [0] * 1000)
+    scores = np.r_[2000.0, 900.5, np.arange(1000.0)]  # TPR 1/2 up to an FPR of 99/1000, then 1
+    area = 0.5 * np.log(0.099 / 0.001) + np.log(1 / 0.099)
+    assert metrics.log_auc(scores, member) == pytest.approx(area / np.log(1000))
+    assert metrics.log_auc(np.zeros(1002), member) == 0  # all in one block: nothing is told apart
+    assert metrics.log_auc(np.r_[2000.0, 2000, np.arange(1000.0)], member) == pytest.approx(1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40), st.sampled_from([0.0, 0.1, 0.5]))
+def test_the_strict_threshold_is_the_smallest_that_keeps_the_rate(rows, fpr):
+    scores, member = np.array([float(s) for s, _ in rows]), np.array([m for _, m in rows])
+    if member.all() or not member.any():
+        return
+    found = metrics.strict_threshold(scores, member, fpr)
+    allowed = [t for t in [*scores, np.inf] if (scores >= t)[~member].mean() <= fpr]
+    assert found == min(allowed)
+
+
+def test_precision_follows_bayes_rule():
+    assert metrics.precision(0.1, 0.001, 0.5) == pytest.approx(0.1 / 0.101)
+    assert metrics.precision(0.1, 0.001, 0.01) == pytest.approx(0.001 / (0.001 + 0.00099))
+    assert np.isnan(metrics.precision(0.0, 0.0, 0.5))
+    member = np.arange(200) < 100
+    row = metrics.accusations(np.r_[np.ones(20), np.zeros(80), np.ones(1), np.zeros(99)] > 0, member)
+    assert (row["strict_tpr"], row["strict_fpr"]) == (0.2, 0.01)
+    assert row["ppv_0.5"] == pytest.approx(0.2 / 0.21)
+    assert row["ppv_0.5_lo"] < row["ppv_0.5"] < row["ppv_0.5_hi"]
+    assert row["strict_fpr_hi"] == pytest.approx(metrics.clopper_pearson(1, 100)[1])

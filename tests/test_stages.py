@@ -25,6 +25,7 @@ from compleak import audit, checkpoints, metrics, paths, runs, signals, summary,
 from compleak.errors import UserError
 from compleak.techniques import COMPRESSED, TECHNIQUES, parse_degree
 
+OURS = ("joint", "calibrated", "combined")
 COLUMNS = [
     *("scenario", "variant", "attack", "classifier", "artifact_row"),
     *("acc", "acc_lo", "acc_hi", "auc", "auc_lo", "auc_hi"),
@@ -114,7 +115,8 @@ def test_nr_gives_the_protocols_table_scores_and_controls(tiny_root, tmp_path, c
     assert rows == [
         *("shokri2017/logistic_regression", "shokri2017/random_forest"),
         *("nasr2018/logistic_regression", "nasr2018/random_forest"),
-        *("yeom2018", "entropy", "song2021", "samia", "rmia", "calibrated", "null", "blind"),
+        *("yeom2018", "entropy", "song2021", "samia", "rmia", "gap", "base", "lira"),
+        *("joint", "calibrated", "combined", "null", "blind"),
     ]
     scores = np.load(tmp_path / "NR_scores.npz")
     assert sorted(scores.files) == sorted(rows)
@@ -145,7 +147,9 @@ def test_scores_do_not_depend_on_the_victims_membership(tiny_root, tiny_run, tmp
 def test_sr_says_when_it_starts_and_reports_its_rows(tiny_root, tmp_path, capsys):
     table = CompLeakSR.main(attack_flags(tiny_root, "--original", *pruned(), "--out", tmp_path))
     assert "Start Membership Inference Attacks" in capsys.readouterr().out
-    assert table["attack"].tolist() == ["SR1", "SR1", "SR2", "SR2", "calibrated", "null", "blind"]
+    assert table["attack"].tolist() == [
+        *("SR1", "SR1", "SR2", "SR2", "model_updates", "joint", "calibrated", "combined", "null", "blind")
+    ]
     assert (tmp_path / "SR_scores.npz").exists() and set(table["variant"]) == {"pruning_0.6"}
 
 
@@ -189,10 +193,10 @@ def test_signals_files_alone_are_enough_and_what_is_missing_is_named(tmp_path):
         assert done.returncode == 0, done.stderr
         assert "samia left out, these signals hold no sensitivity" in done.stdout and "rmia" in done.stdout
     pair = [str(tmp_path / "original.npz"), str(tmp_path / "compressed.npz")]
-    assert set(CompLeakSR.main(["--signals", *pair])["attack"]) == {"SR1", "SR2", "calibrated", "null"}
-    assert set(CompLeakMR.main(["--signals", *pair])["attack"]) == {"MR", "calibrated", "null"}
+    assert set(CompLeakSR.main(["--signals", *pair])["attack"]) == {"SR1", "SR2", "model_updates", *OURS, "null"}
+    assert set(CompLeakMR.main(["--signals", *pair])["attack"]) == {"MR", *OURS, "null"}
     alone = CompLeakMR.main(["--signals", pair[1], "--without_original"])
-    assert set(alone["attack"]) == {"MR", "calibrated", "null"}
+    assert set(alone["attack"]) == {"MR", *OURS, "null"}
     nr = pd.read_csv(tmp_path / "NR.csv", keep_default_na=False)
     assert nr.loc[nr["attack"] == "calibrated", "auc_lo"].item() > 0.55  # a fifth of its labels had to be memorised
 
@@ -351,13 +355,18 @@ def test_reproduce_ends_in_tables_figures_and_verdicts_and_agrees_with_the_noteb
     folder = tiny_root / "results/tiny"
     made = {file.name for file in folder.iterdir()}
     assert {"summary.csv", "summary.md", "models.csv", "claims.csv", "roc.png", "degrees.png", "cost.png"} <= made
+    assert {"family.csv", "family.png", "greedy.csv", "points.csv", "exposed.png"} <= made
+    points = pd.read_csv(folder / "points.csv")
+    assert points["exposure"].is_monotonic_increasing and points["point"].is_unique
+    steps = pd.read_csv(folder / "greedy.csv")
+    assert sorted(steps["added"]) == sorted(summary.VARIANTS)
     table = pd.read_csv(folder / "summary.csv", keep_default_na=False)
     assert table["variant"][table["scenario"] == "NR"].nunique() == 9
     assert table["variant"][table["scenario"] == "SR"].nunique() == 8
     assert set(table["variant"][table["scenario"] == "MR"]) == {"all", "pruning", "quantization", "clustering"}
     assert {"null", "blind"} <= set(table["attack"])
     claims = pd.read_csv(folder / "claims.csv")
-    assert set(claims["claim"]) == {"C1", "C2", "C3"} and set(claims["form"]) == {"published", "calibrated"}
+    assert set(claims["claim"]) == {"C1", "C2", "C3"} and set(claims["form"]) == {"published", "headline"}
 
     reproduce.main(command)
     assert capsys.readouterr().out.count("done before") == 18 + 9 + 8 + 1
@@ -382,7 +391,8 @@ def test_reproduce_ends_in_tables_figures_and_verdicts_and_agrees_with_the_noteb
 def test_presets_hold_nothing_but_flags_that_the_stages_know():
     for preset in reproduce.PRESETS:
         stages = reproduce.plan(reproduce.parse(["--preset", preset]), "any")
-        kinds = ["data", *["train"] * 2, *["compress"] * 16, *["NR"] * 9, *["SR"] * 8, "MR"]
+        model = ["train", *["compress"] * 8]
+        kinds = ["data", *model * 2, *["NR"] * 9, *["SR"] * 8, "MR"]
         assert [stage.name.split()[0] for stage in stages] == kinds
     assert set(reproduce.PRESETS["paper"].values()) == {""}
 
@@ -417,6 +427,7 @@ def claim_world(shifts):
                 "variant": variant,
                 "attack": attack,
                 "classifier": "",
+                "headline": attack == "joint",
                 "auc": metrics.auc(values, truth),
             }
         )
@@ -427,10 +438,10 @@ def claim_world(shifts):
     ("pair", "alone", "verdict"), [(2.0, 1.0, "holds"), (1.0, 2.0, "does not hold"), (1.0, 1.0, "undecided")]
 )
 def test_verdicts_follow_the_paired_interval(pair, alone, verdict):
-    nr = {("NR", v, a): alone for v in summary.VARIANTS for a in ("yeom2018", "calibrated")}
-    sr = {("SR", v, a): pair for v in COMPRESSED[:1] for a in ("SR2", "calibrated")}
+    nr = {("NR", v, a): alone for v in summary.VARIANTS for a in ("yeom2018", "joint")}
+    sr = {("SR", v, a): pair for v in COMPRESSED[:1] for a in ("SR2", "joint")}
     table, scores, truth = claim_world(nr | sr)
-    found = [d for d in verdicts.verdicts(table, scores, truth, seed=0) if d.claim == "C2" and d.form == "calibrated"]
+    found = [d for d in verdicts.verdicts(table, scores, truth, seed=0) if d.claim == "C2" and d.form == "headline"]
     if verdict == "undecided":
         assert found[0].low < 0.01 and found[0].high > -0.01
     else:
@@ -438,7 +449,7 @@ def test_verdicts_follow_the_paired_interval(pair, alone, verdict):
 
 
 def test_c1_wants_less_from_heavy_and_the_same_from_light_compression():
-    same = {("NR", v, a): 1.0 for v in summary.VARIANTS for a in ("yeom2018", "calibrated")}
+    same = {("NR", v, a): 1.0 for v in summary.VARIANTS for a in ("yeom2018", "joint")}
     less = {key: 0.3 if key[1] == "pruning_0.9" else shift for key, shift in same.items()}
     for shifts, verdict in ((less, "holds"), ({**less, ("NR", "quantization_int8", "yeom2018"): 2.0}, "does not hold")):
         table, scores, truth = claim_world(shifts)
