@@ -4,7 +4,7 @@
 
 The attack scripts ask by themselves what has not been asked. This stage asks model by model, as soon as one has been
 trained and compressed, so that with many shadows its weights need not be kept: --drop_weights leaves of each shadow
-what meta.json says. 64 shadows of ResNet-18 and their eight compressions are then 2 GB rather than 7.
+what meta.json says. 64 shadows of ResNet-18 and their eight compressions are then 2 GB rather than 10.
 Gives answers.npz beside each checkpoint, which the first attack on a variant joins in signals.npz.
 """
 
