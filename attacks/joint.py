@@ -23,7 +23,7 @@ from sklearn.covariance import ledoit_wolf
 from attacks.arrays import Result, Signals, audit_rows, confidence, out_of_fold, outside, reference_moments
 from attacks.sr import check_same_points
 
-FLOOR = 1e-6  # of the mean variance: the least eigenvalue of a covariance
+FLOOR = 1e-6  # least eigenvalue of a covariance, of the mean one; least singular value of a design, of the largest
 
 
 class Prediction(NamedTuple):
@@ -52,7 +52,7 @@ def predict(own, mask, rows) -> Prediction:
     means = kept.sum(axis=0) / np.maximum(counts, 1)[:, None]  # (N, K)
     scale = np.sqrt(counts / np.maximum(counts - 1, 1))
     residuals = ((own - means) * scale[:, None])[mask & several]
-    within = ledoit_wolf(residuals, assume_centered=True)[0]
+    within = positive(ledoit_wolf(residuals, assume_centered=True)[0])
     asked = counts > 0
     between = positive(np.cov(means[asked], rowvar=False).reshape(within.shape) - within * (1 / counts[asked]).mean())
     centre = means[asked].mean(axis=0)
@@ -77,7 +77,7 @@ def positive(covariance) -> np.ndarray:
 def conditional(answers, predicted: Prediction) -> Conditional:
     """Step 2 for one class of rows."""
     design = np.hstack([np.ones((len(answers), 1)), predicted.mean])
-    coefficients = np.linalg.lstsq(design, answers, rcond=None)[0]
+    coefficients = np.linalg.lstsq(design, answers, rcond=FLOOR)[0]  # predictions that hardly vary have no slopes
     residuals = answers - design @ coefficients
     covariance = ledoit_wolf(residuals, assume_centered=True)[0]
     return Conditional(coefficients, covariance, predicted.uncertainty[predicted.count].mean(axis=0))
