@@ -66,6 +66,8 @@ def _named(name: str, value: float, low: float, high: float) -> dict[str, float]
 
 def family_figure(family: pd.DataFrame, steps: pd.DataFrame, title: str):
     """Size, leakage and accuracy of every variant in one panel; the AUC as models are added in the other."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     made, (left, right) = report.figure(12, 4.6, 2)
     shades = left.scatter(family["bytes"] / 1e6, family["alone"], c=100 * family["accuracy"], s=60, zorder=3)
     for _, row in family.iterrows():
@@ -74,6 +76,9 @@ def family_figure(family: pd.DataFrame, steps: pd.DataFrame, title: str):
         left.annotate(row["variant"], (place, row["alone"]), xytext=(5, 4), textcoords="offset points", fontsize=7)
     left.set(xscale="log", xlabel="MB on disk", ylabel="AUC of the headline attack on it alone")
     left.margins(x=0.25)
+    left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.xaxis.set_major_formatter("{x:g}")
+    left.xaxis.set_minor_formatter(NullFormatter())
     made.colorbar(shades, ax=left, label="accuracy on others, %")
     at = np.arange(len(steps))
     report.draw_intervals(right, at, [row for _, row in steps.iterrows()], "auc", report.COLOURS["MR"], "o", "joint")

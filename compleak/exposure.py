@@ -57,7 +57,7 @@ def contact_sheet(points: pd.DataFrame, images: np.ndarray, classes: Sequence[st
         axes.axis("off")
     for axes, (_, row) in zip(grid.flat, members.iterrows(), strict=False):
         axes.imshow(images[int(row["point"])])
-        text = f"{classes[int(row['label'])]}\n#{int(row['point'])}, FPR {100 * row['exposure']:.2g} %"
+        text = f"{classes[int(row['label'])]}\n#{int(row['point'])}, FPR ≤ {100 * row['exposure']:.2g} %"
         axes.set_title(text, fontsize=7)
     made.suptitle(title)
     return made
