@@ -201,8 +201,7 @@ def engine(args):
 def main(argv=None) -> None:
     args = parse(argv)
     plans = {name: plan(of_run, name) for name, of_run in runs_of(args).items()}
-    stages = [in_run(stage, name, len(plans) > 1) for name, own in plans.items() for stage in own]
-    place = dict(zip((stage.name for stage in stages), (n for n, own in plans.items() for _ in own), strict=True))
+    stages, place = together(plans)
     with cli.progress(None, "stages", total=len(stages)) as bar, engine(args) as chosen:
 
         def ended(stage: Stage, seconds: float) -> None:
@@ -220,11 +219,23 @@ def main(argv=None) -> None:
     cli.say(f"tables and figures are in {', '.join(str(run.dir) for run in made)}")
 
 
-def in_run(stage: Stage, name: str, several: bool) -> Stage:
-    """The stage under a name that is its own among several runs."""
-    if not several:
-        return stage
-    return stage._replace(name=f"{name} {stage.name}", needs=tuple(f"{name} {need}" for need in stage.needs))
+def together(plans: dict[str, list[Stage]]) -> tuple[list[Stage], dict[str, str]]:
+    """All runs' stages as one plan, and the run of each; of several runs, a stage's name starts with its run's.
+
+    The runs read one data set: their `data` stages, which may have to fetch it, follow one another.
+    """
+    if len(plans) == 1:
+        ((name, stages),) = plans.items()
+        return stages, {stage.name: name for stage in stages}
+    stages, place, before = [], {}, ()
+    for name, (data, *others) in plans.items():
+        stages.append(data._replace(name=f"{name} {data.name}", needs=before))
+        before = (stages[-1].name,)
+        for stage in others:
+            needs = tuple(f"{name} {need}" for need in stage.needs)
+            stages.append(stage._replace(name=f"{name} {stage.name}", needs=needs))
+        place |= {f"{name} {stage.name}": name for stage in (data, *others)}
+    return stages, place
 
 
 def note(stage: str, seconds: float, file: Path) -> None:

@@ -65,33 +65,31 @@ def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, 
 
     A file that is these models' already is left as it is; one of fewer shadows gives what it has.
     """
-    file = file_of(run, variant)
-    split, audit = runs.split(run)
-    points = np.concatenate(query_order(split, audit))
-    wanted = [answer_source(run, variant, role, draws) for role in run.roles]
-    source = {"split": fingerprint(split), "audit": fingerprint(audit), "answers": wanted}
+    file, asked = file_of(run, variant), questions(run)
+    wanted = [answer_source(run, asked, variant, role, draws) for role in run.roles]
+    source = {"split": fingerprint(asked.split), "audit": fingerprint(asked.audit), "answers": wanted}
     known = _source(file)
-    if known == source:
-        return file
-
-    old = [] if known is None else known.get("answers", [])
-    kept = _rows(file, [old.index(own) if own in old else None for own in wanted])
-    options = (device, batch_size, draws)
-    rows = [row or answers(run, variant, role, *options) for row, role in zip(kept, run.roles, strict=True)]
-    arrays = {
-        "logits": np.stack([row.logits for row in rows]),
-        "labels": runs.dataset(run).labels[points],
-        "member": np.stack([np.isin(points, pair.train) for pair in split.pairs]),
-        "audit": np.stack([np.isin(points, np.concatenate(pair)) for pair in audit.pairs]),
-        "points": points,  # of the data set, for the blind control and for people
-        "source": np.array(json.dumps(source)),
-    }
-    if draws:
-        arrays["sensitivity"] = np.stack([row.sensitivity for row in rows])
-    write_atomically(file, lambda part: np.savez_compressed(part, **arrays))
+    if known != source:
+        old = [] if known is None else known.get("answers", [])
+        kept = _rows(file, [old.index(own) if own in old else None for own in wanted])
+        options = (device, batch_size, draws)
+        rows = [row or answers(run, asked, variant, role, *options) for row, role in zip(kept, run.roles, strict=True)]
+        _write(file, asked, runs.dataset(run).labels, rows, source)
     for role in run.roles:
         answers_file(run, variant, role).unlink(missing_ok=True)
     return file
+
+
+class Questions(NamedTuple):
+    """What every model of a run is asked."""
+
+    split: Split
+    audit: Split
+    calls: tuple[np.ndarray, np.ndarray]  # points, in the two calls of `query_order`
+
+    @property
+    def points(self) -> np.ndarray:
+        return np.concatenate(self.calls)  # (N,)
 
 
 class Answers(NamedTuple):
@@ -101,19 +99,37 @@ class Answers(NamedTuple):
     sensitivity: np.ndarray  # (N, C) float32, NaN outside the model's audit set, and everywhere without draws
 
 
+def questions(run: runs.Run) -> Questions:
+    split, audit = runs.split(run)
+    return Questions(split, audit, query_order(split, audit))
+
+
+def _write(file: Path, asked: Questions, labels: np.ndarray, rows: list[Answers], source: dict) -> None:
+    points = asked.points
+    arrays = {
+        "logits": np.stack([row.logits for row in rows]),
+        "labels": labels[points],
+        "member": np.stack([np.isin(points, pair.train) for pair in asked.split.pairs]),
+        "audit": np.stack([np.isin(points, np.concatenate(pair)) for pair in asked.audit.pairs]),
+        "points": points,  # of the data set, for the blind control and for people
+        "source": np.array(json.dumps(source)),
+    }
+    if source["answers"][0]["draws"]:
+        arrays["sensitivity"] = np.stack([row.sensitivity for row in rows])
+    write_atomically(file, lambda part: np.savez_compressed(part, **arrays))
+
+
 def answers_file(run: runs.Run, variant: str, role: str) -> Path:
     """Where one model's answers are kept until those of all its variant's models are joined."""
     return paths.role_dir(run.root, run.name, variant, role) / "answers.npz"
 
 
-def answer_source(run: runs.Run, variant: str, role: str, draws: int) -> dict:
+def answer_source(run: runs.Run, asked: Questions, variant: str, role: str, draws: int) -> dict:
     """All that a model's answers follow from."""
-    split, audit = runs.split(run)
-    points = np.concatenate(query_order(split, audit))
     return {
         "data": run.config["data"],
-        "points": hashlib.sha256(points.tobytes()).hexdigest()[:16],
-        "audit": fingerprint(Split([audit.pairs[run.roles.index(role)]])),
+        "points": hashlib.sha256(asked.points.tobytes()).hexdigest()[:16],
+        "audit": fingerprint(Split([asked.audit.pairs[run.roles.index(role)]])),
         "model": compression.model_meta(run, variant, role)["sha256"],
         "draws": draws,
         "format": FORMAT,
@@ -122,25 +138,31 @@ def answer_source(run: runs.Run, variant: str, role: str, draws: int) -> dict:
 
 def ask_ahead(run: runs.Run, variant: str, role: str, device: torch.device, batch_size: int, draws: int) -> None:
     """Keep one model's answers for `collect`, where they are not in `signals.npz` yet."""
-    known = _source(file_of(run, variant)) or {}
-    if answer_source(run, variant, role, draws) not in known.get("answers", []):
-        answers(run, variant, role, device, batch_size, draws, keep=True)
+    known, asked = _source(file_of(run, variant)) or {}, questions(run)
+    if answer_source(run, asked, variant, role, draws) not in known.get("answers", []):
+        answers(run, asked, variant, role, device, batch_size, draws, keep=True)
 
 
 def answers(
-    run: runs.Run, variant: str, role: str, device: torch.device, batch_size: int, draws: int, keep: bool = False
+    run: runs.Run,
+    asked: Questions,
+    variant: str,
+    role: str,
+    device: torch.device,
+    batch_size: int,
+    draws: int,
+    keep: bool = False,
 ) -> Answers:
     """Ask one model about every point, unless it was asked before; `keep` leaves its answers in a file of their own."""
-    file, source = answers_file(run, variant, role), answer_source(run, variant, role, draws)
+    file, source = answers_file(run, variant, role), answer_source(run, asked, variant, role, draws)
     if _source(file) == source:
         return _rows(file, [...])[0]
 
-    split, audit = runs.split(run)
-    data, calls = runs.dataset(run), query_order(split, audit)
-    points, pair = np.concatenate(calls), audit.pairs[run.roles.index(role)]
-    model, audited = compression.load_model(run, variant, role), np.isin(points, np.concatenate(pair))
+    data, points = runs.dataset(run), asked.points
+    audited = np.isin(points, np.concatenate(asked.audit.pairs[run.roles.index(role)]))
+    model = compression.load_model(run, variant, role)
     with cli.progress(None, f"asking {variant} {role}", total=len(points) + draws * int(audited.sum())) as bar:
-        logits = np.concatenate([ask(model, data.images[part], device, batch_size, bar) for part in calls])
+        logits = np.concatenate([ask(model, data.images[part], device, batch_size, bar) for part in asked.calls])
         shaken = np.full_like(logits, np.nan)
         if draws:
             options = (device, batch_size, draws, bar)

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 import CompLeakNR
 import reproduce
 from attacks.joint import joint
-from compleak import ablation, exposure, metrics, seeds, verdicts
+from compleak import ablation, engines, exposure, metrics, seeds, verdicts
 from compleak.errors import UserError
 from tests.planted import gaussian_signals
 
@@ -73,11 +73,23 @@ def test_another_shadow_is_asked_and_the_others_are_not_asked_again(two_seeds, t
     from compleak import signals
 
     asked, ask = [], signals.answers
-    monkeypatch.setattr(signals, "answers", lambda run, variant, role, *more, **options: asked.append(role)
-                        or ask(run, variant, role, *more, **options))  # fmt: skip
+    monkeypatch.setattr(signals, "answers", lambda run, what, variant, role, *more, **options: asked.append(role)
+                        or ask(run, what, variant, role, *more, **options))  # fmt: skip
     flags = [*NETWORK, "--run_name", "small_seed1", "--root", str(two_seeds), "--seed", "1", "--keep", "signals"]
     reproduce.main([*flags, "--shadow_num", "3"])
     assert set(asked) == {"shadow_model_2"}
+
+
+def test_the_data_are_fetched_by_one_run_at_a_time():
+    args = reproduce.parse(["--seeds", "3", "4", "--keep", "signals"])
+    plans = {name: reproduce.plan(own, name) for name, own in reproduce.runs_of(args).items()}
+    stages, place = reproduce.together(plans)
+    engines.check_order(stages)
+    first, second = (f"digits_resnet18_smoke_seed{seed}" for seed in (3, 4))
+    needs = {stage.name: stage.needs for stage in stages}
+    assert needs[f"{second} data"] == (f"{first} data",) and needs[f"{first} data"] == ()
+    assert needs[f"{second} train victim_model"] == (f"{second} data",)
+    assert place[f"{second} query shadow_model_0"] == second and len(place) == len(stages)
 
 
 @pytest.mark.parametrize(
