@@ -71,12 +71,13 @@ piece() {
     esac
 }
 
-# pack ARCHIVE FILE...: those that exist, named from the root on; nothing where there is none
+# pack ARCHIVE FILE...: those that exist, named from the root on; nothing where there is none. The table of single points
+# is left out: it is large, and follows from the signals.
 pack() {
     local archive=$1 file found=()
     shift
     for file in "$@"; do
-        [[ -e $file ]] && found+=("${file#"$root"/}")
+        [[ -e $file && $file != */points.csv ]] && found+=("${file#"$root"/}")
     done
     ((${#found[@]})) && tar -C "$root" -czf "$out/$archive" "${found[@]}"
 }
