@@ -95,8 +95,8 @@ _REFERENCE_NEEDS = {  # what is missing, in words, and how many references each 
 _REFERENCES, _TWO = frozenset({"references"}), frozenset({"two references"})
 _ARTIFACT = "CompLeakNR_"
 _OURS = tuple(
-    Attack(run.__name__.removeprefix("_"), "", "", run, _REFERENCES, published=False)
-    for run in (_joint, _calibrated, _combined)
+    Attack(name, "", "", run, _REFERENCES, published=False)
+    for name, run in {"joint": _joint, "calibrated": _calibrated, "combined": _combined}.items()
 )
 
 NR = (

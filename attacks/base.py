@@ -10,16 +10,15 @@ With a = 1 and gamma = 1 RMIA ranks points in the same order.
 
 import numpy as np
 
-from attacks.arrays import Result, Signals, audit_rows, cross_entropy, decide, reference_mask
-from attacks.rmia import log_p_out, log_ratios
+from attacks.arrays import Result, Signals, audit_rows, cross_entropy, decide
+from attacks.rmia import log_ratios, references
 
 
 def base(target: Signals, *, seed: int = 0) -> Result:
     """Scores of the victim's audit points, (A,). `seed` is unused. Raises ValueError where there is no reference."""
     shadow, victim = audit_rows(target)
     log_p = -cross_entropy(target.logits, target.labels)  # (R, N)
-    reference = np.stack([log_p_out(log_p, reference_mask(target, model)) for model in range(len(log_p))])
-    score = log_ratios(log_p, reference, 1.0)
+    score = log_ratios(log_p, references(target, log_p), 1.0)
     if not (np.isfinite(score[shadow]).all() and np.isfinite(score[victim]).all()):
         raise ValueError("base needs, for every audit point, a reference model that is known not to have trained on it")
     return decide(score[shadow], target.member[shadow], score[victim])

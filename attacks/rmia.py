@@ -18,7 +18,7 @@ only decides which points tie, so its choice hardly moves the AUC.
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from attacks.arrays import Result, Signals, audit_rows, cross_entropy, decide, reference_mask
+from attacks.arrays import Result, Signals, audit_rows, cross_entropy, decide, outside
 
 OFFLINE_A = tuple(np.arange(11) / 10)
 GAMMA = (1.0, 1.25, 1.5, 2.0, 4.0)
@@ -30,6 +30,12 @@ def log_p_out(log_p, mask) -> np.ndarray:
     count = mask.sum(axis=0)
     total = np.logaddexp.reduce(np.where(mask, log_p, -np.inf), axis=0)
     return np.where(count > 0, total - np.log(np.maximum(count, 1)), np.nan)
+
+
+def references(target: Signals, log_p) -> np.ndarray:
+    """`log_p_out` of every model's points, its own answer left out, (R, N) -> (R, N)."""
+    mask, own = outside(target), np.eye(len(log_p), dtype=bool)
+    return np.stack([log_p_out(log_p, mask & ~itself[:, None]) for itself in own])
 
 
 @np.errstate(invalid="ignore")  # NaN where there is no reference
@@ -70,7 +76,7 @@ def rmia(target: Signals, *, seed: int = 0) -> Result:
     """
     shadow, victim = audit_rows(target)
     log_p = -cross_entropy(target.logits, target.labels)  # (R, N)
-    reference = np.stack([log_p_out(log_p, reference_mask(target, model)) for model in range(len(log_p))])
+    reference = references(target, log_p)
     if not (np.isfinite(reference[shadow]).all() and np.isfinite(reference[victim]).all()):
         raise ValueError("rmia needs, for every audit point, a reference model that is known not to have trained on it")
     member, best = target.member[shadow], (-1.0,)

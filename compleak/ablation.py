@@ -22,12 +22,12 @@ def added(table: pd.DataFrame, models: pd.DataFrame, scores: Scores, truth: np.n
         row = {"variant": variant, "technique": variant.split("_")[0]}
         row |= {"accuracy": victim.loc[variant, "test_accuracy"], "bytes": int(victim.loc[variant, "bytes"])}
         alone, pair = (report.scenario_row(table, scenario, variant, "headline") for scenario in ("NR", "SR"))
-        row |= _named("alone", *alone[["auc", "auc_lo", "auc_hi"]])
+        row |= metrics.named({"alone": alone[["auc", "auc_lo", "auc_hi"]]})
         row |= {"alone_tpr": alone[report.TPR]}
         if pair is not None:
-            row |= _named("with_original", *pair[["auc", "auc_lo", "auc_hi"]])
+            row |= metrics.named({"with_original": pair[["auc", "auc_lo", "auc_hi"]]})
             row |= {"with_original_tpr": pair[report.TPR]}
-            row |= _named("adds", *metrics.paired_difference(scores(pair), scores(original), truth, seed=seed))
+            row |= metrics.named({"adds": metrics.paired_difference(scores(pair), scores(original), truth, seed=seed)})
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -54,14 +54,10 @@ def greedy(views: dict[str, Signals], truth: np.ndarray, seed: int) -> pd.DataFr
             row = {"models": len(taken), "added": best}
             row |= {key: measured[key] for key in metrics.COLUMNS if key.startswith(("auc", "tpr"))}
             if last is not None:
-                row |= _named("gain", *metrics.paired_difference(scores, last, truth, seed=seed))
+                row |= metrics.named({"gain": metrics.paired_difference(scores, last, truth, seed=seed)})
             rows.append(row)
             last = scores
     return pd.DataFrame(rows)
-
-
-def _named(name: str, value: float, low: float, high: float) -> dict[str, float]:
-    return {name: value, f"{name}_lo": low, f"{name}_hi": high}
 
 
 def family_figure(family: pd.DataFrame, steps: pd.DataFrame, title: str):

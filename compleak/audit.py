@@ -126,7 +126,7 @@ def audit(
 
 def _attack_all(scenario: str, variant: str, views: list, pairs: list[Pair], truth: np.ndarray, options: dict):
     """All attacks of a scenario on one job, and the null control: a table's rows, and scores (A,) by key."""
-    rows, results = [], {}
+    rows, results, known = [], {}, shadow_membership(views)
     for attack in SCENARIOS[scenario]:
         lacks = attacks.missing(attack, views)
         if lacks:
@@ -139,7 +139,7 @@ def _attack_all(scenario: str, variant: str, views: list, pairs: list[Pair], tru
         row = _row(head, result.scores, result.decision, truth, options["seed"], time.monotonic() - started)
         null_row = _row(head, *null_control(result.scores, result.decision, truth), options["seed"], 0.0)
         row |= {f"null_{key}": null_row[key] for key in ("auc", "auc_lo", "auc_hi")}
-        rows.append(row | _on_shadows(attack, result, shadow_membership(views), truth))
+        rows.append(row | _on_shadows(attack, result, known, truth))
     if not rows:
         raise UserError(f"no attack of {scenario} can run on these signals")
 

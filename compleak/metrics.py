@@ -90,7 +90,7 @@ def accusations(decision, member) -> dict[str, float]:
     for prior in PRIORS:
         corners = ((tpr, fpr), (tpr_lo, fpr_hi), (tpr_hi, fpr_lo))
         columns[f"ppv_{prior}"] = tuple(precision(*rates, prior) for rates in corners)
-    return _named(columns)
+    return named(columns)
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -137,10 +137,10 @@ def evaluate(scores, decision, member, *, seed: int, replicates: int = REPLICATE
         f"tpr_at_fpr_{FPR}": (tpr, *clopper_pearson(round(tpr * n_member), n_member)),
         "fpr_at_threshold": (alarms / n_other, *clopper_pearson(alarms, n_other)),
     }
-    return {**_named(columns), "n_member": n_member, "n_nonmember": n_other}
+    return {**named(columns), "n_member": n_member, "n_nonmember": n_other}
 
 
-def _named(columns: dict[str, tuple]) -> dict[str, float]:
+def named(columns: dict[str, tuple]) -> dict[str, float]:
     """(value, low, high) of each name under `name`, `name_lo` and `name_hi`."""
     return {
         name + end: v for name, values in columns.items() for end, v in zip(("", "_lo", "_hi"), values, strict=True)
