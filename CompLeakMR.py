@@ -36,7 +36,7 @@ def parse(argv=None):
         metavar="FILE",
         help="ORIGINAL COMPRESSED... (no ORIGINAL with --without_original)",
     )
-    attack_flags(parser)
+    attack_flags(parser, "MR")
     args = parser.parse_args(argv)
     args.variants = [parse_variant(text) for text in args.variants]
     return args

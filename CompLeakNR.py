@@ -20,7 +20,7 @@ def main(argv=None):
     what = variant_flags(parser)
     what.add_argument("--original", action="store_true", help="attack the original model")
     what.add_argument("--signals", type=Path, metavar="FILE", help="attack the model that this file describes")
-    attack_flags(parser)
+    attack_flags(parser, "NR")
     args = parser.parse_args(argv)
     if sum([args.original, args.compress, args.signals is not None]) != 1:
         parser.error("say what to attack: --original, or --compress with its name and degree, or --signals FILE")

@@ -19,7 +19,7 @@ def main(argv=None):
     what = variant_flags(parser)
     what.add_argument("--original", action="store_true", help="with the original model (always; the artifact's flag)")
     what.add_argument("--signals", type=Path, nargs=2, metavar=("ORIGINAL", "COMPRESSED"), help="attack these files")
-    attack_flags(parser)
+    attack_flags(parser, "SR")
     args = parser.parse_args(argv)
     if args.signals and (args.original or args.compress):
         parser.error("--signals names the models by itself: leave out --original and --compress")

@@ -1,6 +1,7 @@
 """Membership inference attacks: arrays in, scores out. One file an attack, named after its paper or method.
 
-`NR`, `SR` and `MR` list what a scenario reports, in the order of its table; all entries are called alike:
+`NR`, `SR` and `MR` list what a scenario reports, in the order of its table; `KNOWN` what can be asked of it by name
+(`--attacks`), which for NR is more. All entries are called alike:
 
     for attack in attacks.NR:
         if not attacks.missing(attack, models):
@@ -25,14 +26,16 @@ from attacks.lira import lira
 from attacks.model_updates import model_updates
 from attacks.mr import Membership, membership, mr
 from attacks.nasr2018 import nasr2018
+from attacks.nn import nn
 from attacks.rmia import rmia
 from attacks.samia import samia
 from attacks.shokri2017 import shokri2017
 from attacks.song2021 import song2021
 from attacks.sr import sr
+from attacks.threshold import STATISTICS, threshold
 from attacks.yeom2018 import entropy, yeom2018
 
-__all__ = ["MR", "NR", "SR", "Attack", "Membership", "Result", "Signals", "blind", "membership", "missing"]
+__all__ = ["KNOWN", "MR", "NR", "SR", "Attack", "Membership", "Result", "Signals", "blind", "membership", "missing"]
 
 
 class Attack(NamedTuple):
@@ -63,8 +66,13 @@ def _row(attack, classifier="", artifact_row="", needs=frozenset(), *, name="", 
     return Attack(name or attack.__name__, classifier, artifact_row, run, needs)
 
 
-def _samia(models, *, seed, earlier=None, memberships=None, **options):
-    return samia(*models, seed=seed, **options)
+def _network(attack, **bound):
+    """The run of an attack network on one model."""
+
+    def run(models, *, seed, earlier=None, memberships=None, **options):
+        return attack(*models, seed=seed, **bound, **options)
+
+    return run
 
 
 def _mr(models, *, seed, earlier=None, **options):
@@ -108,7 +116,7 @@ NR = (
     _row(yeom2018, "", _ARTIFACT + "metric_based_method_1"),
     _row(entropy),
     _row(song2021, "", _ARTIFACT + "metric_based_method_2"),
-    Attack("samia", "", _ARTIFACT + "SAMIA", _samia, frozenset({"sensitivity"}), eligible=False),
+    Attack("samia", "", _ARTIFACT + "SAMIA", _network(samia), frozenset({"sensitivity"}), eligible=False),
     _row(rmia, "", _ARTIFACT + "RMIA", _REFERENCES),
     _row(gap),
     _row(base, "", "", _REFERENCES),
@@ -126,6 +134,15 @@ SR = (
     *_OURS,
 )
 MR = (Attack("MR", "", "", _mr, eligible=False), *_OURS)
+
+EXTRA = (  # of NR, where they are asked for: the attacks that SAMIA was compared with
+    *(
+        Attack(name, "", "", _network(nn, features=features), eligible=False)
+        for name, features in (("nn", "posterior"), ("nn_top3", "top3"), ("nn_cls", "posterior_and_label"))
+    ),
+    *(_row(threshold, statistic) for statistic in STATISTICS),
+)
+KNOWN = {"NR": (*NR, *EXTRA), "SR": SR, "MR": MR}
 
 
 def missing(attack: Attack, models: Sequence[Signals | None]) -> list[str]:

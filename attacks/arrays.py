@@ -171,6 +171,31 @@ def decide(shadow_scores, member, victim_scores) -> Result:
     return Result(victim_scores, victim_scores >= balanced_threshold(shadow_scores, member), shadow_scores)
 
 
+def class_thresholds(scores, member, classes, num_classes: int) -> np.ndarray:
+    """Per class, the smallest score called a member, (C,); a class without both kinds gets the one of all classes.
+
+    scores, member, classes: (M,) of the shadows' audit rows.
+    """
+    thresholds = np.full(num_classes, balanced_threshold(scores, member))
+    for c in range(num_classes):
+        own = classes == c
+        if len(np.unique(member[own])) == 2:
+            thresholds[c] = balanced_threshold(scores[own], member[own])
+    return thresholds
+
+
+def decide_per_class(target: Signals, values, classes=None) -> Result:
+    """The distance from the threshold of the point's class; a member where it is not negative.
+
+    values: (R, N), larger = more likely a member; classes: (R, N) whose threshold it is, the label's where None.
+    """
+    shadow, victim = audit_rows(target)
+    classes = np.broadcast_to(target.labels if classes is None else classes, values.shape)
+    thresholds = class_thresholds(values[shadow], target.member[shadow], classes[shadow], target.logits.shape[-1])
+    shadow_scores, scores = (values[rows] - thresholds[classes[rows]] for rows in (shadow, victim))
+    return Result(scores, scores >= 0, shadow_scores)
+
+
 def classify(classifier: str, features, member, points, victim_features, *, seed: int) -> Result:
     """Fit "logistic_regression" or "random_forest" on the shadows' rows (M, F), score the victim's (A, F).
 

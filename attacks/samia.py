@@ -6,11 +6,10 @@ of that posterior to the input, and whether it is the label. Tokens stand in the
 """
 
 import numpy as np
-import torch
 from torch import nn
 
 from attacks.arrays import Result, Signals, audit_rows, decide, descending_order, posterior
-from attacks.training import Recipe, choose, one_cycle, standardise, train_and_score
+from attacks.training import Recipe, choose, one_cycle, sgd, standardise, train_and_score
 
 
 class SelfAttention(nn.Module):
@@ -23,11 +22,6 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens):  # (b, C, 3) -> (b, 2)
         return self.head(self.encoder(self.embed(tokens)))
-
-
-def sgd(parameters, steps: int):
-    optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=5e-4)
-    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
 RECIPES = {"paper": Recipe(sgd, epochs=100, batch=128), "fast": Recipe(one_cycle, epochs=4, batch=128)}

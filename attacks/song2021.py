@@ -10,7 +10,7 @@ threshold, chosen on the shadows' points of that class.
 
 import numpy as np
 
-from attacks.arrays import Result, Signals, audit_rows, balanced_threshold, log_odds
+from attacks.arrays import Result, Signals, decide_per_class, log_odds
 
 
 def modified_entropy(logits, labels) -> np.ndarray:
@@ -21,25 +21,6 @@ def modified_entropy(logits, labels) -> np.ndarray:
     return -np.where(own, np.exp(log_not_p) * log_p, np.exp(log_p) * log_not_p).sum(axis=-1)
 
 
-def class_thresholds(values, member, labels, num_classes: int) -> np.ndarray:
-    """Per class, the largest Mentr still called a member, (C,); a class without both kinds gets the one of all classes.
-
-    values, member, labels: (M,) of the shadows' audit rows.
-    """
-    thresholds = np.full(num_classes, -balanced_threshold(-values, member))
-    for c in range(num_classes):
-        own = labels == c
-        if len(np.unique(member[own])) == 2:
-            thresholds[c] = -balanced_threshold(-values[own], member[own])
-    return thresholds
-
-
 def song2021(target: Signals, *, seed: int = 0) -> Result:
     """The class's threshold minus the point's Mentr, (A,); a member where this is not negative. `seed` is unused."""
-    shadow, victim = audit_rows(target)
-    values = modified_entropy(target.logits, target.labels)  # (R, N)
-    thresholds = class_thresholds(
-        values[shadow], target.member[shadow], target.labels[shadow[1]], target.logits.shape[-1]
-    )
-    shadow_scores, scores = (thresholds[target.labels[rows[1]]] - values[rows] for rows in (shadow, victim))
-    return Result(scores, scores >= 0, shadow_scores)
+    return decide_per_class(target, -modified_entropy(target.logits, target.labels))

@@ -48,13 +48,21 @@ def recipe_flag(group) -> None:
         "--recipe",
         choices=("fast", "paper"),
         default="fast",
-        help="training of SAMIA's and MR's networks: fast, AdamW for a few epochs, or paper, SGD for 100 "
+        help="training of SAMIA's, nn's and MR's networks: fast, AdamW for a few epochs, or paper, SGD for 100 "
         "(default: %(default)s)",
     )
 
 
-def attack_flags(parser: argparse.ArgumentParser) -> None:
+def attack_flags(parser: argparse.ArgumentParser, scenario: str) -> None:
     group = parser.add_argument_group("attack")
+    known, default = (names_of(rows[scenario]) for rows in (attacks.KNOWN, SCENARIOS))
+    left_out = ", ".join(name for name in known if name not in default)
+    group.add_argument(
+        "--attacks",
+        type=lambda text: named_attacks(text, known),
+        metavar="NAME[,NAME...]",
+        help=f"rows of the table: {', '.join(known)} (default: all{left_out and f' but {left_out}'})",
+    )
     group.add_argument("--out", type=Path, help="folder for the table and scores (default: beside the signals)")
     group.add_argument("--seed", type=cli.seed, help="of the attacks and the bootstrap (default: the run's)")
     signals.draws_flag(group)
@@ -62,6 +70,25 @@ def attack_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--skip_done", action="store_true", help="keep a table that was made from these signals and settings"
     )
+
+
+def names_of(rows: Sequence[attacks.Attack]) -> list[str]:
+    return list(dict.fromkeys(row.name for row in rows))
+
+
+def named_attacks(text: str, known: Sequence[str]) -> list[str]:
+    """The names that are listed, separated by commas, in the table's order."""
+    asked = {name.strip() for name in text.split(",")}
+    if unknown := sorted(asked.difference(known)):
+        raise argparse.ArgumentTypeError(f"no attack {unknown[0]!r} here: choose from {', '.join(known)}")
+    return [name for name in known if name in asked]
+
+
+def chosen(scenario: str, names: Sequence[str] | None) -> tuple[attacks.Attack, ...]:
+    """The rows of a scenario's table: the usual ones, or all that go by these names."""
+    if names is None:
+        return SCENARIOS[scenario]
+    return tuple(row for row in attacks.KNOWN[scenario] if row.name in names)
 
 
 def variant_from_flags(args: argparse.Namespace) -> str:
@@ -93,7 +120,10 @@ def audit(
     """
     seed = args.seed if args.seed is not None else (run.config["seed"] if run else DEFAULT_SEED)
     records = {path: signals.load(path) for files in jobs.values() for path in files if path}
+    chosen_rows = chosen(scenario, args.attacks)
     made_from = _made_from(jobs, args, seed)
+    if chosen_rows != SCENARIOS[scenario]:
+        made_from["attacks"] = args.attacks
     record_file, table_file = out / f"{scenario}.json", out / f"{scenario}.csv"
     if args.skip_done and _done(out, scenario, made_from):
         table = pd.read_csv(table_file, keep_default_na=False)
@@ -109,7 +139,7 @@ def audit(
         views = [signals.attacker_view(records[path]) if path else None for path in files]
         pairs = _pairs(files, made_from["signals"][variant], seed, made_from["code"], None if run else out)
         options = {"seed": seed, "recipe": args.recipe, "device": device}
-        found, scored = _attack_all(scenario, variant, views, pairs, truth, options)
+        found, scored = _attack_all(scenario, chosen_rows, variant, views, pairs, truth, options)
         scores |= {key if not rows else f"{variant}/{key}": values for key, values in scored.items()}
         rows += found
     blind = blind_control(run, *next(iter(records.items())), seed, made_from["code"])
@@ -124,10 +154,22 @@ def audit(
     return table
 
 
-def _attack_all(scenario: str, variant: str, views: list, pairs: list[Pair], truth: np.ndarray, options: dict):
-    """All attacks of a scenario on one job, and the null control: a table's rows, and scores (A,) by key."""
+def _attack_all(
+    scenario: str,
+    chosen_rows: Sequence[attacks.Attack],
+    variant: str,
+    views: list,
+    pairs: list[Pair],
+    truth: np.ndarray,
+    options: dict,
+):
+    """The attacks on one job, and the null control: a table's rows, and scores (A,) by key.
+
+    The control is the headline's. Where no attack is eligible (`--attacks samia,nn`), no row is marked the headline,
+    and the control is that of the first row.
+    """
     rows, results, known = [], {}, shadow_membership(views)
-    for attack in SCENARIOS[scenario]:
+    for attack in chosen_rows:
         lacks = attacks.missing(attack, views)
         if lacks:
             cli.say(f"{scenario} {variant}: {attack.key} left out, these signals hold no {' and no '.join(lacks)}")
@@ -144,14 +186,15 @@ def _attack_all(scenario: str, variant: str, views: list, pairs: list[Pair], tru
         raise UserError(f"no attack of {scenario} can run on these signals")
 
     # Only what the attacker has, his shadows, may say which attack he deploys.
-    best = int(np.argmax(np.nan_to_num([row["shadow_log_auc"] for row in rows], nan=-1.0)))
-    headline = results[list(results)[best]]
+    worth = [row["shadow_log_auc"] for row in rows]
+    best = None if np.isnan(worth).all() else int(np.nanargmax(worth))
     rows = [{**row, "headline": number == best} for number, row in enumerate(rows)]
-    # Every row carries its own null; the control's row is that of the headline.
-    null = null_control(headline.scores, headline.decision, truth)
+    # Every row carries its own null as well.
+    controlled = results[list(results)[best or 0]]
+    null = null_control(controlled.scores, controlled.decision, truth)
     rows.append({**_row([scenario, variant, "null", "", ""], *null, options["seed"], 0.0), "headline": False})
     scores = {key: result.scores for key, result in results.items()}
-    return rows, {**scores, "null": np.where(truth, np.nan, headline.scores)}
+    return rows, {**scores, "null": np.where(truth, np.nan, controlled.scores)}
 
 
 def shadow_membership(views: list) -> np.ndarray:

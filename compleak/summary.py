@@ -31,7 +31,12 @@ def summarise(run: runs.Run, command: str, settings: dict[str, str]) -> str:
     claims = verdicts(table, scores, truth, seed)
     family, steps = added(table, models, scores, truth, seed), greedy_steps(run, truth)
     points = exposed(run, table, truth)
-    frames = {"summary": table, "models": models, "claims": pd.DataFrame(claims), "family": family}
+    frames = {
+        "summary": table,
+        "models": models,
+        "claims": pd.DataFrame(claims, columns=Difference._fields),
+        "family": family,
+    }
     for name, frame in {**frames, "greedy": steps, "points": points}.items():
         write_atomically(run.dir / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))
     figures(run, table, models, truth)
@@ -176,7 +181,8 @@ def markdown(
     config = run.config
     first = checkpoints.load_meta(paths.role_dir(run.root, run.name, paths.ORIGINAL, run.roles[0]))
     controls = report.percent(distinct_controls(table))[["scenario", "variant", "attack", "AUC"]]
-    detail = pd.DataFrame([{**d._asdict(), "difference": report.interval(d.difference, d.low, d.high)} for d in claims])
+    detail = pd.DataFrame(claims, columns=Difference._fields)
+    detail["difference"] = [report.interval(d.difference, d.low, d.high) for d in claims]
     stages = "; ".join(f"{stage} `{flags}`" for stage, flags in settings.items() if flags)
     members, others = table["n_member"].max(), table["n_nonmember"].max()
     return f"""# {run.name}
@@ -279,8 +285,9 @@ def accusation_rows(table: pd.DataFrame) -> pd.DataFrame:
     chosen = [
         report.strongest(rows) for _, rows in table[table["headline"]].groupby("scenario", sort=False)
     ]  # by AUC on the victim
-    rows = pd.DataFrame(chosen)
-    shown = pd.DataFrame({"attack": rows["scenario"] + " " + rows["variant"] + " " + rows.apply(report.key_of, axis=1)})
+    rows = pd.DataFrame(chosen, columns=table.columns)
+    names = [f"{row['scenario']} {row['variant']} {report.key_of(row)}" for _, row in rows.iterrows()]
+    shown = pd.DataFrame({"attack": names}, index=rows.index)
     for key, title in (("strict_tpr", "members found"), ("strict_fpr", "others accused")):
         shown[title] = report.intervals(rows, key)
     for prior in metrics.PRIORS:
@@ -289,14 +296,19 @@ def accusation_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def strength_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """AUC and TPR at 0.1 % FPR of headline and strongest published attack, for the original, each pair and all."""
+    """AUC and TPR at 0.1 % FPR of headline and strongest published attack, for the original, each pair and all.
+
+    A table without either, as `--attacks` may leave it, has no line.
+    """
     lines = []
     for (scenario, variant), _ in table[table["headline"]].groupby(["scenario", "variant"], sort=False):
+        rows = table[(table["scenario"] == scenario) & (table["variant"] == variant)]
+        published, own = report.published_rows(rows), rows[rows["headline"]].iloc[0]
+        if not len(published):
+            continue
         line = {"scenario": scenario, "variant": variant}
         for key, title in (("auc", "AUC"), (report.TPR, "TPR")):
-            rows = table[(table["scenario"] == scenario) & (table["variant"] == variant)]
-            best, own = report.published_rows(rows), rows[rows["headline"]].iloc[0]
-            best = best.loc[best[key].idxmax()]
+            best = published.loc[published[key].idxmax()]
             line[f"{title} headline"] = report.interval(*own[[key, f"{key}_lo", f"{key}_hi"]])
             line[f"{title} published"] = report.interval(*best[[key, f"{key}_lo", f"{key}_hi"]])
             line[f"{title} by"] = report.key_of(best)

@@ -38,7 +38,10 @@ Scores = Callable[[pd.Series], np.ndarray]  # a row of the table -> its scores o
 
 
 def verdicts(table: pd.DataFrame, scores: Scores, truth: np.ndarray, seed: int) -> list[Difference]:
-    """Every comparison the claims rest on. `truth`: (A,) bool membership of the audit points."""
+    """Every comparison the claims rest on and whose rows the table has, which after `--attacks` may be few or none.
+
+    `truth`: (A,) bool membership of the audit points.
+    """
     found = []
     for form in report.FORMS:
         found += [*_c1(table, form, scores, truth, seed), *_c2(table, form, scores, truth, seed)]
@@ -55,6 +58,8 @@ def overall(differences: list[Difference]) -> str:
 def _c1(table, form, scores, truth, seed):
     """C1: heavy compression leaks less than the original, light compression about as much; the same attack on both."""
     base = report.scenario_row(table, "NR", ORIGINAL, form)
+    if base is None:
+        return
     rows = report.attack_rows(table)
     same = rows[
         (rows["scenario"] == "NR") & (rows["attack"] == base["attack"]) & (rows["classifier"] == base["classifier"])
@@ -69,8 +74,9 @@ def _c2(table, form, scores, truth, seed):
     for variant in table.loc[table["scenario"] == "SR", "variant"].unique():
         pair = report.scenario_row(table, "SR", variant, form)
         alone = [report.scenario_row(table, "NR", single, form) for single in (ORIGINAL, variant)]
-        best = max((row for row in alone if row is not None), key=lambda row: row["auc"])
-        yield _compare("C2", form, f"SR {variant} - best NR", pair, best, scores, truth, seed)
+        best = max((row for row in alone if row is not None), key=lambda row: row["auc"], default=None)
+        if pair is not None and best is not None:
+            yield _compare("C2", form, f"SR {variant} - best NR", pair, best, scores, truth, seed)
 
 
 def _c3(table, form, scores, truth, seed):
@@ -79,8 +85,8 @@ def _c3(table, form, scores, truth, seed):
     pairs = [
         report.scenario_row(table, "SR", v, form) for v in table.loc[table["scenario"] == "SR", "variant"].unique()
     ]
-    if together is not None and pairs:
-        best = max(pairs, key=lambda row: row["auc"])
+    best = max((row for row in pairs if row is not None), key=lambda row: row["auc"], default=None)
+    if together is not None and best is not None:
         yield _compare("C3", form, "MR - best SR", together, best, scores, truth, seed)
 
 
