@@ -287,7 +287,7 @@ def accusation_rows(table: pd.DataFrame) -> pd.DataFrame:
     ]  # by AUC on the victim
     rows = pd.DataFrame(chosen, columns=table.columns)
     names = [f"{row['scenario']} {row['variant']} {report.key_of(row)}" for _, row in rows.iterrows()]
-    shown = pd.DataFrame({"attack": names}, index=rows.index)
+    shown = pd.DataFrame({"attack": names})
     for key, title in (("strict_tpr", "members found"), ("strict_fpr", "others accused")):
         shown[title] = report.intervals(rows, key)
     for prior in metrics.PRIORS:

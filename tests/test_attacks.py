@@ -35,7 +35,7 @@ from attacks.sr import sr
 from attacks.yeom2018 import entropy, yeom2018
 
 EVERY = [
-    *((f"NR:{attack.key}", attack, slice(0, 1)) for attack in attacks.NR),
+    *((f"NR:{attack.key}", attack, slice(0, 1)) for attack in attacks.KNOWN["NR"]),
     *((f"SR:{attack.key}", attack, slice(0, 2)) for attack in attacks.SR),
     *((f"MR:{attack.key}", attack, slice(0, 3)) for attack in attacks.MR),
     *((f"MR without the original:{attack.key}", attack, None) for attack in attacks.MR),
@@ -152,7 +152,7 @@ def test_the_registry_names_the_artifacts_rows_and_its_keys_are_unique():
         "rmia": "RMIA",
         **dict.fromkeys(("gap", "base", "lira", "bavaria", "joint", "calibrated", "combined"), ""),
     }
-    for scenario in (attacks.NR, attacks.SR, attacks.MR):
+    for scenario in attacks.KNOWN.values():
         assert len({attack.key for attack in scenario}) == len(scenario)
 
 
