@@ -4,9 +4,11 @@
     python CompLeakNR.py --compress_degree 0.6 --dataset_name cifar10 --num_cls 10 --batch_size 128 \\
         --compress --compress_name pruning --model_name resnet18
     python CompLeakNR.py --signals my_model.npz
+    python CompLeakNR.py --signals my_model.npz --attacks samia,nn,nn_top3,nn_cls,threshold
 
 Needs the models of train.py and, with --compress, of that compression; or any signals file (README, "Bring your own
-model"). Prints one table; NR.csv, NR_scores.npz and NR.json lie beside the signals, or in --out.
+model"). Prints one table, of the usual attacks or of those that --attacks names; NR.csv, NR_scores.npz and NR.json lie
+beside the signals, or in --out.
 """
 
 from pathlib import Path

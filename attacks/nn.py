@@ -5,7 +5,8 @@ networks that SAMIA is compared with, one network on three views of a prediction
 - `top3`: its three largest entries in descending order (Salem et al. 2019, section III; `nn_top3`)
 - `posterior_and_label`: the posterior and the one-hot label beside it (Nasr et al. 2018, section 3.2; `nn_cls`)
 
-`shokri2017` and `nasr2018` see the same posteriors sorted, and learn with a forest and a regression.
+Unsorted, as published: `nn` and `nn_cls` must learn from the shadows what any order of the classes means, and want more
+of their rows than `nn_top3`. `shokri2017` and `nasr2018` see the same posteriors sorted.
 """
 
 from itertools import pairwise
