@@ -14,14 +14,21 @@ import torch
 
 import models
 from compleak import checkpoints, cli, devices, paths, runs
+from compleak.defended import privacy_said, train_model, training_of
 from compleak.provenance import provenance
-from compleak.training import Recipe, accuracy, fit
+from compleak.training import Recipe, accuracy
 from data.splits import DEFAULT_SEED, Pair
 
 
 def parse(argv=None):
     parser = cli.parser(__doc__)
     cli.training_flags(parser, "--epochs", epochs=100, lr=0.1)
+    parser.add_argument(
+        "--slim_penalty",
+        type=cli.not_negative,
+        default=0.0,
+        help="weight of the L1 norm of batch norm's scales, for prune.py --pruner_name slim (default: %(default)s)",
+    )
     group = parser.add_argument_group("split")
     group.add_argument("--shadow_num", type=cli.positive_int, default=1, help="shadow models (default: %(default)s)")
     group.add_argument(
@@ -36,34 +43,42 @@ def parse(argv=None):
         default=0.0,
         help="share of all labels drawn anew, so that an easy data set has to be memorised (default: %(default)s)",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.slim_penalty and args.defend:
+        parser.error("--slim_penalty does not go with --defend: leave one of them out")
+    return args
 
 
 def train_role(args, run: runs.Run, row: int, role: str, pair: Pair, device: torch.device) -> None:
-    """Train one model on its members and save it with its accuracies."""
+    """Train one model on its members, with its defence, and save it with its accuracies."""
     data = runs.dataset(run)
     recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), not args.no_augment)
     network = {key: run.config[key] for key in ("data", "label_noise", "model_name", "width", "num_cls")}
-    made_from = {**network, "members": runs.members_fingerprint(pair), **recipe._asdict()}
+    training = training_of(run, row, recipe, compressed=False, penalty=args.slim_penalty)
+    made_from = {**network, "members": runs.members_fingerprint(pair), **recipe._asdict(), **training.made_from}
     folder = paths.role_dir(run.root, run.name, paths.ORIGINAL, role)
     if checkpoints.is_done(folder, made_from):
         cli.say(f"original {role}: done before, {folder}")
+        return
+    if run.config["defend"] and (twin := checkpoints.take_twin(folder, made_from)):
+        cli.say(f"original {role}: the same as {twin}, copied to {folder}")
         return
 
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
     model = models.build(run.config["model_name"], run.config["num_cls"], run.config["width"])
-    images, labels = (torch.from_numpy(array[pair.train]).to(device) for array in (data.images, data.labels))
-    options = {"flip": data.flip, "device": device, "resume": folder / checkpoints.RESUME, "identity": made_from}
-    loss = fit(model, images, labels, recipe, **options, desc=f"original {role}")
+    options = {"device": device, "resume": folder / checkpoints.RESUME, "identity": made_from}
+    facts = train_model(model, training, data, recipe, earlier=[], **options, desc=f"original {role}")
     on_members, on_others = (
-        accuracy(model, data.images[index], data.labels[index], device, args.batch_size) for index in pair
+        accuracy(model, data.images[index], data.labels[index], device, args.batch_size)
+        for index in (training.members, pair.test)
     )
-    facts = {"loss": loss, "train_accuracy": on_members, "test_accuracy": on_others}
+    facts |= {"train_accuracy": on_members, "test_accuracy": on_others}
     facts |= {"seconds": round(time.monotonic() - started, 1), **provenance(device)}
     meta = checkpoints.save(folder, {key: value.cpu() for key, value in model.state_dict().items()}, made_from, facts)
     size = checkpoints.megabytes(meta["bytes"])
-    cli.say(f"original {role}: accuracy {on_members:.2%} on members, {on_others:.2%} on others; {size}; {folder}")
+    accuracies = f"accuracy {on_members:.2%} on members, {on_others:.2%} on others"
+    cli.say(f"original {role}: {accuracies}{privacy_said(facts)}; {size}; {folder}")
 
 
 def main(argv=None) -> None:

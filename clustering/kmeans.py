@@ -75,6 +75,11 @@ class Clustered(nn.Module):
         super().__init__()
         self.clusters = clusters
         self.register_buffer("codes", torch.empty(0, dtype=torch.uint8))
+        self.plain = False
+
+    def for_single_samples(self) -> None:
+        """Look weights up by plain indexing, which torch.func can differentiate for each sample of a batch."""
+        self.plain = True
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """weight -> codebook; remembers the codes. `register_parametrization` calls it once, on the float weight."""
@@ -83,7 +88,7 @@ class Clustered(nn.Module):
         return torch.from_numpy(codebook).to(weight)
 
     def forward(self, codebook: Tensor) -> Tensor:
-        return Lookup.apply(codebook, self.codes)
+        return codebook[self.codes.int()] if self.plain else Lookup.apply(codebook, self.codes)
 
 
 def kmeans(values: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray]:

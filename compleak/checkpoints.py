@@ -6,6 +6,8 @@ Its `made_from` says what the checkpoint was made from (data, split, network, se
 from something else refuses to use it.
 """
 
+import functools
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +53,21 @@ def is_done(folder: Path, made_from: dict) -> bool:
         load(folder)  # a damaged file is better found now
     (folder / RESUME).unlink(missing_ok=True)  # left where a run was killed between the last two steps
     return True
+
+
+def take_twin(folder: Path, made_from: dict) -> Path | None:
+    """Copy the model that another run of this root has made from exactly the same; None where there is none.
+
+    Runs with a defence share models with those without: a victim with its adaptive attacker's run, shadows of an
+    attacker who assumes no defence with the undefended run.
+    """
+    others = [meta.parent for meta in sorted(folder.parent.parent.glob(f"*/{folder.name}/{META}"))]
+    twin = next((o for o in others if not dropped(o) and load_meta(o)["made_from"] == made_from), None)
+    if twin is not None:
+        load(twin)
+        for name in (WEIGHTS, META):  # META last: a folder that has it is whole
+            write_atomically(folder / name, functools.partial(shutil.copyfile, twin / name))
+    return twin
 
 
 def drop_weights(folder: Path) -> None:
@@ -103,7 +120,7 @@ def read_tensors(path: Path) -> dict:
         raise UserError(f"{path} is damaged or foreign ({reason}): delete it and run the stage again") from error
 
 
-def save_resume(path: Path, identity: dict, model: nn.Module, optimizer, epoch: int, loss: float) -> None:
+def save_resume(path: Path, identity: dict, model: nn.Module, optimizer, procedure, epoch: int, loss: float) -> None:
     """Remember a training after `epoch` finished epochs."""
     state = {
         "identity": identity,
@@ -111,20 +128,23 @@ def save_resume(path: Path, identity: dict, model: nn.Module, optimizer, epoch: 
         "loss": loss,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "procedure": procedure.state_dict(),
     }
     write_atomically(path, lambda part: torch.save(state, part))
 
 
-def load_resume(path: Path, identity: dict, model: nn.Module, optimizer) -> tuple[int, float]:
+def load_resume(path: Path, identity: dict, model: nn.Module, optimizer, procedure) -> tuple[int, float]:
     """Put a stopped training back where it was; (0, nan) where there is none."""
     if not path.exists():
         return 0, float("nan")
     state = read_tensors(path)
-    if not isinstance(state, dict) or not {"identity", "epoch", "loss", "model", "optimizer"} <= state.keys():
+    parts = {"identity", "epoch", "loss", "model", "optimizer", "procedure"}
+    if not isinstance(state, dict) or not parts <= state.keys():
         raise UserError(f"{path} is not the state of a stopped training: delete it")
     refuse_difference(path, state["identity"], identity)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
+    procedure.load_state_dict(state["procedure"])
     return state["epoch"], state["loss"]
 
 

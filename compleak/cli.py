@@ -9,8 +9,10 @@ from tqdm import tqdm
 
 from compleak import paths
 from compleak.errors import UserError
+from defenses import DEFENCES
 
 DEFAULTS = {"dataset_name": "cifar10", "model_name": "resnet18", "width": 1.0}  # of the flags that name a run
+UNDEFENDED = {"defend": "", "defend_arg": None, "adaptive": False, "undefended_original": False}  # these name it too
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,7 +36,10 @@ def parser(doc: str) -> argparse.ArgumentParser:
     run.add_argument(
         "--num_cls", type=positive_int, help="number of classes; checked against the data (default: the data's)"
     )
-    run.add_argument("--run_name", help="folder under results/ (default: <dataset>_<model>)")
+    run.add_argument(
+        "--run_name", help="folder under results/, to which a defence adds its name (default: <dataset>_<model>)"
+    )
+    defence_flags(made)
     where = made.add_argument_group("where")
     where.add_argument(
         "--root",
@@ -45,6 +50,24 @@ def parser(doc: str) -> argparse.ArgumentParser:
     where.add_argument("--device", help="cuda, cpu, ... (default: CUDA where there is one, else the CPU)")
     where.add_argument("--batch_size", type=positive_int, default=128, help="images a step (default: %(default)s)")
     return made
+
+
+def defence_flags(made: argparse.ArgumentParser) -> None:
+    """A defence is part of a run: each stage is told of it, and its name is part of the run's folder."""
+    group = made.add_argument_group("which defence the run has")
+    group.add_argument("--defend", choices=tuple(DEFENCES), default="", help="trained into the models (default: none)")
+    arguments = "; ".join(f"{name}: {d.argument} (default: {d.default:g})" for name, d in DEFENCES.items())
+    group.add_argument("--defend_arg", type=positive_float, help=arguments)
+    group.add_argument(
+        "--adaptive",
+        action="store_true",
+        help="the attacker knows the defence and trains his shadows with it (default: he assumes none)",
+    )
+    group.add_argument(
+        "--undefended_original",
+        action="store_true",
+        help="defend fine-tuning after compression alone, as where an existing model is compressed",
+    )
 
 
 def training_flags(made: argparse.ArgumentParser, epochs_flag: str, epochs: int, lr: float) -> None:
@@ -79,6 +102,16 @@ def identity(args: argparse.Namespace) -> dict:
     return {key: DEFAULTS[key] if value is None else value for key, value in typed.items()}
 
 
+def defence(args: argparse.Namespace) -> dict:
+    """The defence as typed, its argument's default filled in. UserError for flags that lack --defend."""
+    typed = {key: getattr(args, key) for key in UNDEFENDED}
+    if not args.defend:
+        if typed != UNDEFENDED:
+            raise UserError(f"--defend_arg, --adaptive and --undefended_original need --defend {'|'.join(DEFENCES)}")
+        return typed
+    return {**typed, "defend_arg": args.defend_arg or DEFENCES[args.defend].default}
+
+
 def default_name(named: dict) -> str:
     """The folder of a run that has no --run_name."""
     width = "" if named["width"] == 1 else f"_w{named['width']:g}"
@@ -86,7 +119,7 @@ def default_name(named: dict) -> str:
 
 
 def run_name(args: argparse.Namespace) -> str:
-    return args.run_name or default_name(identity(args))
+    return (args.run_name or default_name(identity(args))) + paths.defence_suffix(*defence(args).values())
 
 
 def positive_int(text: str) -> int:
@@ -107,6 +140,13 @@ def positive_float(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or a positive number")
     return value
 
 

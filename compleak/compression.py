@@ -8,10 +8,11 @@ from torch import nn
 
 import models
 from compleak import checkpoints, cli, devices, paths, runs
+from compleak.defended import privacy_said, train_model, training_of
 from compleak.errors import UserError
 from compleak.provenance import provenance
 from compleak.techniques import TECHNIQUES, parse_degree
-from compleak.training import Recipe, accuracy, fit
+from compleak.training import Recipe, accuracy
 from data.splits import Pair
 from data.transforms import to_input
 
@@ -35,18 +36,23 @@ def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: st
     module, data = TECHNIQUES[technique].module, runs.dataset(run)
     recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), not args.no_augment)
     made_from = {"original": original["sha256"], "technique": technique, "degree": degree_name, **recipe._asdict()}
+    training = training_of(run, row, recipe, compressed=True)
+    made_from |= training.made_from
     folder = paths.role_dir(run.root, run.name, variant, role)
     if checkpoints.is_done(folder, made_from):
         cli.say(f"{variant} {role}: done before, {folder}")
+        return
+    if run.config["defend"] and (twin := checkpoints.take_twin(folder, made_from)):
+        cli.say(f"{variant} {role}: the same as {twin}, copied to {folder}")
         return
 
     started = time.monotonic()
     weights = checkpoints.load(require(run, paths.ORIGINAL, role)).tensors
     source = load_tensors(run, paths.ORIGINAL, weights)
     prepared = module.prepare(source, degree)
-    images, labels = (torch.from_numpy(array[pair.train]).to(device) for array in (data.images, data.labels))
-    options = {"flip": data.flip, "device": device, "resume": folder / checkpoints.RESUME, "identity": made_from}
-    loss = fit(prepared, images, labels, recipe, **options, desc=f"{variant} {role}")
+    earlier = original.get("privacy", {}).get("history")
+    options = {"device": device, "resume": folder / checkpoints.RESUME, "identity": made_from}
+    trained = train_model(prepared, training, data, recipe, earlier=earlier, **options, desc=f"{variant} {role}")
 
     prepared.eval()
     tensors = module.pack(prepared)
@@ -55,22 +61,25 @@ def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: st
         share = _content(tensors) / _content(weights)
         assert share <= MAX_INT8_SHARE, f"the int8 model holds {share:.3f} of the float model's bytes"
     with devices.exact():
-        held = module.verify(prepared, restored, degree, to_input(images[:CHECKED_IMAGES]))
-    test = (data.images[pair.test], data.labels[pair.test])
+        images = torch.from_numpy(data.images[training.members[:CHECKED_IMAGES]]).to(device)
+        held = module.verify(prepared, restored, degree, to_input(images))
+    members, test = ((data.images[index], data.labels[index]) for index in (training.members, pair.test))
     before, after = original["test_accuracy"], accuracy(restored, *test, device, args.batch_size)
     facts = {
         "property": held,
-        "loss": loss,
+        **trained,
         "test_accuracy_before": before,
         "test_accuracy": after,
-        "train_accuracy": accuracy(restored, data.images[pair.train], data.labels[pair.train], device, args.batch_size),
+        "train_accuracy": accuracy(restored, *members, device, args.batch_size),
         "seconds": round(time.monotonic() - started, 1),
         **provenance(device),
     }
     meta = checkpoints.save(folder, tensors, made_from, facts)
     old, new = original["bytes"], meta["bytes"]
     size = f"{checkpoints.megabytes(old)} -> {checkpoints.megabytes(new)} ({new / old:.2f}x)"
-    cli.say(f"{variant} {role}: {held}; test accuracy {before:.2%} -> {after:.2%}; {size}; {folder}")
+    cli.say(
+        f"{variant} {role}: {held}; test accuracy {before:.2%} -> {after:.2%}{privacy_said(facts)}; {size}; {folder}"
+    )
 
 
 def _content(tensors: dict[str, torch.Tensor]) -> int:

@@ -11,6 +11,14 @@ def variant_name(technique: str, degree: str) -> str:
     return f"{technique}_{degree}"
 
 
+def defence_suffix(defend: str, argument: float | None, adaptive: bool, undefended_original: bool) -> str:
+    """What a defence adds to the name of a run: `_ppb_4`, `_ppb_4_adaptive`, `_ppb_4_undefended_original`."""
+    if not defend:
+        return ""
+    adaptive_, undefended = "_adaptive" * adaptive, "_undefended_original" * undefended_original
+    return f"_{defend}_{argument:g}{undefended}{adaptive_}"
+
+
 def downloads(root: Path) -> Path:
     return root / "data" / "datasets"
 

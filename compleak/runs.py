@@ -56,6 +56,7 @@ def create(args: argparse.Namespace) -> Run:
         "num_cls": classes,
         **{key: getattr(args, key) for key in ("seed", "max_points", "label_noise", "shadow_num")},
         "split": _split_name(named["dataset_name"], args),
+        **cli.defence(args),
     }
     run = Run(args.root, cli.run_name(args), config)
     file = run.dir / "run.json"
@@ -75,7 +76,7 @@ def open_run(args: argparse.Namespace) -> Run:
     name = cli.run_name(args)
     file = paths.run_dir(args.root, name) / "run.json"
     if not file.exists():
-        command = f"python train.py {name_flags(cli.identity(args), args.run_name)}"
+        command = f"python train.py {name_flags(cli.identity(args) | cli.defence(args), args.run_name)}"
         raise UserError(f"there is no run {name} in {file.parent.parent}: first {command}")
     config = _read_config(file)
     typed = ("dataset_name", "model_name", "width", "num_cls")
@@ -90,7 +91,7 @@ def _read_config(file: Path) -> dict:
     config = read_json(file)
     if lacks := RUN_KEYS - config.keys():
         raise UserError(f"{file} lacks {', '.join(sorted(lacks))}: delete it and run train.py again")
-    return config
+    return {**cli.UNDEFENDED, **config}
 
 
 def chosen(run: Run, named: list[str] | None) -> list[tuple[int, str]]:
@@ -149,6 +150,13 @@ def _split_name(dataset_name: str, args: argparse.Namespace) -> str:
     return dataset_name + seed + (f"_max{args.max_points}" if args.max_points else "")
 
 
+def defence_of(run: Run, role: str, *, compressed: bool) -> str:
+    """The defence that a model is trained with, "" for none: the victim's, and shadows' where they are adaptive."""
+    defended = role == run.roles[0] or run.config["adaptive"]
+    spared = run.config["undefended_original"] and not compressed
+    return run.config["defend"] if defended and not spared else ""
+
+
 def train_command(run: Run) -> str:
     """The command that trains what is missing of a run, but for the recipe, which only who made it knows."""
     defaults = {"seed": splits.DEFAULT_SEED, "max_points": None, "label_noise": 0.0, "shadow_num": 1, "data_dir": None}
@@ -160,5 +168,10 @@ def name_flags(named: dict, run_name: str | None) -> str:
     """The flags that name a run again, for messages that quote a command."""
     flags = [f"--dataset_name {named['dataset_name']}", f"--model_name {named['model_name']}"]
     flags += [f"--width {named['width']:g}"] if named["width"] != 1 else []
-    flags += [f"--run_name {run_name}"] if run_name not in (None, cli.default_name(named)) else []
+    defence = {key: named.get(key, nothing) for key, nothing in cli.UNDEFENDED.items()}
+    if defence["defend"]:
+        flags += [f"--defend {defence['defend']} --defend_arg {defence['defend_arg']:g}"]
+        flags += [f"--{key}" for key in ("adaptive", "undefended_original") if defence[key]]
+    base = run_name and run_name.removesuffix(paths.defence_suffix(*defence.values()))
+    flags += [f"--run_name {base}"] if base not in (None, cli.default_name(named)) else []
     return " ".join(flags)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from compleak import devices
@@ -15,6 +14,7 @@ from compleak.checkpoints import load_resume, save_resume
 from compleak.cli import progress
 from compleak.errors import UserError
 from data.transforms import augmented_batch, draw_augmentation, no_augmentation, pad, to_input
+from defenses import Procedure
 
 SAVE_EVERY = 5  # epochs; a killed run loses at most these ...
 SAVE_AFTER = 30.0  # ... or one epoch, where epochs are longer than this many seconds
@@ -43,51 +43,80 @@ def fit(
     resume: Path,
     identity: dict,
     desc: str,
+    procedure: Procedure | None = None,
+    reserve: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> float:
     """Train `model` in place and leave its last epoch; returns that epoch's mean training loss.
 
     All randomness is drawn on the CPU from (seed, epoch), so an epoch is the same whether or not the run was stopped
-    before it. `resume` holds the state every few epochs; `identity` says which training it belongs to.
+    before it. `resume` holds the state every few epochs; `identity` says which training it belongs to. `procedure` is
+    what a defence makes of a step, `reserve` the images and labels that it may use beside the members.
     Raises UserError where the state belongs to another training or the loss is no longer finite.
     """
     model.to(device, memory_format=torch.channels_last).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    start, loss = load_resume(resume, identity, model, optimizer)
-    padded, saved = pad(images), time.monotonic()
+    procedure = procedure or Procedure()
+    seen = to_input(reserve[0]) if reserve else None
+    optimizer = procedure.start(model, optimizer, len(labels), recipe.batch_size, seen)
+    start, loss = load_resume(resume, identity, model, optimizer, procedure)
+    saved = time.monotonic()
+    points = Points(pad(images), labels)
+    others = Points(pad(reserve[0]), reserve[1]) if reserve else None
     bar = progress(range(start, recipe.epochs), desc, total=recipe.epochs)
     bar.update(start)
     with devices.repeatable():
         for epoch in bar:
-            loss = _epoch(model, padded, labels, optimizer, recipe, epoch, flip, device)
+            loss = _epoch(model, points, others, optimizer, procedure, recipe, epoch, flip, device)
             if not math.isfinite(loss):
                 raise UserError(f"{desc}: the training loss is {loss} in epoch {epoch + 1}; lower --lr")
             bar.set_postfix(loss=f"{loss:.3f}")
             due = (epoch + 1) % SAVE_EVERY == 0 or time.monotonic() - saved > SAVE_AFTER
             if due and epoch + 1 < recipe.epochs:
-                save_resume(resume, identity, model, optimizer, epoch + 1, loss)
+                save_resume(resume, identity, model, optimizer, procedure, epoch + 1, loss)
                 saved = time.monotonic()
     return loss
 
 
-def _epoch(model, padded, labels, optimizer, recipe: Recipe, epoch: int, flip: bool, device: torch.device) -> float:
+class Points(NamedTuple):
+    """What a batch is drawn from, on the device."""
+
+    padded: torch.Tensor  # (n, ...) uint8, from `pad`
+    labels: torch.Tensor  # (n,) int64
+
+    def batch(self, index: torch.Tensor, draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Network inputs (B, ...) and labels (B,)."""
+        return to_input(augmented_batch(self.padded, index, draws)), self.labels[index]
+
+
+def _epoch(
+    model, points: Points, others: Points | None, optimizer, procedure: Procedure, recipe: Recipe, epoch: int,
+    flip: bool, device: torch.device,
+) -> float:  # fmt: skip
     """One pass over the members; the host waits for the device once, at its end."""
-    n = len(labels)
     generator = torch.Generator().manual_seed(_epoch_seed(recipe.seed, epoch))
-    order = torch.randperm(n, generator=generator).to(device)
-    draws = (draw_augmentation(n, flip, generator) if recipe.augment else no_augmentation(n)).to(device)
-    steps = math.ceil(n / recipe.batch_size)
+    order = torch.randperm(len(points.labels), generator=generator)
+    members = _drawn(procedure.batches(order, recipe.batch_size, generator), recipe, flip, generator, device)
+    reserve = [None] * len(members)
+    if others is not None:
+        n = len(others.labels)
+        wanted = [torch.randint(n, (len(index),), generator=generator) for index, _ in members]
+        reserve = _drawn(wanted, recipe, flip, generator, device)
     total = torch.zeros((), device=device)
-    for step, (index, draw) in enumerate(zip(order.tensor_split(steps), draws.tensor_split(steps), strict=True)):
+    for step, (own, other) in enumerate(zip(members, reserve, strict=True)):
         for group in optimizer.param_groups:
-            group["lr"] = cosine(recipe.lr, epoch + step / steps, recipe.epochs)
-        optimizer.zero_grad(set_to_none=True)
-        with devices.training_autocast(device):
-            loss = F.cross_entropy(model(to_input(augmented_batch(padded, index, draw))), labels[index])
-        loss.backward()
-        optimizer.step()
-        total += loss.detach() * len(index)
-    return total.item() / n
+            group["lr"] = cosine(recipe.lr, epoch + step / len(members), recipe.epochs)
+        found = procedure.step(model, optimizer, *points.batch(*own), others.batch(*other) if other else None)
+        total += found * len(own[0])
+    return total.item() / max(1, sum(len(index) for index, _ in members))
+
+
+def _drawn(batches: list[torch.Tensor], recipe: Recipe, flip: bool, generator, device) -> list[tuple]:
+    """Each batch's points with a draw of the augmentation for each, (B,) and (B, 3), on the device."""
+    sizes, index = [len(batch) for batch in batches], torch.cat(batches)
+    n = len(index)
+    draws = draw_augmentation(n, flip, generator) if recipe.augment else no_augmentation(n)
+    return list(zip(index.to(device).split(sizes), draws.to(device).split(sizes), strict=True))
 
 
 def cosine(lr: float, epoch: float, epochs: int) -> float:

@@ -16,6 +16,7 @@ from compleak.errors import UserError
 from compleak.files import write_atomically
 
 DEFAULT_SEED = 7
+RESERVE = 4  # members for each point of a defence's reserve
 
 
 class Pair(NamedTuple):
@@ -78,6 +79,28 @@ def make_audit(split: Split, seed: int) -> Split:
         return Pair(*(rng.permutation(index)[:size] for index in pair))
 
     return Split([balanced(row, pair) for row, pair in enumerate(split.pairs)])
+
+
+def make_reserve(split: Split, audit: Split, n: int, row: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a model trains on, and a reserve: points of no audit set that a defence may use beside these.
+
+    The reserve is a quarter as large as the model's members. It comes from images that no model has, half of which are
+    the victim's and half the attacker's; where there are too few, from the model's members that are not audited, which
+    it then does not train on. Raises UserError where those are too few as well.
+    """
+    train, wanted = split.pairs[row].train, len(split.pairs[row].train) // RESERVE
+    rng = np.random.default_rng([seed, 30_000])  # labels are drawn with the number below
+    spare = rng.permutation(np.setdiff1d(np.arange(n), np.concatenate([np.concatenate(pair) for pair in split.pairs])))
+    own = spare[: len(spare) // 2] if row == 0 else spare[len(spare) // 2 :]
+    if len(own) >= wanted > 0:
+        return train, own[:wanted]
+    unaudited = np.flatnonzero(~np.isin(train, audit.pairs[row].train))
+    if not len(unaudited) >= wanted > 0:
+        raise UserError(
+            f"a defence that needs a reserve of {max(1, wanted)} points finds {len(unaudited)} of a model's members "
+            f"outside its audit set and {len(own)} images that no model has: give --max_points"
+        )
+    return np.delete(train, unaudited[:wanted]), train[unaudited[:wanted]]
 
 
 def check_split(split: Split, n: int, source: Path) -> None:

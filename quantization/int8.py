@@ -35,11 +35,16 @@ class FakeQuantized(nn.Module):
         # nan until the first training batch: a model never trained answers nan, not something plausible
         self.register_buffer("low", torch.full((), torch.nan, device=layer.weight.device))
         self.register_buffer("high", self.low.clone())
+        self.observing = True
+
+    def for_single_samples(self) -> None:
+        """Keep the ranges as they are, so that a sample's gradient depends on no other sample."""
+        self.observing = False
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):  # half precision would blur the grid
             x = x.float()
-            if self.training:
+            if self.training and self.observing:
                 self.observe(x.detach())
             weight, scale, bias = self.quantized()
             return self.operation(quantize_input(x, *self.input_grid()), weight, bias)
