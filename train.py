@@ -12,7 +12,6 @@ import time
 
 import torch
 
-import models
 from compleak import checkpoints, cli, devices, paths, runs
 from compleak.provenance import provenance
 from compleak.training import Recipe, accuracy, fit
@@ -42,7 +41,8 @@ def parse(argv=None):
 def train_role(args, run: runs.Run, row: int, role: str, pair: Pair, device: torch.device) -> None:
     """Train one model on its members and save it with its accuracies."""
     data = runs.dataset(run)
-    recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), not args.no_augment)
+    augment = not args.no_augment and data.features is None
+    recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), augment)
     network = {key: run.config[key] for key in ("data", "label_noise", "model_name", "width", "num_cls")}
     made_from = {**network, "members": runs.members_fingerprint(pair), **recipe._asdict()}
     folder = paths.role_dir(run.root, run.name, paths.ORIGINAL, role)
@@ -52,7 +52,7 @@ def train_role(args, run: runs.Run, row: int, role: str, pair: Pair, device: tor
 
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
-    model = models.build(run.config["model_name"], run.config["num_cls"], run.config["width"])
+    model = runs.network(run)
     images, labels = (torch.from_numpy(array[pair.train]).to(device) for array in (data.images, data.labels))
     options = {"flip": data.flip, "device": device, "resume": folder / checkpoints.RESUME, "identity": made_from}
     loss = fit(model, images, labels, recipe, **options, desc=f"original {role}")

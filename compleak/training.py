@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
 
 def fit(
     model: nn.Module,
-    images: torch.Tensor,  # (n, 32, 32, 3) uint8, on `device`
+    images: torch.Tensor,  # (n, 32, 32, 3) uint8 or features (n, F), on `device`
     labels: torch.Tensor,  # (n,) int64, on `device`
     recipe: Recipe,
     *,
@@ -76,6 +76,7 @@ def _epoch(model, padded, labels, optimizer, recipe: Recipe, epoch: int, flip: b
     generator = torch.Generator().manual_seed(_epoch_seed(recipe.seed, epoch))
     order = torch.randperm(n, generator=generator).to(device)
     draws = (draw_augmentation(n, flip, generator) if recipe.augment else no_augmentation(n)).to(device)
+    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # of dropout, which has no other generator
     steps = math.ceil(n / recipe.batch_size)
     total = torch.zeros((), device=device)
     for step, (index, draw) in enumerate(zip(order.tensor_split(steps), draws.tensor_split(steps), strict=True)):
@@ -106,7 +107,7 @@ def predict(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def ask(model: nn.Module, images: np.ndarray, device: torch.device, batch_size: int, bar=None) -> np.ndarray:
-    """(n, C) float32 logits of (n, 32, 32, 3) uint8 images, without augmentation: the one way any point is queried."""
+    """(n, C) float32 logits of images or features, without augmentation: the one way any point is queried."""
     model.to(device, memory_format=torch.channels_last).eval()
     answers = []
     for start in range(0, len(images), batch_size):
