@@ -10,7 +10,6 @@ import numpy as np
 from attacks.arrays import Result, shadow_rows
 from attacks.calibrated import boosted
 
-
 WIDEST = 600  # features of a table that are looked at, those that vary most: thousands would take hours
 
 
@@ -31,8 +30,8 @@ def features(images) -> np.ndarray:
 def blind(images, member, audit, *, seed: int) -> Result:
     """Log-odds of membership of the victim's audit points, (A,).
 
-    images: (N, 32, 32, 3) uint8 or (N, F); member: (R, N) int8, -1 where withheld; audit: (R, N) bool. Raises ValueError without
-    shadow splits to fit on.
+    images: (N, 32, 32, 3) uint8, or features (N, F); member: (R, N) int8, -1 where withheld; audit: (R, N) bool.
+    Raises ValueError without shadow splits to fit on.
     """
     rows = shadow_rows(audit)
     seen = features(images)

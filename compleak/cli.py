@@ -37,8 +37,8 @@ def parser(doc: str) -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--model_name",
-        help="resnet18, resnet18_gn (group norm), vgg16_bn or mobilenetv2 for images, mlp for purchase100, texas100 and "
-        "location (default: resnet18)",
+        help="resnet18, resnet18_gn (group norm), vgg16_bn or mobilenetv2; mlp for purchase100, texas100 and location "
+        "(default: resnet18)",
     )
     run.add_argument("--width", type=positive_float, help="width multiplier of the network (default: 1)")
     run.add_argument(
@@ -70,7 +70,9 @@ def training_flags(made: argparse.ArgumentParser, epochs_flag: str, epochs: int,
     group.add_argument(
         "--lr", type=positive_float, default=lr, help="learning rate, cosine to 0 (default: %(default)s)"
     )
-    group.add_argument("--no_augment", action="store_true", help="train without random crop and flip, as features always are")
+    group.add_argument(
+        "--no_augment", action="store_true", help="train without random crop and flip, as features always are"
+    )
     roles_flag(group)
 
 

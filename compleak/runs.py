@@ -80,9 +80,8 @@ def _refuse_other_input(dataset_name: str, model_name: str) -> None:
     fitting = models.FOR_FEATURES if table else models.FOR_IMAGES
     if model_name not in fitting:
         kinds = ("a table of features", "images") if table else ("images", "tables of features")
-        raise UserError(
-            f"{dataset_name} is {kinds[0]}, {model_name} a network for {kinds[1]}: use --model_name {' or '.join(fitting)}"
-        )
+        advice = f"use --model_name {' or '.join(fitting)}"
+        raise UserError(f"{dataset_name} is {kinds[0]}, {model_name} a network for {kinds[1]}: {advice}")
 
 
 def open_run(args: argparse.Namespace) -> Run:

@@ -49,7 +49,7 @@ def read(name: str, place: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...
         features, labels = parts if len(parts) == 2 else (parts[0][:, 1:], parts[0][:, :1])
         _check(features, labels, table.classes)
     except Exception as error:  # a damaged file can fail in any way
-        raise UserError(f"{_joined(found)} cannot be used ({error}): {_advice(table)}") from error
+        raise UserError(f"{_joined(found)} cannot be used ({str(error).strip()}): {_advice(table)}") from error
     present, labels = np.unique(labels[:, 0], return_inverse=True)
     return np.ascontiguousarray(features), labels.astype(np.int64), tuple(str(int(label)) for label in present)
 
@@ -113,7 +113,8 @@ def _compact(chunk: pd.DataFrame) -> np.ndarray:
         if kind.kind not in "iuf":
             known = pd.to_numeric(chunk[column], errors="coerce")
             row = int(known.isna().to_numpy().argmax())
-            raise ValueError(f"row {chunk.index[row] + 1}, column {column + 1} is {chunk[column].iloc[row]!r}, no number")
+            place = f"row {chunk.index[row] + 1}, column {column + 1}"
+            raise ValueError(f"{place} is {chunk[column].iloc[row]!r}, no number")
     values = chunk.to_numpy(np.float32)
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]

@@ -12,7 +12,7 @@ PAD = 4  # pixels of zero padding on each side before the random crop (PROTOCOL 
 
 
 def to_input(images: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-2, 2], channels last in memory; (B, F) -> float32. No randomness."""
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-2, 2], channels last in memory. No randomness."""
     if images.dim() == 2:
         return images.float()
     return images.permute(0, 3, 1, 2).float().sub_(127.5).div_(63.75)
