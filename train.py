@@ -12,7 +12,6 @@ import time
 
 import torch
 
-import models
 from compleak import checkpoints, cli, devices, paths, runs
 from compleak.defended import privacy_said, train_model, training_of
 from compleak.provenance import provenance
@@ -52,7 +51,8 @@ def parse(argv=None):
 def train_role(args, run: runs.Run, row: int, role: str, pair: Pair, device: torch.device) -> None:
     """Train one model on its members, with its defence, and save it with its accuracies."""
     data = runs.dataset(run)
-    recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), not args.no_augment)
+    augment = not args.no_augment and data.features is None
+    recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), augment)
     network = {key: run.config[key] for key in ("data", "label_noise", "model_name", "width", "num_cls")}
     training = training_of(run, row, recipe, compressed=False, penalty=args.slim_penalty)
     made_from = {**network, "members": runs.members_fingerprint(pair), **recipe._asdict(), **training.made_from}
@@ -66,7 +66,7 @@ def train_role(args, run: runs.Run, row: int, role: str, pair: Pair, device: tor
 
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
-    model = models.build(run.config["model_name"], run.config["num_cls"], run.config["width"])
+    model = runs.network(run)
     options = {"device": device, "resume": folder / checkpoints.RESUME, "identity": made_from}
     facts = train_model(model, training, data, recipe, earlier=[], **options, desc=f"original {role}")
     on_members, on_others = (

@@ -16,6 +16,7 @@ from compleak import devices, signals
 from compleak.checkpoints import save_resume
 from compleak.training import SAVE_AFTER, SAVE_EVERY, Recipe, ask, fit
 from data.transforms import to_input
+from defenses import Procedure
 from pruning import magnitude
 from quantization import int8
 
@@ -102,7 +103,7 @@ def save(model: nn.Module, device: torch.device, folder: Path) -> Callable[[], N
     optimizer = sgd(model)
     for parameter in model.parameters():
         optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
-    return lambda: save_resume(folder / "resume.pt", {}, model, optimizer, 1, 0.0)
+    return lambda: save_resume(folder / "resume.pt", {}, model, optimizer, Procedure(), 1, 0.0)
 
 
 def training(size: Size, device: torch.device) -> list[Row]:

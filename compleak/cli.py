@@ -28,10 +28,20 @@ def parser(doc: str) -> argparse.ArgumentParser:
     run = made.add_argument_group("which run")
     run.add_argument(
         "--dataset_name",
-        help="digits, cifar10, cifar100, or any name with --data_dir (default: cifar10)",
+        help="digits, cifar10, cifar100, svhn, purchase100, texas100, location, or any name with --data_dir "
+        "(default: cifar10)",
     )
-    run.add_argument("--data_dir", type=Path, help="folder or tar archive of train/<class>/* and test/<class>/* images")
-    run.add_argument("--model_name", help="resnet18, vgg16_bn or mobilenetv2 (default: resnet18)")
+    run.add_argument(
+        "--data_dir",
+        type=Path,
+        help="folder or tar archive of train/<class>/* and test/<class>/* images; "
+        "of purchase100, texas100 and location the folder, archive or file (default: data/datasets/)",
+    )
+    run.add_argument(
+        "--model_name",
+        help="resnet18, resnet18_gn (group norm), vgg16_bn or mobilenetv2; mlp for purchase100, texas100 and location "
+        "(default: resnet18)",
+    )
     run.add_argument("--width", type=positive_float, help="width multiplier of the network (default: 1)")
     run.add_argument(
         "--num_cls", type=positive_int, help="number of classes; checked against the data (default: the data's)"
@@ -83,7 +93,9 @@ def training_flags(made: argparse.ArgumentParser, epochs_flag: str, epochs: int,
     group.add_argument(
         "--lr", type=positive_float, default=lr, help="learning rate, cosine to 0 (default: %(default)s)"
     )
-    group.add_argument("--no_augment", action="store_true", help="train without random crop and flip")
+    group.add_argument(
+        "--no_augment", action="store_true", help="train without random crop and flip, as features always are"
+    )
     roles_flag(group)
 
 

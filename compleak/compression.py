@@ -6,7 +6,6 @@ import time
 import torch
 from torch import nn
 
-import models
 from compleak import checkpoints, cli, devices, paths, runs
 from compleak.defended import privacy_said, train_model, training_of
 from compleak.errors import UserError
@@ -17,6 +16,7 @@ from data.splits import Pair
 from data.transforms import to_input
 
 MAX_INT8_SHARE = 0.27  # of the float model's bytes (PROTOCOL §3); in narrow networks scales and biases weigh more
+FEW_FEATURES = 8  # as they do where there are fewer than these
 CHECKED_IMAGES = 64  # inputs on which the saved model must give exactly the trained one's outputs
 
 
@@ -34,7 +34,8 @@ def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: st
     original = checkpoints.load_meta(require(run, paths.ORIGINAL, role))
     technique, degree_name = variant.split("_", 1)
     module, data = TECHNIQUES[technique].module, runs.dataset(run)
-    recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), not args.no_augment)
+    augment = not args.no_augment and data.features is None
+    recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), augment)
     made_from = {"original": original["sha256"], "technique": technique, "degree": degree_name, **recipe._asdict()}
     training = training_of(run, row, recipe, compressed=True)
     made_from |= training.made_from
@@ -57,7 +58,7 @@ def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: st
     prepared.eval()
     tensors = module.pack(prepared)
     restored = load_tensors(run, variant, tensors).to(device, memory_format=torch.channels_last)
-    if technique == "quantization" and run.config["width"] >= 1:
+    if technique == "quantization" and run.config["width"] >= 1 and (data.features or FEW_FEATURES) >= FEW_FEATURES:
         share = _content(tensors) / _content(weights)
         assert share <= MAX_INT8_SHARE, f"the int8 model holds {share:.3f} of the float model's bytes"
     with devices.exact():
@@ -105,7 +106,7 @@ def make_command(run: runs.Run, variant: str) -> str:
 
 def load_tensors(run: runs.Run, variant: str, tensors: dict) -> nn.Module:
     """The network of this run with a checkpoint's content in it, in eval mode, on the CPU."""
-    model = models.build(run.config["model_name"], run.config["num_cls"], run.config["width"])
+    model = runs.network(run)
     try:
         if variant == paths.ORIGINAL:
             model.load_state_dict(tensors)

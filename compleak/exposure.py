@@ -16,7 +16,7 @@ DETAILED = (("NR", ORIGINAL), ("MR", "all"))  # tables of which every attack is 
 def points_table(table: pd.DataFrame, scores: Scores, truth: np.ndarray, points, labels) -> pd.DataFrame:
     """One row an audit point, the most exposed first.
 
-    points, labels: (A,) image in the data set and class. For each listed attack `score:<name>` and `rank:<name>` (1 is
+    points, labels: (A,) place in the data set and class. For each listed attack `score:<name>` and `rank:<name>` (1 is
     the most likely member). `exposure` is the false-positive rate at which MR's headline would first accuse the point,
     or NR's of the original where there is no MR; `agreement` the share of all headlines that have it among their first
     hundredth.

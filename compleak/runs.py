@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from torch import nn
 
 import models
 from compleak import cli, paths
@@ -19,6 +20,7 @@ from data import datasets, splits
 
 RUN_KEYS = {"dataset_name", "data_dir", "data", "images", "num_cls", "model_name", "width", "seed", "max_points"}
 RUN_KEYS |= {"label_noise", "split", "shadow_num"}
+LATER_KEYS = {"features": None, **cli.UNDEFENDED}  # what run.json files written before these keys existed mean
 
 
 class Run(NamedTuple):
@@ -42,6 +44,7 @@ def create(args: argparse.Namespace) -> Run:
     named = cli.identity(args)
     if named["model_name"] not in models.NAMES:
         raise UserError(f"unknown model {named['model_name']!r}: choose from {', '.join(models.NAMES)}")
+    _refuse_other_input(named["dataset_name"], named["model_name"])
     data = _load(named["dataset_name"], args.data_dir, args.root)
     classes = len(data.classes)
     if classes < 2:
@@ -53,6 +56,7 @@ def create(args: argparse.Namespace) -> Run:
         "data_dir": _from_root(args),
         "data": data.fingerprint,
         "images": len(data.labels),
+        "features": data.features,
         "num_cls": classes,
         **{key: getattr(args, key) for key in ("seed", "max_points", "label_noise", "shadow_num")},
         "split": _split_name(named["dataset_name"], args),
@@ -69,6 +73,16 @@ def create(args: argparse.Namespace) -> Run:
     split(run)
     write_json(file, config)
     return run
+
+
+def _refuse_other_input(dataset_name: str, model_name: str) -> None:
+    """UserError where a network for images is to be trained on a table of features, or the other way round."""
+    table = dataset_name in datasets.TABLES
+    fitting = models.FOR_FEATURES if table else models.FOR_IMAGES
+    if model_name not in fitting:
+        kinds = ("a table of features", "images") if table else ("images", "tables of features")
+        advice = f"use --model_name {' or '.join(fitting)}"
+        raise UserError(f"{dataset_name} is {kinds[0]}, {model_name} a network for {kinds[1]}: {advice}")
 
 
 def open_run(args: argparse.Namespace) -> Run:
@@ -91,7 +105,7 @@ def _read_config(file: Path) -> dict:
     config = read_json(file)
     if lacks := RUN_KEYS - config.keys():
         raise UserError(f"{file} lacks {', '.join(sorted(lacks))}: delete it and run train.py again")
-    return {**cli.UNDEFENDED, **config}
+    return {**LATER_KEYS, **config}
 
 
 def chosen(run: Run, named: list[str] | None) -> list[tuple[int, str]]:
@@ -124,6 +138,11 @@ def _noisy(labels: np.ndarray, classes: int, config: dict) -> np.ndarray:
     rng = np.random.default_rng([config["seed"], 20_000])  # splits use the numbers below
     drawn, replaced = rng.integers(classes, size=len(labels)), rng.random(len(labels)) < config["label_noise"]
     return np.where(replaced, drawn, labels)
+
+
+def network(run: Run) -> nn.Module:
+    """The run's network, freshly initialised. The caller seeds torch."""
+    return models.build(*(run.config[key] for key in ("model_name", "num_cls", "width", "features")))
 
 
 def split(run: Run) -> tuple[splits.Split, splits.Split]:

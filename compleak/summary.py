@@ -41,9 +41,9 @@ def summarise(run: runs.Run, command: str, settings: dict[str, str]) -> str:
         write_atomically(run.dir / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))
     figures(run, table, models, truth)
     report.save(family_figure(family, steps, f"{run.name}: accuracy, size, leakage"), run.dir / "family.png")
-    data = runs.dataset(run)
-    title = f"{run.name}: the members that are found first"
-    report.save(contact_sheet(points, data.images, data.classes, title), run.dir / "exposed.png")
+    if run.config["features"] is None:
+        data, title = runs.dataset(run), f"{run.name}: the members that are found first"
+        report.save(contact_sheet(points, data.images, data.classes, title), run.dir / "exposed.png")
     text = markdown(run, table, models, claims, (family, steps), command, settings)
     write_atomically(run.dir / "summary.md", lambda part: part.write_text(text))
     return text
@@ -185,6 +185,9 @@ def markdown(
     detail["difference"] = [report.interval(d.difference, d.low, d.high) for d in claims]
     stages = "; ".join(f"{stage} `{flags}`" for stage, flags in settings.items() if flags)
     members, others = table["n_member"].max(), table["n_nonmember"].max()
+    inputs, sheet = "images", "![The members that are found first](exposed.png)\n\n"
+    if config["features"] is not None:
+        inputs, sheet = "features", ""
     return f"""# {run.name}
 
 `{command}`
@@ -237,9 +240,7 @@ finds, how many others it accuses, and which share of the accused are members wh
 
 ## Who is exposed
 
-![The members that are found first](exposed.png)
-
-`points.csv` has every audit point with its scores and ranks, most exposed first.
+{sheet}`points.csv` has every audit point with its scores and ranks, most exposed first.
 
 ## Honest strength
 
@@ -250,8 +251,8 @@ The headline may not fall behind the strongest published attack, picked with hin
 ## Controls
 
 Both must sit at an AUC of 50: `null`, the headline attack of each table on non-members alone, and `blind`, a
-classifier that sees the images and no model. {inside(distinct_controls(table))} of {len(controls)} have it within their
-95 % interval, of which one in twenty misses by chance. {control_verdict(distinct_controls(table))}
+classifier that sees the {inputs} and no model. {inside(distinct_controls(table))} of {len(controls)} have it within
+their 95 % interval, of which one in twenty misses by chance. {control_verdict(distinct_controls(table))}
 All `null` rows compare the same two halves of the non-members, on related models: they stray together.
 
 {report.markdown(controls)}

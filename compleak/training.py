@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
 
 def fit(
     model: nn.Module,
-    images: torch.Tensor,  # (n, 32, 32, 3) uint8, on `device`
+    images: torch.Tensor,  # (n, 32, 32, 3) uint8 or features (n, F), on `device`
     labels: torch.Tensor,  # (n,) int64, on `device`
     recipe: Recipe,
     *,
@@ -61,13 +61,13 @@ def fit(
     optimizer = procedure.start(model, optimizer, len(labels), recipe.batch_size, seen)
     start, loss = load_resume(resume, identity, model, optimizer, procedure)
     saved = time.monotonic()
-    points = Points(pad(images), labels)
-    others = Points(pad(reserve[0]), reserve[1]) if reserve else None
+    members = Points(pad(images), labels, flip)
+    others = Points(pad(reserve[0]), reserve[1], flip) if reserve else None
     bar = progress(range(start, recipe.epochs), desc, total=recipe.epochs)
     bar.update(start)
     with devices.repeatable():
         for epoch in bar:
-            loss = _epoch(model, points, others, optimizer, procedure, recipe, epoch, flip, device)
+            loss = _epoch(model, members, others, optimizer, procedure, recipe, epoch)
             if not math.isfinite(loss):
                 raise UserError(f"{desc}: the training loss is {loss} in epoch {epoch + 1}; lower --lr")
             bar.set_postfix(loss=f"{loss:.3f}")
@@ -79,43 +79,42 @@ def fit(
 
 
 class Points(NamedTuple):
-    """What a batch is drawn from, on the device."""
+    """What batches are drawn from, on the device."""
 
-    padded: torch.Tensor  # (n, ...) uint8, from `pad`
+    padded: torch.Tensor  # (n, ...) from `pad`
     labels: torch.Tensor  # (n,) int64
+    flip: bool  # whether augmentation may mirror them
 
     def batch(self, index: torch.Tensor, draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Network inputs (B, ...) and labels (B,)."""
         return to_input(augmented_batch(self.padded, index, draws)), self.labels[index]
 
 
-def _epoch(
-    model, points: Points, others: Points | None, optimizer, procedure: Procedure, recipe: Recipe, epoch: int,
-    flip: bool, device: torch.device,
-) -> float:  # fmt: skip
+def _epoch(model, members: Points, reserve: Points | None, optimizer, procedure, recipe: Recipe, epoch: int) -> float:
     """One pass over the members; the host waits for the device once, at its end."""
     generator = torch.Generator().manual_seed(_epoch_seed(recipe.seed, epoch))
-    order = torch.randperm(len(points.labels), generator=generator)
-    members = _drawn(procedure.batches(order, recipe.batch_size, generator), recipe, flip, generator, device)
-    reserve = [None] * len(members)
-    if others is not None:
-        n = len(others.labels)
-        wanted = [torch.randint(n, (len(index),), generator=generator) for index, _ in members]
-        reserve = _drawn(wanted, recipe, flip, generator, device)
-    total = torch.zeros((), device=device)
-    for step, (own, other) in enumerate(zip(members, reserve, strict=True)):
+    order = torch.randperm(len(members.labels), generator=generator)
+    batches = _drawn(members, procedure.batches(order, recipe.batch_size, generator), recipe, generator)
+    others = [None] * len(batches)
+    if reserve is not None:
+        n = len(reserve.labels)
+        wanted = [torch.randint(n, (len(index),), generator=generator) for index, _ in batches]
+        others = _drawn(reserve, wanted, recipe, generator)
+    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # of dropout, which has no other generator
+    total = torch.zeros((), device=members.labels.device)
+    for step, (own, other) in enumerate(zip(batches, others, strict=True)):
         for group in optimizer.param_groups:
-            group["lr"] = cosine(recipe.lr, epoch + step / len(members), recipe.epochs)
-        found = procedure.step(model, optimizer, *points.batch(*own), others.batch(*other) if other else None)
+            group["lr"] = cosine(recipe.lr, epoch + step / len(batches), recipe.epochs)
+        found = procedure.step(model, optimizer, *members.batch(*own), reserve.batch(*other) if other else None)
         total += found * len(own[0])
-    return total.item() / max(1, sum(len(index) for index, _ in members))
+    return total.item() / max(1, sum(len(index) for index, _ in batches))
 
 
-def _drawn(batches: list[torch.Tensor], recipe: Recipe, flip: bool, generator, device) -> list[tuple]:
+def _drawn(points: Points, batches: list[torch.Tensor], recipe: Recipe, generator: torch.Generator) -> list[tuple]:
     """Each batch's points with a draw of the augmentation for each, (B,) and (B, 3), on the device."""
     sizes, index = [len(batch) for batch in batches], torch.cat(batches)
-    n = len(index)
-    draws = draw_augmentation(n, flip, generator) if recipe.augment else no_augmentation(n)
+    n, device = len(index), points.labels.device
+    draws = draw_augmentation(n, points.flip, generator) if recipe.augment else no_augmentation(n)
     return list(zip(index.to(device).split(sizes), draws.to(device).split(sizes), strict=True))
 
 
@@ -135,7 +134,7 @@ def predict(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def ask(model: nn.Module, images: np.ndarray, device: torch.device, batch_size: int, bar=None) -> np.ndarray:
-    """(n, C) float32 logits of (n, 32, 32, 3) uint8 images, without augmentation: the one way any point is queried."""
+    """(n, C) float32 logits of images or features, without augmentation: the one way any point is queried."""
     model.to(device, memory_format=torch.channels_last).eval()
     answers = []
     for start in range(0, len(images), batch_size):

@@ -1,4 +1,4 @@
-"""Every data set as one uint8 array in memory: `digits`, torchvision's CIFAR, or any folder or tar of images."""
+"""Every data set as one array in memory: `digits`, torchvision's, a folder or tar of images, or a table of features."""
 
 import functools
 import hashlib
@@ -15,33 +15,47 @@ from PIL import Image
 from tqdm import tqdm
 
 from compleak.errors import UserError
+from data import tables
 
 SIDE = 32  # pixels; what the networks are built for (PROTOCOL §2)
-TORCHVISION = {  # name -> (class, the file torchvision downloads and unpacks)
-    "cifar10": ("CIFAR10", "cifar-10-python.tar.gz"),
-    "cifar100": ("CIFAR100", "cifar-100-python.tar.gz"),
+CIFAR_PARTS = ({"train": True}, {"train": False})
+SVHN_PARTS = ({"split": "train"}, {"split": "test"})
+TORCHVISION = {  # name -> (class, what makes its two parts, what torchvision downloads)
+    "cifar10": ("CIFAR10", CIFAR_PARTS, "cifar-10-python.tar.gz"),
+    "cifar100": ("CIFAR100", CIFAR_PARTS, "cifar-100-python.tar.gz"),
+    "svhn": ("SVHN", SVHN_PARTS, "train_32x32.mat and test_32x32.mat"),
 }
-NAMES = ("digits", *TORCHVISION)
-NO_FLIP = {"digits"}  # a mirrored digit is not that digit
+TABLES = tuple(tables.TABLES)
+NAMES = ("digits", *TORCHVISION, *TABLES)
+NO_FLIP = {"digits", "svhn", *TABLES}  # a mirrored digit is not that digit
 
 
 class Dataset(NamedTuple):
-    """Training and test images joined, in that order: the pool that `splits` divides."""
+    """Training and test images joined, in that order: the pool that `splits` divides. Or the rows of a table."""
 
-    images: np.ndarray  # (N, 32, 32, 3) uint8
+    images: np.ndarray  # (N, 32, 32, 3) uint8; of a table (N, F) uint8 or float32
     labels: np.ndarray  # (N,) int64
     classes: tuple[str, ...]
     flip: bool  # whether horizontal flips keep the label
     fingerprint: str  # of pixels and labels
 
+    @property
+    def features(self) -> int | None:
+        """F of a table, None where there are images. Nothing but images can be augmented or shown."""
+        return self.images.shape[1] if self.images.ndim == 2 else None
+
 
 @functools.lru_cache(maxsize=1)
 def load(name: str, data_dir: Path | None, downloads: Path) -> Dataset:
-    """The data set called `name`, from `data_dir` (folder or tar of images) or from where the name is known to live.
+    """The data set called `name`, from `data_dir` or from where the name is known to live.
+
+    `data_dir` is a folder or tar of images or, for a table, what holds its file or files.
 
     Raises UserError where the name is unknown, a download fails or a file is damaged.
     """
-    if data_dir is not None:
+    if name in TABLES:
+        images, labels, classes = tables.read(name, Path(data_dir or downloads))
+    elif data_dir is not None:
         images, labels, classes = _read_images(Path(data_dir))
     elif name == "digits":
         images, labels, classes = _digits()
@@ -49,7 +63,7 @@ def load(name: str, data_dir: Path | None, downloads: Path) -> Dataset:
         images, labels, classes = _torchvision(name, downloads)
     else:
         raise UserError(f"unknown data set {name!r}: choose from {', '.join(NAMES)}, or give --data_dir FOLDER_OR_TAR")
-    digest = hashlib.sha256(images.tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(labels.tobytes())
     return Dataset(images, labels, classes, name not in NO_FLIP, digest.hexdigest()[:16])
 
@@ -66,15 +80,18 @@ def _digits() -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
 def _torchvision(name: str, downloads: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     import torchvision
 
-    class_name, archive = TORCHVISION[name]
+    class_name, options, files = TORCHVISION[name]
     make = getattr(torchvision.datasets, class_name)
     try:
-        parts = [make(str(downloads), train=train, download=True) for train in (True, False)]
+        parts = [make(str(downloads), **part, download=True) for part in options]
     except Exception as error:  # torchvision raises URLError, RuntimeError, OSError, tarfile errors...
         raise UserError(
-            f"{name} could not be downloaded ({error}): put {archive} into {downloads}, or use --dataset_name digits "
+            f"{name} could not be downloaded ({error}): put {files} into {downloads}, or use --dataset_name digits "
             "(no download), or --data_dir with a folder or tar of train/<class>/* and test/<class>/*"
         ) from error
+    if name == "svhn":  # channels first, and digits for classes
+        images = np.ascontiguousarray(np.concatenate([part.data for part in parts]).transpose(0, 2, 3, 1))
+        return images, np.concatenate([part.labels for part in parts]).astype(np.int64), tuple("0123456789")
     images = np.concatenate([part.data for part in parts])
     labels = np.concatenate([np.asarray(part.targets, dtype=np.int64) for part in parts])
     return images, labels, tuple(parts[0].classes)

@@ -55,7 +55,7 @@ def make_split(n: int, shadow_num: int, seed: int, max_points: int | None = None
     limit = max_points or n
     members, nonmembers = min(n // 3, limit), min(n // 6, limit)
     if nonmembers < 1:
-        raise UserError(f"{n} images are too few to split: at least 6 are needed")
+        raise UserError(f"{n} points are too few to split: at least 6 are needed")
     order = np.random.default_rng([seed, 0]).permutation(n)
     victim = Pair(order[:members], order[n // 3 : n // 3 + nonmembers])
     pool = order[n // 3 + n // 6 :][: members + nonmembers]
@@ -111,7 +111,7 @@ def check_split(split: Split, n: int, source: Path) -> None:
             raise UserError(f"{source}: model {row} has an empty set of members or non-members")
         if joined.min() < 0 or joined.max() >= n:
             raise UserError(
-                f"{source} refers to image {joined.max()}, the data set has {n}: delete the file to split anew"
+                f"{source} refers to point {joined.max()}, the data set has {n}: delete the file to split anew"
             )
         if len(np.unique(joined)) != len(joined):
             raise UserError(f"{source}: members and non-members of model {row} overlap or repeat")

@@ -1,7 +1,8 @@
-"""From stored pixels to network input: one transform for every query, one augmentation for training.
+"""From what is stored to network input: one transform for every query, one augmentation for training.
 
 Membership inference compares members with non-members, so both must reach the model by the same path:
 `to_input` is the only way an image is ever queried, and `augmented_batch` is called by training alone.
+Rows of features, (N, F), take the same way: they reach the network as they are, and no augmentation changes them.
 """
 
 import torch
@@ -12,12 +13,14 @@ PAD = 4  # pixels of zero padding on each side before the random crop (PROTOCOL 
 
 def to_input(images: torch.Tensor) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-2, 2], channels last in memory. No randomness."""
+    if images.dim() == 2:
+        return images.float()
     return images.permute(0, 3, 1, 2).float().sub_(127.5).div_(63.75)
 
 
 def pad(images: torch.Tensor) -> torch.Tensor:
     """(N, H, W, 3) uint8 -> (N, H + 2 PAD, W + 2 PAD, 3), done once per training set rather than once per batch."""
-    return F.pad(images, (0, 0, PAD, PAD, PAD, PAD))
+    return images if images.dim() == 2 else F.pad(images, (0, 0, PAD, PAD, PAD, PAD))
 
 
 def draw_augmentation(n: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
@@ -37,6 +40,8 @@ def augmented_batch(padded: torch.Tensor, index: torch.Tensor, draws: torch.Tens
 
     padded: (N, H + 2 PAD, W + 2 PAD, 3) from `pad`; index: (B,); draws: (B, 3) from `draw_augmentation`.
     """
+    if padded.dim() == 2:
+        return padded[index]
     height, width = padded.shape[1] - 2 * PAD, padded.shape[2] - 2 * PAD
     row = draws[:, 0:1] + torch.arange(height, device=index.device)  # (B, H)
     column = torch.arange(width, device=index.device).expand(len(index), width)

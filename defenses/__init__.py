@@ -7,8 +7,6 @@ minimises, what it needs beside the members. `compleak.training.fit` knows nothi
 from collections.abc import Callable
 from typing import NamedTuple
 
-from torch import nn
-
 from defenses.adv import AdversarialRegularization
 from defenses.dp import DPSGD
 from defenses.ppb import PosteriorBalancing

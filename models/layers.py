@@ -1,6 +1,10 @@
 """Building blocks shared by the networks."""
 
+import math
+
 from torch import nn
+
+GROUP = 16  # channels normalised together (Wu & He 2018, table 3)
 
 
 def scaled(channels: int, width: float) -> int:
@@ -18,3 +22,12 @@ def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups:
     """
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+def conv_gn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """The same with group normalisation (Wu & He 2018, arXiv:1803.08494): a sample's statistics are its own.
+
+    Groups have 16 channels, or 8 where 16 does not divide them.
+    """
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.GroupNorm(outputs // math.gcd(outputs, GROUP), outputs))

@@ -120,7 +120,8 @@ def quantize_input(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 def replace_layers(model: nn.Module, make: Callable[[nn.Module, nn.Module | None], nn.Module]) -> nn.Module:
     """Put make(layer, norm) in place of every conv and linear layer, in place; its batch norm becomes an identity.
 
-    The norm of a convolution is the module right after it in the same `nn.Sequential`.
+    The norm of a convolution is the module right after it in the same `nn.Sequential`. Group normalisation, whose
+    statistics are each sample's own, cannot be folded and stays as it is.
     """
     for parent in list(model.modules()):
         for (name, layer), (next_name, norm) in pairwise([*parent.named_children(), ("", None)]):
@@ -187,7 +188,8 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, images: Tensor
         assert same, f"{name}: the int8 weights are not those of the fake-quantized layer"
         weights += target.weight.numel()
     assert_equal_outputs(prepared, restored, images)
+    folded = ", batch norm folded" if any(source.norm is not None for source in sources.values()) else ""
     return (
-        f"quantization {degree}: {weights:,} int8 weights in {len(sources)} layers, batch norm folded; "
+        f"quantization {degree}: {weights:,} int8 weights in {len(sources)} layers{folded}; "
         f"restored outputs equal those of the fake-quantized model on {len(images)} images"
     )

@@ -26,7 +26,7 @@ TECHNIQUES = [
     pytest.param(kmeans, 4, id="clustering"),
 ]
 every_technique = pytest.mark.parametrize(("technique", "degree"), TECHNIQUES)
-every_network = pytest.mark.parametrize("name", models.NAMES)
+every_network = pytest.mark.parametrize("name", models.FOR_IMAGES)
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ def one_thread():
 
 
 @pytest.mark.parametrize("width", [0.05, WIDTH, 0.3])
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.FOR_IMAGES)
 def test_any_width_maps_images_to_logits(name, width):
     model = models.build(name, 7, width)
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
@@ -32,6 +32,7 @@ def test_any_width_maps_images_to_logits(name, width):
     # torchvision's counts for ten classes, less: the ResNet's 7x7 stem, the VGG's three linear layers and conv biases
     [
         ("resnet18", 11_181_642 - 64 * 3 * (49 - 9)),
+        ("resnet18_gn", 11_181_642 - 64 * 3 * (49 - 9)),
         ("vgg16_bn", 14_723_136 - 4_224 + 512 * 10 + 10),
         ("mobilenetv2", 2_236_682),
     ],
@@ -42,8 +43,8 @@ def test_full_width_has_the_published_number_of_parameters(name, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", models.NAMES)
-def test_every_convolution_is_directly_followed_by_its_batch_norm(name):
+@pytest.mark.parametrize("name", models.FOR_IMAGES)
+def test_every_convolution_is_directly_followed_by_its_normalisation(name):
     model = models.build(name, 10, WIDTH)
     pairs = [
         (first, second)
@@ -53,10 +54,11 @@ def test_every_convolution_is_directly_followed_by_its_batch_norm(name):
         if isinstance(first, nn.Conv2d)
     ]
     assert len(pairs) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
-    assert all(isinstance(norm, nn.BatchNorm2d) and norm.num_features == conv.out_channels for conv, norm in pairs)
+    kind, channels = (nn.GroupNorm, "num_channels") if name == "resnet18_gn" else (nn.BatchNorm2d, "num_features")
+    assert all(isinstance(norm, kind) and getattr(norm, channels) == conv.out_channels for conv, norm in pairs)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.FOR_IMAGES)
 def test_the_seed_decides_the_initial_weights_and_training_has_no_randomness_of_its_own(name):
     def logits():
         torch.manual_seed(3)
@@ -68,7 +70,7 @@ def test_the_seed_decides_the_initial_weights_and_training_has_no_randomness_of_
     assert torch.equal(logits(), logits())
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.FOR_IMAGES)
 def test_the_loss_reaches_every_parameter(name):
     torch.manual_seed(0)
     model = models.build(name, 10, WIDTH).train()
@@ -97,6 +99,9 @@ def test_the_mobilenet_keeps_four_by_four_pixels_to_the_end():
         (("resnet18", 10, -1.0), "width"),
         (("resnet18", 10, float("nan")), "width"),
         (("resnet18", 10, "wide"), "width"),
+        (("resnet18", 10, 1.0, 446), "resnet18 takes images"),
+        (("mlp", 10), "features"),
+        (("mlp", 10, 1.0, 0), "features"),
     ],
 )
 def test_bad_arguments_are_named(arguments, named):

@@ -10,6 +10,7 @@ import models
 from compleak import checkpoints, training
 from compleak.errors import UserError
 from compleak.training import Recipe
+from defenses import Procedure
 
 CPU = torch.device("cpu")
 
@@ -38,7 +39,7 @@ def test_a_stopped_training_goes_on_to_the_very_same_weights(tmp_path, monkeypat
     epoch = training._epoch
 
     def stops(*args):
-        if args[5] == stop:
+        if args[6] == stop:
             raise Stopped
         return epoch(*args)
 
@@ -74,7 +75,8 @@ def test_an_epoch_sees_every_member_once(monkeypatch):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
     optimizer = torch.optim.SGD(model(torch.zeros(1, 3, 40, 40)).sum() and model.parameters(), 0.1)
     images, labels = torch.zeros(37, 40, 40, 3, dtype=torch.uint8), torch.zeros(37, dtype=torch.int64)
-    training._epoch(model, images, labels, optimizer, Recipe(1, 0.1, 16, 0), 0, True, CPU)
+    points = training.Points(images, labels, True)
+    training._epoch(model, points, None, optimizer, Procedure(), Recipe(1, 0.1, 16, 0), 0)
     assert sorted(torch.cat(seen).tolist()) == list(range(37)) and max(map(len, seen)) <= 16
 
 

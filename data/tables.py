@@ -1,0 +1,134 @@
+"""The tables of Shokri et al. 2017 (arXiv:1610.05820): rows of features with a class, from the authors' files.
+
+    purchase100   dataset_purchase               label,f1,...,f600    labels 1..100    197,324 rows
+    texas100      texas/100/feats and /labels    f1,...,f6169; label  labels 1..100     67,330 rows
+    location      bangkok                        label,f1,...,f446    labels 1..30       5,010 rows
+
+Comma-separated numbers without a header, quoted or not. They lie in `data/datasets/` (or in `--data_dir`), as the
+archive that the authors' page offers or unpacked.
+"""
+
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from compleak.errors import UserError
+
+SOURCE = "https://github.com/privacytrustlab/datasets"
+ROWS = 5000  # parsed at a time: pandas takes eight bytes a value, and there can be 400 million
+
+
+class Table(NamedTuple):
+    """Where a table is in the authors' release. Of two files the second holds the labels, of one its first column."""
+
+    archive: str
+    files: tuple[PurePosixPath, ...]
+    classes: int
+
+
+TABLES = {
+    "purchase100": Table("dataset_purchase.tgz", (PurePosixPath("dataset_purchase"),), 100),
+    "texas100": Table("dataset_texas.tgz", (PurePosixPath("texas/100/feats"), PurePosixPath("texas/100/labels")), 100),
+    "location": Table("dataset_location.tgz", (PurePosixPath("bangkok"),), 30),
+}
+
+
+def read(name: str, place: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Features (N, F), uint8 where they fit and float32 otherwise; labels (N,) int64; the classes that occur.
+
+    place: the folder to look in, the archive, or the one file of a table that has one.
+    Raises UserError that says what is wrong with which file and where to get it.
+    """
+    table = TABLES[name]
+    found = _find(name, place)
+    try:
+        parts = _from_archive(found[0], table) if _is_archive(found) else [_numbers(file) for file in found]
+        features, labels = parts if len(parts) == 2 else (parts[0][:, 1:], parts[0][:, :1])
+        _check(features, labels, table.classes)
+    except Exception as error:  # a damaged file can fail in any way
+        raise UserError(f"{_joined(found)} cannot be used ({str(error).strip()}): {_advice(table)}") from error
+    present, labels = np.unique(labels[:, 0], return_inverse=True)
+    return np.ascontiguousarray(features), labels.astype(np.int64), tuple(str(int(label)) for label in present)
+
+
+def _advice(table: Table) -> str:
+    return f"get {table.archive} from {SOURCE}; the archive or its {_joined(table.files)} will do"
+
+
+def _joined(files) -> str:
+    return " and ".join(map(str, files))
+
+
+def _find(name: str, place: Path) -> list[Path]:
+    """The table's file or files in a folder, under as much of their path in the archive as there is, or the archive."""
+    table = TABLES[name]
+    if place.is_file():
+        if len(table.files) > 1 and not _is_archive([place]):
+            raise UserError(f"{place} is one file, {name} needs {_joined(table.files)}: give their folder")
+        return [place]
+    for skipped in range(len(table.files[0].parts)):
+        files = [place.joinpath(*file.parts[skipped:]) for file in table.files]
+        missing = [file for file in files if not file.is_file()]
+        if not missing:
+            return files
+        if len(missing) < len(files):
+            raise UserError(f"{missing[0]} is missing: {_advice(table)}")
+    if (place / table.archive).is_file():
+        return [place / table.archive]
+    raise UserError(f"{name} is not in {place}: {_advice(table)}")
+
+
+def _is_archive(found: list[Path]) -> bool:
+    """Whether it is an archive, or was one before it was damaged."""
+    return len(found) == 1 and (found[0].suffix in (".tgz", ".gz", ".tar") or tarfile.is_tarfile(found[0]))
+
+
+def _from_archive(archive: Path, table: Table) -> list[np.ndarray]:
+    """The numbers of the table's files, read in one pass; nothing is unpacked to disk."""
+    found = {}
+    with tarfile.open(archive, "r|*") as entries:
+        for entry in entries:
+            path = PurePosixPath(entry.name)
+            for file in table.files:
+                if entry.isfile() and path.parts[-len(file.parts) :] == file.parts:
+                    found[file] = _numbers(entries.extractfile(entry))
+    for file in table.files:
+        if file not in found:
+            raise ValueError(f"it holds no {file}")
+    return [found[file] for file in table.files]
+
+
+def _numbers(file: Path | IO[bytes]) -> np.ndarray:
+    """(rows, columns), uint8 where all values fit, else float32. Raises ValueError that names a bad value's place."""
+    with pd.read_csv(file, header=None, skipinitialspace=True, compression=None, chunksize=ROWS) as chunks:
+        return np.concatenate([_compact(chunk) for chunk in chunks])
+
+
+def _compact(chunk: pd.DataFrame) -> np.ndarray:
+    """A chunk's values; its index says which rows they are."""
+    for column, kind in enumerate(chunk.dtypes):
+        if kind.kind not in "iuf":
+            known = pd.to_numeric(chunk[column], errors="coerce")
+            row = int(known.isna().to_numpy().argmax())
+            place = f"row {chunk.index[row] + 1}, column {column + 1}"
+            raise ValueError(f"{place} is {chunk[column].iloc[row]!r}, no number")
+    values = chunk.to_numpy(np.float32)
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(f"row {chunk.index[row] + 1}, column {column + 1} is empty or not finite")
+    small = values.clip(0, 255).astype(np.uint8)
+    return small if (small == values).all() else values
+
+
+def _check(features: np.ndarray, labels: np.ndarray, classes: int) -> None:
+    if features.shape[1] < 1 or labels.shape[1] != 1:
+        raise ValueError(f"{features.shape[1]} columns of features and {labels.shape[1]} of labels")
+    if len(features) != len(labels):
+        raise ValueError(f"{len(features)} rows of features and {len(labels)} labels")
+    wrong = (labels[:, 0] < 1) | (labels[:, 0] > classes) | (labels[:, 0] % 1 != 0)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"row {row + 1} has the label {labels[row, 0]:g}, not one from 1 to {classes}")

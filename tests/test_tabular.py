@@ -1,0 +1,350 @@
+"""Tables of features and their network, from small files of the authors' three formats; SVHN; group normalisation."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.io import savemat
+from torch.nn import functional as F
+
+import models
+import reproduce
+import train
+from attacks.blind import WIDEST, features
+from clustering import kmeans
+from compleak import checkpoints, compression, runs, training
+from compleak.errors import UserError
+from compleak.training import Recipe
+from data import datasets, transforms
+from defenses import Procedure
+from pruning import magnitude
+from quantization import int8
+
+CPU = torch.device("cpu")
+TECHNIQUES = [pytest.param(magnitude, 0.7), pytest.param(int8, "int8"), pytest.param(kmeans, 4)]
+FEATURES, CLASSES = 20, 4
+
+
+def table(rows=48, columns=FEATURES):
+    """Features (rows, columns) of zeros and ones, labels from 1, every class in turn."""
+    made = np.random.default_rng(0).integers(0, 2, size=(rows, columns))
+    return made, np.arange(rows) % CLASSES + 1
+
+
+def lines(rows, quote=""):
+    return "".join(",".join(f"{quote}{value}{quote}" for value in row) + "\n" for row in rows)
+
+
+def contents(name, rows=48, quote=""):
+    """path in the archive -> text, as the authors' files have it."""
+    made, labels = table(rows)
+    if name == "texas100":
+        return {"texas/100/feats": lines(made, quote), "texas/100/labels": lines(labels[:, None], quote)}
+    file = {"purchase100": "dataset_purchase", "location": "bangkok"}[name]
+    return {file: lines(np.column_stack([labels, made]), quote)}
+
+
+def write(folder, files):
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return folder
+
+
+def write_archive(file, files):
+    with tarfile.open(file, "w:gz") as archive:
+        for path, text in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return file
+
+
+def load(name, place):
+    return datasets.load(name, place, place)
+
+
+@pytest.mark.parametrize(
+    ("name", "archive"),
+    [("purchase100", "dataset_purchase.tgz"), ("texas100", "dataset_texas.tgz"), ("location", "dataset_location.tgz")],
+)
+def test_an_archive_and_its_files_quoted_or_not_are_the_same_table(tmp_path, name, archive):
+    plain = write(tmp_path / "plain", contents(name))
+    (tmp_path / "packed").mkdir()
+    packed = write_archive(tmp_path / "packed" / archive, contents(name, quote='"'))
+    found = [datasets.load(name, None, plain), datasets.load(name, None, tmp_path / "packed"), load(name, packed)]
+    assert len({data.fingerprint for data in found}) == 1
+    data, (made, labels) = found[0], table()
+    assert np.array_equal(data.images, made) and data.images.dtype == np.uint8
+    assert np.array_equal(data.labels, labels - 1) and data.classes == ("1", "2", "3", "4")
+    assert data.features == FEATURES and not data.flip
+
+
+def test_a_data_dir_is_the_file_its_folder_or_any_folder_above(tmp_path):
+    one = write(tmp_path / "location", contents("location"))
+    assert load("location", one / "bangkok").fingerprint == load("location", one).fingerprint
+    two = write(tmp_path / "both", contents("texas100"))
+    assert load("texas100", two / "texas/100").fingerprint == load("texas100", two).fingerprint
+    with pytest.raises(UserError, match="is one file, texas100 needs .*give their folder"):
+        load("texas100", two / "texas/100/feats")
+
+
+def test_features_that_are_not_small_whole_numbers_are_float32(tmp_path):
+    write(tmp_path, {"bangkok": "2,0.5,-3\n1,0,1000\n"})
+    data = load("location", tmp_path)
+    assert data.images.dtype == np.float32 and data.images.tolist() == [[0.5, -3], [0, 1000]]
+    assert data.labels.tolist() == [1, 0]
+
+
+def test_a_table_is_read_in_parts_to_the_same_values(tmp_path, monkeypatch):
+    whole = load("location", write(tmp_path / "a", contents("location")))
+    monkeypatch.setattr("data.tables.ROWS", 7)
+    assert load("location", write(tmp_path / "b", contents("location"))).fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1,0,1\n2,1,x\n", "row 2, column 3 is 'x', no number"),
+        ("label,a,b\n1,0,1\n", "row 1, column 1 is 'label', no number"),
+        ("1,0,1\n2,1\n", "row 2, column 3 is empty"),
+        ("1,0\n2,1,1\n", "Expected 2 fields in line 2, saw 3"),
+        ("1,0,1\n0,1,1\n", "row 2 has the label 0, not one from 1 to 30"),
+        ("31,0,1\n", "row 1 has the label 31"),
+        ("1.5,0,1\n", "row 1 has the label 1.5"),
+        ("1\n2\n", "0 columns of features"),
+        ("", "No columns"),
+    ],
+)
+def test_a_damaged_table_is_named_with_its_fault_and_its_source(tmp_path, text, says):
+    write(tmp_path, {"bangkok": text})
+    with pytest.raises(UserError, match=f"bangkok cannot be used .*{says}.*get dataset_location.tgz from https://"):
+        load("location", tmp_path)
+
+
+@pytest.mark.parametrize("cut", [0.4, 0.95])
+def test_a_truncated_archive_is_named(tmp_path, cut):
+    file = write_archive(tmp_path / "dataset_location.tgz", contents("location", rows=500))
+    file.write_bytes(file.read_bytes()[: int(cut * file.stat().st_size)])
+    with pytest.raises(UserError, match="dataset_location.tgz cannot be used"):
+        load("location", tmp_path)
+
+
+def test_what_is_missing_is_named_with_its_source(tmp_path):
+    with pytest.raises(
+        UserError, match="location is not in .*dataset_location.tgz from https://github.com/privacytrust"
+    ):
+        load("location", tmp_path)
+    write_archive(tmp_path / "dataset_location.tgz", {"readme": "nothing"})
+    with pytest.raises(UserError, match="holds no bangkok"):
+        load("location", tmp_path)
+    write(tmp_path, contents("texas100"))
+    (tmp_path / "texas/100/labels").write_text("1\n2\n")
+    with pytest.raises(UserError, match="48 rows of features and 2 labels"):
+        load("texas100", tmp_path)
+    (tmp_path / "texas/100/labels").unlink()
+    with pytest.raises(UserError, match="labels is missing"):
+        load("texas100", tmp_path)
+
+
+def test_svhn_is_its_two_parts_joined_as_rows_of_pixels_and_never_mirrored(tmp_path, monkeypatch):
+    import torchvision
+
+    pixels = np.random.default_rng(0).integers(0, 256, size=(32, 32, 3, 6), dtype=np.uint8)
+    for split, part in (("train", slice(0, 4)), ("test", slice(4, 6))):
+        y = np.array([10, 1, 2, 3, 9, 10], dtype=np.uint8)[part, None]  # ten stands for the digit 0
+        savemat(tmp_path / f"{split}_32x32.mat", {"X": pixels[..., part], "y": y})
+    monkeypatch.setattr(torchvision.datasets.SVHN, "download", lambda self: None)
+    monkeypatch.setattr(torchvision.datasets.SVHN, "_check_integrity", lambda self: True)
+    data = datasets.load("svhn", None, tmp_path)
+    assert np.array_equal(data.images, pixels.transpose(3, 0, 1, 2)) and data.images.dtype == np.uint8
+    assert data.labels.tolist() == [0, 1, 2, 3, 9, 0] and len(data.classes) == 10 and not data.flip
+
+
+def test_features_reach_the_network_as_they_are_in_training_and_in_queries():
+    rows = torch.randint(0, 2, (9, 5), dtype=torch.uint8)
+    index = torch.tensor([4, 0, 4])
+    draws = transforms.draw_augmentation(3, True, torch.Generator().manual_seed(0))
+    assert torch.equal(transforms.augmented_batch(transforms.pad(rows), index, draws), rows[index])
+    assert transforms.to_input(rows).dtype == torch.float32 and torch.equal(transforms.to_input(rows), rows.float())
+    fractions = torch.rand(9, 5)
+    assert torch.equal(transforms.to_input(fractions), fractions)
+
+
+# The networks
+
+
+def test_the_mlp_is_the_papers_and_any_width_of_it():
+    model = models.build("mlp", 30, features=446)
+    sizes = [tuple(p.shape) for p in model.parameters() if p.dim() == 2]
+    assert sizes == [(256, 446), (128, 256), (30, 128)]
+    kinds = [type(layer).__name__ for layer in model]
+    assert kinds == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+    assert [layer.p for layer in model if isinstance(layer, torch.nn.Dropout)] == [0.1, 0.1]
+    assert models.build("mlp", 3, 0.05, features=1)(torch.zeros(2, 1)).shape == (2, 3)
+
+
+def test_the_group_norm_resnet_has_no_batch_norm_and_answers_a_sample_alone_as_in_a_batch():
+    torch.manual_seed(0)
+    for width in (0.125, 0.375):  # 0.375 has 24 channels, which 16 does not divide
+        model = models.build("resnet18_gn", 10, width).train()
+        assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules())
+        assert not list(model.buffers())
+        images = torch.randn(4, 3, 32, 32)
+        images[1:] *= 5
+        assert torch.allclose(model(images)[:1], model(images[:1]), atol=1e-5)
+    full = models.build("resnet18_gn", 10).modules()
+    assert {m.num_channels // m.num_groups for m in full if isinstance(m, torch.nn.GroupNorm)} == {16}
+
+
+def fit(folder, epochs=6):
+    torch.manual_seed(3)
+    model = models.build("mlp", CLASSES, 0.25, features=FEATURES)
+    made, labels = (torch.from_numpy(array) for array in table())
+    recipe = Recipe(epochs, 0.05, 16, 5, augment=False)
+    options = {"flip": False, "device": CPU, "resume": folder / "resume.pt", "identity": {}, "desc": "test"}
+    return training.fit(model, made.to(torch.uint8), labels - 1, recipe, **options), model.state_dict()
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_stopped_training_with_dropout_goes_on_to_the_very_same_weights(tmp_path, monkeypatch, stop):
+    monkeypatch.setattr(training, "SAVE_EVERY", 1)
+    loss, weights = fit(tmp_path / "undisturbed")
+    epoch = training._epoch
+
+    def stops(*args):
+        if args[6] == stop:
+            raise KeyboardInterrupt
+        return epoch(*args)
+
+    monkeypatch.setattr(training, "_epoch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "stopped")
+    monkeypatch.setattr(training, "_epoch", epoch)
+    torch.rand(7)  # another process would be elsewhere in its random numbers
+    again, resumed = fit(tmp_path / "stopped")
+    assert again == loss and all(torch.equal(weights[key], resumed[key]) for key in weights)
+
+
+def test_dropout_drops_other_units_in_every_epoch(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(training.torch, "manual_seed", seeds.append)
+    model = models.build("mlp", CLASSES, 0.25, features=FEATURES)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    rows, labels = (torch.from_numpy(array) for array in table())
+    points = training.Points(rows, labels - 1, False)
+    for seed, epoch in ((1, 0), (1, 1), (2, 0), (1, 0)):
+        recipe = Recipe(2, 0.1, 16, seed, augment=False)
+        training._epoch(model, points, None, optimizer, Procedure(), recipe, epoch)
+    assert len(set(seeds)) == 3 and seeds[0] == seeds[3]
+
+
+# Compression
+
+
+def fine_tuned(prepared, steps=3):
+    optimizer = torch.optim.SGD([p for p in prepared.parameters() if p.requires_grad], 1e-2, momentum=0.9)
+    rows, labels = (torch.from_numpy(array) for array in table())
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(prepared.train()(rows.float()), labels - 1).backward()
+        optimizer.step()
+    return prepared.eval()
+
+
+@pytest.mark.parametrize(("technique", "degree"), TECHNIQUES)
+def test_the_mlp_is_compressed_as_promised_and_restored_exactly(technique, degree):
+    torch.manual_seed(0)
+    model = models.build("mlp", CLASSES, 0.25, features=FEATURES).eval()
+    prepared = fine_tuned(technique.prepare(model, degree))
+    restored = technique.unpack(models.build("mlp", CLASSES, 0.25, features=FEATURES), technique.pack(prepared))
+    rows = torch.from_numpy(table()[0]).float()
+    assert "3 layers" in technique.verify(prepared, restored, degree, rows)
+    with torch.no_grad():
+        assert torch.equal(restored(rows), prepared(rows)) and not torch.equal(restored(rows), model(rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "count"),
+    [
+        *(("mlp", 100, 600), ("mlp", 100, 6169), ("mlp", 30, 446), ("mlp", 2, compression.FEW_FEATURES)),
+        ("resnet18_gn", 10, None),
+    ],
+)
+def test_the_int8_model_is_at_most_27_percent_of_the_float_one(name, classes, count):
+    model = models.build(name, classes, features=count)
+    prepared = int8.prepare(model, "int8").train()
+    with torch.no_grad():
+        prepared(torch.randn(2, count) if count else torch.randn(2, 3, 32, 32))
+    share = compression._content(int8.pack(prepared)) / compression._content(model.state_dict())
+    assert share <= compression.MAX_INT8_SHARE
+
+
+def test_int8_leaves_group_normalisation_in_float():
+    model = models.build("resnet18_gn", 10, 0.125)
+    packed = int8.pack(seen(int8.prepare(model, "int8")))
+    norms = {key for key in model.state_dict() if "0.0.1." in key or "conv1.1." in key}
+    assert norms and all(torch.equal(packed[key], model.state_dict()[key]) for key in norms)
+
+
+def seen(prepared):
+    with torch.no_grad():
+        prepared.train()(torch.randn(2, 3, 32, 32))
+    return prepared.eval()
+
+
+# The stages
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--dataset_name location", "location is a table of features, .*use --model_name mlp"),
+        ("--dataset_name texas100 --model_name vgg16_bn", "texas100 is a table .*use --model_name mlp"),
+        ("--dataset_name digits --model_name mlp", "digits is images, mlp .*use --model_name resnet18 or"),
+        ("--dataset_name location --model_name mlp", "location is not in"),
+    ],
+)
+def test_a_network_for_the_other_kind_of_data_is_refused_before_anything_is_written(tmp_path, flags, says):
+    with pytest.raises(UserError, match=says):
+        train.main([*flags.split(), "--root", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_made_before_tables_were_known_still_opens(tmp_path):
+    command = ["--dataset_name", "digits", "--width", "0.125", "--root", str(tmp_path), "--max_points", "10"]
+    file = tmp_path / "results/digits_resnet18_w0.125/run.json"
+    train.main([*command, "--roles"])
+    config = json.loads(file.read_text())
+    assert config.pop("features") is None
+    file.write_text(json.dumps(config))
+    assert runs.open_run(train.parse(command)).config["features"] is None
+    train.main([*command, "--roles"])
+
+
+def test_an_audit_of_a_table_ends_in_tables_and_has_no_pictures_of_its_points(tmp_path, small_audit):
+    preset = reproduce.PRESETS["smoke"]
+    small_audit.setitem(preset, "train", "--epochs 2 --label_noise 0.2")  # without --no_augment
+    small_audit.setitem(preset, "pruning", "--prune_epochs 1")
+    write(tmp_path / "data" / "datasets", contents("location", rows=360))
+    reproduce.main(["--dataset_name", "location", "--model_name", "mlp", "--root", str(tmp_path)])
+    folder = tmp_path / "results" / "location_mlp_smoke"
+    assert json.loads((folder / "run.json").read_text())["features"] == FEATURES
+    for place in (folder, tmp_path / "results_quantization" / "location_mlp_smoke_int8"):
+        assert checkpoints.load_meta(place / "victim_model")["made_from"]["augment"] is False
+    written = pd.read_csv(folder / "summary.csv", keep_default_na=False)
+    assert set(written["scenario"]) == {"NR", "SR", "MR"} and {"null", "blind", "samia"} <= set(written["attack"])
+    text = (folder / "summary.md").read_text()
+    assert "without augmentation" in text and "sees the features and no model" in text
+    assert "exposed.png" not in text and not (folder / "exposed.png").exists()
+
+
+def test_blind_looks_at_the_features_that_vary_most():
+    rows = np.zeros((50, WIDEST + 40), dtype=np.uint8)
+    rows[::2, 40:] = 1
+    assert np.array_equal(features(rows)[:, :-1], rows[:, 40:])
+    assert np.allclose(features(rows)[:, -1], rows.mean(axis=1))
