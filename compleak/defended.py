@@ -24,8 +24,8 @@ class Training(NamedTuple):
 
 def training_of(run: runs.Run, row: int, recipe: Recipe, *, compressed: bool, penalty: float = 0.0) -> Training:
     """The training of the run's model in this row: the original's, or the fine-tuning of one of its compressions."""
-    split, audit = runs.split(run)
-    name, members = runs.defence_of(run, run.roles[row], compressed=compressed), split.pairs[row].train
+    name = runs.defence_of(run, run.roles[row], compressed=compressed)
+    members = runs.split(run)[0].pairs[row].train
     if not name:
         made_from = {"slim_penalty": penalty} if penalty else {}
         return Training(members, None, defenses.Procedure(penalty), made_from)
@@ -34,7 +34,7 @@ def training_of(run: runs.Run, row: int, recipe: Recipe, *, compressed: bool, pe
     made_from = {"defend": name, "defend_arg": argument}
     if not procedure.needs_reserve:
         return Training(members, None, procedure, made_from)
-    members, reserve = splits.make_reserve(split, audit, run.config["images"], row, run.config["seed"])
+    members, reserve = runs.reserves(run)[row]
     used = runs.members_fingerprint(splits.Pair(members, reserve))
     return Training(members, reserve, procedure, {**made_from, "reserve": used})
 

@@ -17,6 +17,7 @@ from compleak.checkpoints import refuse_difference
 from compleak.errors import UserError
 from compleak.files import read_json, write_json
 from data import datasets, splits
+from defenses import DEFENCES
 
 RUN_KEYS = {"dataset_name", "data_dir", "data", "images", "num_cls", "model_name", "width", "seed", "max_points"}
 RUN_KEYS |= {"label_noise", "split", "shadow_num"}
@@ -69,8 +70,11 @@ def create(args: argparse.Namespace) -> Run:
         free = ("shadow_num", "data_dir")
         refuse_difference(file, *({key: c[key] for key in c if key not in free} for c in (found, config)))
         config["shadow_num"] = max(config["shadow_num"], found["shadow_num"])
-    chosen(run, args.roles)  # this and the next line refuse what is wrong before anything is written
+    chosen(run, args.roles)  # these lines refuse what is wrong before anything is written
+    if config["defend"]:
+        DEFENCES[config["defend"]].procedure.check(network(run))
     split(run)
+    reserves(run)
     write_json(file, config)
     return run
 
@@ -151,6 +155,18 @@ def split(run: Run) -> tuple[splits.Split, splits.Split]:
     files = paths.index_files(run.root, config["split"])
     options = {key: config[key] for key in ("shadow_num", "seed", "max_points")}
     return splits.load_or_make(*files, config["images"], **options)
+
+
+def reserves(run: Run) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`splits.make_reserve` of each model, where the run's defence needs one. UserError where there are too few points.
+
+    The same for a model whose attacker is adaptive and one whose is not, so that they can share it.
+    """
+    if not (run.config["defend"] and DEFENCES[run.config["defend"]].procedure.needs_reserve):
+        return []
+    made, audit = split(run)
+    options = (run.config["images"], run.config["seed"])
+    return [splits.make_reserve(made, audit, row, *options) for row in range(len(run.roles))]
 
 
 def members_fingerprint(pair: splits.Pair) -> str:

@@ -81,7 +81,7 @@ def make_audit(split: Split, seed: int) -> Split:
     return Split([balanced(row, pair) for row, pair in enumerate(split.pairs)])
 
 
-def make_reserve(split: Split, audit: Split, n: int, row: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def make_reserve(split: Split, audit: Split, row: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """What a model trains on, and a reserve: points of no audit set that a defence may use beside these.
 
     The reserve is a quarter as large as the model's members. It comes from images that no model has, half of which are

@@ -4,7 +4,6 @@
 minimises, what it needs beside the members. `compleak.training.fit` knows nothing else of it.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from defenses.adv import AdversarialRegularization
@@ -16,9 +15,9 @@ __all__ = ["DEFENCES", "Defence", "Procedure", "build"]
 
 
 class Defence(NamedTuple):
-    """A defence's entry: how to build it, and its argument's meaning and default."""
+    """A defence's entry: its procedure, and its argument's meaning and default."""
 
-    build: Callable[..., Procedure]  # build(argument, num_cls, seed, penalty)
+    procedure: type[Procedure]  # procedure(argument, num_cls=..., seed=...)
     argument: str
     default: float
 
@@ -32,4 +31,4 @@ DEFENCES = {
 
 def build(name: str, argument: float, *, num_cls: int, seed: int) -> Procedure:
     """The procedure of a defence; of none where the name is empty."""
-    return DEFENCES[name].build(argument, num_cls=num_cls, seed=seed) if name else Procedure()
+    return DEFENCES[name].procedure(argument, num_cls=num_cls, seed=seed) if name else Procedure()

@@ -36,13 +36,6 @@ def epsilon(history: list[tuple[float, float, int]], delta: float = DELTA) -> fl
     return float(accountant.get_epsilon(delta))
 
 
-def check(model) -> None:
-    """UserError where the network shares statistics between samples."""
-    if errors := opacus().validators.ModuleValidator.validate(model, strict=False):
-        reason = str(errors[0]).splitlines()[0]
-        raise UserError(f"--defend dp cannot train this network ({reason}): use --model_name resnet18_gn or mlp")
-
-
 def opacus():
     """The module; UserError where it is not installed."""
     try:
@@ -77,8 +70,14 @@ class DPSGD(Procedure):
         super().__init__()
         self.noise = noise
 
+    @staticmethod
+    def check(model):
+        """UserError where the network shares statistics between samples."""
+        if errors := opacus().validators.ModuleValidator.validate(model, strict=False):
+            reason = str(errors[0]).split(". ")[0]
+            raise UserError(f"--defend dp cannot train this network ({reason}): use --model_name resnet18_gn or mlp")
+
     def start(self, model, optimizer, examples, batch_size, reserve):
-        check(model)
         with torch.no_grad():
             model(reserve)  # sets the ranges of activations
         for module in model.modules():

@@ -20,6 +20,10 @@ class Procedure:
     def __init__(self, penalty: float = 0.0) -> None:
         self.penalty = penalty
 
+    @staticmethod
+    def check(model: nn.Module) -> None:
+        """UserError where this network cannot be trained like this."""
+
     def start(self, model: nn.Module, optimizer, examples: int, batch_size: int, reserve: Tensor | None):
         """Get ready for a training of `examples` points; returns the optimizer to use.
 
