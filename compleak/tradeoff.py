@@ -1,0 +1,294 @@
+"""What defences cost and what they leave: accuracy against leakage, over seeds, arguments and attackers.
+
+Each run has a victim with one defence, or none, and shadows of an attacker who assumes none (non-adaptive) or trains
+with the same (adaptive). `results/defences/` gathers the NR, SR and MR tables of all of them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from compleak import checkpoints, paths, report, runs
+from compleak.files import write_atomically
+from compleak.seeds import plus_minus, t_interval
+from compleak.summary import attack_table
+from defenses import dp
+
+FORMS = ("published", "calibrated", "headline")
+TARGET = [
+    "defence",
+    "argument",
+    "network",
+    "attacker",
+    "scenario",
+    "variant",
+    "form",
+]  # what a row of summary.csv is of
+MEASURED = ("auc", report.TPR, "null_auc", "accuracy")
+COLOURS = {"ppb": "#4477aa", "adv": "#ee6677", "dp": "#228833"}
+ALONE, ALL = ("NR", paths.ORIGINAL), ("MR", "all")
+NAMES = {"": "none", "ppb": "PPB", "adv": "AdvReg", "dp": "DP-SGD"}
+
+
+def summarise_defences(made: Sequence[runs.Run], folder: Path, command: str, settings: dict[str, str]) -> str:
+    """Write runs.csv, summary.csv, differences.csv, tradeoff.png and summary.md into `folder`; returns the latter."""
+    rows = pd.concat([run_rows(run) for run in made], ignore_index=True)
+    spread, compared = over_seeds(rows), differences(rows)
+    for name, frame in {"runs": rows, "summary": spread, "differences": compared}.items():
+        write_atomically(folder / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))
+    report.save(figure(spread), folder / "tradeoff.png")
+    text = markdown(made, rows, spread, compared, command, settings)
+    write_atomically(folder / "summary.md", lambda part: part.write_text(text))
+    return text
+
+
+def run_rows(run: runs.Run) -> pd.DataFrame:
+    """One row for each scenario, variant and form of attack of a run."""
+    table, config = attack_table(run), run.config
+    table = table[(table["scenario"] != "MR") | (table["variant"] == "all")]
+    variants = table.loc[table["scenario"] == "NR", "variant"].unique()
+    metas = {v: checkpoints.load_meta(paths.role_dir(run.root, run.name, v, run.roles[0])) for v in variants}
+    attacker = "adaptive" if config["adaptive"] else "non-adaptive" if config["defend"] else ""
+    head = {"run": run.name, "seed": config["seed"], "defence": config["defend"], "argument": config["defend_arg"]}
+    rows = []
+    for (scenario, variant), own in table.groupby(["scenario", "variant"], sort=False):
+        held = variants if scenario == "MR" else [variant] if scenario == "NR" else [paths.ORIGINAL, variant]
+        known = {"accuracy": metas[held[0]]["test_accuracy"], "epsilon": epsilon([metas[v] for v in held])}
+        known |= {"train_accuracy": metas[held[0]]["train_accuracy"]}
+        for form in FORMS:
+            row = form_row(own, form)
+            if row is None:
+                continue
+            kept = {
+                key + end: float(row[key + end])
+                for key in MEASURED[:3]
+                for end in ("", "_lo", "_hi")
+                if key + end in row
+            }
+            what = {"network": config["model_name"], "attacker": attacker, "scenario": scenario, "variant": variant}
+            rows.append({**head, **what, "form": form, "attack": report.key_of(row), **known, **kept})
+    return pd.DataFrame(rows)
+
+
+def form_row(rows: pd.DataFrame, form: str) -> pd.Series | None:
+    """The strongest published attack by AUC on the victim, the calibrated one, or the headline; None without one."""
+    if form == "published":
+        chosen = report.published_rows(rows)
+    else:
+        chosen = rows[rows["headline"]] if form == "headline" else rows[rows["attack"] == "calibrated"]
+    return report.strongest(chosen) if len(chosen) else None
+
+
+def epsilon(metas: Sequence[dict]) -> float:
+    """Of releasing all these models of a family, the original's training counted once; infinite without DP-SGD."""
+    histories = [meta.get("privacy", {}).get("history") for meta in metas]
+    if any(history is None for history in histories):
+        return float("inf")
+    training, tuned = histories[0][0], [part for history in histories for part in history[1:]]
+    return dp.epsilon([training, *tuned])
+
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean, deviation and interval of each target over its seeds; of a single seed, the interval over audit points."""
+    found = []
+    for target, own in rows.groupby(TARGET, sort=False, dropna=False):
+        row = dict(zip(TARGET, target, strict=True)) | {"seeds": len(own), "epsilon": own["epsilon"].mean()}
+        for key in MEASURED:
+            values = own[key].to_numpy()
+            several = len(values) > 1
+            ends = (f"{key}_lo", f"{key}_hi")
+            low, high = t_interval(values)[1:] if several else (own[e].iloc[0] if e in own else np.nan for e in ends)
+            row |= {f"{key}_mean": values.mean(), f"{key}_sd": values.std(ddof=1) if several else np.nan}
+            row |= {f"{key}_lo": low, f"{key}_hi": high}
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """What a defence costs and achieves, each a difference paired by seed with its interval over seeds.
+
+    `accuracy`: of the defended original less the undefended one. Of AUC, calibrated attack: `defence`, with it less
+    without it; `knowing`, an attacker who knows the defence less one who does not; `family`, SR or MR less the
+    original alone, under the defence.
+    """
+    calibrated = rows[rows["form"] == "calibrated"]
+    found = []
+    for (network, name, argument), own in calibrated.groupby(["network", "defence", "argument"], dropna=False):
+        plain = calibrated[(calibrated["network"] == network) & (calibrated["defence"] == "")]
+        head = {"defence": name, "argument": argument, "network": network}
+        if name:
+            one = own[own["attacker"] == own["attacker"].iloc[0]]
+            found.append({**head, "what": "accuracy", **paired(one, plain, "accuracy", ALONE)})
+        for attacker, theirs in own.groupby("attacker"):
+            for target in theirs[["scenario", "variant"]].drop_duplicates().itertuples(index=False, name=None):
+                line = {**head, "attacker": attacker, "scenario": target[0], "variant": target[1]}
+                if name:
+                    found.append({**line, "what": "defence", **paired(theirs, plain, "auc", target)})
+                if attacker == "adaptive":
+                    other = own[own["attacker"] == "non-adaptive"]
+                    found.append({**line, "what": "knowing", **paired(theirs, other, "auc", target)})
+                if target[0] != "NR":
+                    found.append({**line, "what": "family", **paired(theirs, theirs, "auc", target, ALONE)})
+    return pd.DataFrame(found)
+
+
+def paired(one: pd.DataFrame, other: pd.DataFrame, key: str, target: tuple, base: tuple | None = None) -> dict:
+    """Mean and interval over seeds of `key` for a (scenario, variant) of `one` less that of `base` in `other`."""
+    values = [
+        rows[(rows["scenario"] == scenario) & (rows["variant"] == variant)].set_index("seed")[key]
+        for rows, (scenario, variant) in ((one, target), (other, base or target))
+    ]
+    gaps = (values[0] - values[1]).dropna().to_numpy()
+    several = len(gaps) > 1
+    mean, low, high = t_interval(gaps) if several else (gaps.mean() if len(gaps) else np.nan, np.nan, np.nan)
+    return {"difference": mean, "low": low, "high": high, "seeds": len(gaps)}
+
+
+def figure(spread: pd.DataFrame):
+    """Test accuracy against AUC of the calibrated attack: a curve a defence over its argument, for NR and for MR."""
+    made, panels = report.figure(11, 4.6, 2)
+    rows = spread[spread["form"] == "calibrated"]
+    for axes, (target, title) in zip(panels, ((ALONE, "original alone (NR)"), (ALL, "all models (MR)")), strict=True):
+        shown = rows[(rows["scenario"] == target[0]) & (rows["variant"] == target[1])]
+        for (name, attacker), own in shown[shown["defence"] != ""].groupby(["defence", "attacker"]):
+            curve(
+                axes, own.sort_values("argument"), COLOURS[name], attacker == "adaptive", f"{NAMES[name]}, {attacker}"
+            )
+        for number, (network, own) in enumerate(shown[shown["defence"] == ""].groupby("network")):
+            point = own.iloc[0]
+            axes.plot(100 * point["accuracy_mean"], point["auc_mean"], "*sD"[number % 3], color="black", markersize=9,
+                      label=f"undefended, {network}")  # fmt: skip
+        axes.axhline(0.5, color="black", linewidth=0.8)
+        axes.set(xlabel="test accuracy of the original, %", title=title)
+    panels[0].set(ylabel="AUC, calibrated attack")
+    made.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
+    return made
+
+
+def curve(axes, own: pd.DataFrame, colour: str, adaptive: bool, label: str) -> None:
+    """One defence against one attacker, its arguments written beside the points; bars are deviations over seeds."""
+    x, y = 100 * own["accuracy_mean"], own["auc_mean"]
+    style = {
+        "color": colour,
+        "linestyle": "-" if adaptive else "--",
+        "markerfacecolor": colour if adaptive else "white",
+    }
+    axes.errorbar(x, y, own["auc_sd"].fillna(0), marker="o", markersize=5, capsize=2, label=label, **style)
+    if adaptive:
+        for argument, *at in zip(own["argument"], x, y, strict=True):
+            axes.annotate(f"{argument:g}", at, textcoords="offset points", xytext=(4, 4), fontsize=7, color=colour)
+
+
+def leakage(spread: pd.DataFrame, form: str) -> pd.DataFrame:
+    """One line a defence and attacker: accuracy, epsilon of the family, AUC of every target in percent."""
+    lines = []
+    rows = spread[spread["form"] == form]
+    for (name, argument, network, attacker), own in rows.groupby(TARGET[:4], sort=False, dropna=False):
+        alone, family = (own[(own["scenario"] == s) & (own["variant"] == v)] for s, v in (ALONE, ALL))
+        line = {"defence": label(name, argument), "network": network, "attacker": attacker or "-"}
+        line["accuracy"] = shown(alone.iloc[0], "accuracy")
+        line["epsilon, all models"] = f"{family['epsilon'].iloc[0]:.1f}" if len(family) else ""
+        for _, row in own.iterrows():
+            line[f"{row['scenario']} {row['variant']}".replace("quantization_", "").replace("clustering_", "k=")] = (
+                shown(row, "auc")
+            )
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("")
+
+
+def label(name: str, argument: float) -> str:
+    return f"{NAMES[name]} {argument:g}" if name else NAMES[name]
+
+
+def shown(row: pd.Series, key: str) -> str:
+    """`71.2 ± 0.4` over seeds, `71.2` of a single one."""
+    mean, deviation = row[f"{key}_mean"], row[f"{key}_sd"]
+    return f"{100 * mean:.1f}" if np.isnan(deviation) else plus_minus(mean, deviation)
+
+
+def answers(compared: pd.DataFrame, what: str) -> pd.DataFrame:
+    """`differences` of one kind for people."""
+    rows = compared[compared["what"] == what]
+    lines = {"defence": [label(*row) for row in rows[["defence", "argument"]].itertuples(index=False)]}
+    lines["network"] = rows["network"].to_list()
+    if what != "accuracy":
+        lines["attacker"] = [attacker or "-" for attacker in rows["attacker"]]
+        lines["on"] = (rows["scenario"] + " " + rows["variant"]).to_list()
+    lines["difference"] = [
+        f"{100 * row[0]:.1f}" if np.isnan(row[1]) else report.interval(*row)
+        for row in rows[["difference", "low", "high"]].to_numpy()
+    ]
+    return pd.DataFrame(lines)
+
+
+def verdict(compared: pd.DataFrame, what: str) -> str:
+    """How many differences of a kind are surely above zero, surely below, and neither."""
+    rows = compared[(compared["what"] == what) & (compared["defence"] != "")]
+    above, below = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
+    return f"{above} of {len(rows)} surely above zero, {below} surely below"
+
+
+def markdown(made, rows, spread, compared, command: str, settings: dict[str, str]) -> str:
+    config, first = made[0].config, checkpoints.load_meta(made[0].dir / made[0].roles[0])
+    stages = "; ".join(f"{stage} `{flags}`" for stage, flags in settings.items() if flags)
+    nulls = rows[rows["form"] == "calibrated"]
+    off = int(((nulls["null_auc_lo"] > 0.5) | (nulls["null_auc_hi"] < 0.5)).sum())
+    seeds = sorted(rows["seed"].unique())
+    spreads = "mean ± standard deviation over seeds" if len(seeds) > 1 else "of a single seed"
+    return f"""# Defences against an attacker with one model, two, or all
+
+`{command}`
+
+- data: {config["dataset_name"]} (fingerprint {config["data"]}); width {config["width"]:g}; seeds \
+{" ".join(map(str, seeds))}; shadow models: {config["shadow_num"]}
+- stages: {stages}
+- {first["machine"]}, torch {first["versions"]["torch"]}, commit {first["commit"]}
+
+Numbers are percent, {spreads}. A defence is at work in training and in the fine-tuning of every compression. A
+non-adaptive attacker's shadows are undefended, an adaptive one's have the same defence. DP-SGD trains a network with
+group normalisation, so its undefended twin stands beside it. `accuracy` is the victim's original's on images it was not
+trained on; epsilon is that of all models together at delta = {dp.DELTA:g}, by Opacus' accountant.
+
+![Accuracy against leakage](tradeoff.png)
+
+## Leakage: AUC of the calibrated attack
+
+{report.markdown(leakage(spread, "calibrated"))}
+
+## Leakage: AUC of the strongest published attack, picked with hindsight
+
+{report.markdown(leakage(spread, "published"))}
+
+## Price: accuracy of the defended original less the undefended
+
+{report.markdown(answers(compared, "accuracy"))}
+
+## Against whom: does knowing the defence help?
+
+AUC of the adaptive attacker less the non-adaptive one's, paired by seed, with the 95 % interval over seeds (Student's
+t): {verdict(compared, "knowing")}.
+
+{report.markdown(answers(compared, "knowing"))}
+
+## Against whom: do more models help?
+
+AUC of SR and MR less that on the original alone, under the same defence: {verdict(compared, "family")}.
+
+{report.markdown(answers(compared, "family"))}
+
+## What the defence takes away
+
+AUC with the defence less without it, same network and target: {verdict(compared, "defence")}.
+
+{report.markdown(answers(compared, "defence"))}
+
+## Control
+
+The calibrated attack on non-members alone (`null`), in each run and target: mean AUC {100 * nulls["null_auc"].mean():.1f},
+{off} of {len(nulls)} intervals without 50, of which one in twenty misses by chance; targets of one run stray together.
+
+Everything is in [summary.csv](summary.csv), each run in [runs.csv](runs.csv), the paired differences in
+[differences.csv](differences.csv).
+"""
