@@ -1,4 +1,4 @@
-"""What the three compressions share: which layers they change, what these cost, strict loading, and proof of equality."""
+"""What the three compressions share: the layers they change, their cost, strict loading, proof of equality."""
 
 import copy
 from collections.abc import Mapping, Sequence

@@ -65,6 +65,6 @@ def held(model: nn.Module, masks: dict[str, Tensor], sparsity: float) -> str:
     assert total - sum(left) == pruned_count(total, sparsity), f"{total - sum(left)} of {total} channels pruned"
     assert min(left) > 0, f"{layers[left.index(0)].norm}: no channel is left"
     return (
-        f"exactly floor({sparsity:g} n) of all n = {total:,} channels are zero ({total - sum(left):,}), gamma, beta and "
-        f"filter, in {len(layers)} layers together; {left.count(1)} of these are left with one channel"
+        f"exactly floor({sparsity:g} n) of all n = {total:,} channels are zero ({total - sum(left):,}), gamma, beta "
+        f"and filter, in {len(layers)} layers together; {left.count(1)} of these are left with one channel"
     )
