@@ -7,10 +7,13 @@ import math
 import pytest
 import torch
 from conftest import ATTACK, NETWORK, script
-from test_compression import WIDTH, batch, every_network, float_model, one_thread, restored_from, train  # noqa: F401
+from test_compression import batch, every_network, float_model, one_thread, restored_from, train  # noqa: F401
 from torch import nn
 
+import CompLeakNR
+import CompLeakSR
 from compleak import checkpoints, paths
+from compleak.compression import load_model
 from compleak.errors import UserError
 from compleak.layers import Cost, cost, norm_after, weighted_layers
 from compleak.techniques import COMPRESSED, TECHNIQUES, parse_degree, parse_variant
@@ -44,7 +47,7 @@ def test_every_pruner_holds_and_is_restored_exactly_before_and_after_training(pr
     before = copy.deepcopy(model.state_dict())
     prepared = masks.prepare(model, degree).eval()
     taken = masks.masks_of(prepared)
-    for trained in (prepared, train(prepared, steps=2)):
+    for trained in (prepared, train(prepared, steps=1)):
         restored = restored_from(masks, trained, name)
         line = masks.verify(trained, restored, degree, images)
         assert line.startswith(f"pruning {degree}: exactly floor(0.6 n) of ") and "\n" not in line
@@ -59,7 +62,7 @@ def test_every_pruner_holds_and_is_restored_exactly_before_and_after_training(pr
 @every_network
 def test_the_floor_of_each_convolutions_smallest_filters_is_zero_with_its_batch_norm(pruner, order, name):
     model = float_model(name)
-    prepared = train(masks.prepare(model, Pruning(pruner, 0.7)), steps=2)
+    prepared = train(masks.prepare(model, Pruning(pruner, 0.7)), steps=1)
     pruned, dense = convolutions(restored_from(masks, prepared, name)), convolutions(model)
     assert len(dense) == sum(isinstance(module, nn.Conv2d) for module in model.modules())
     for key, (layer, norm) in pruned.items():
@@ -74,7 +77,7 @@ def test_the_floor_of_each_convolutions_smallest_filters_is_zero_with_its_batch_
 @every_network
 def test_slim_has_one_threshold_for_all_gammas(name):
     model = float_model(name)
-    prepared = train(masks.prepare(model, Pruning("slim", 0.5)), steps=2)
+    prepared = train(masks.prepare(model, Pruning("slim", 0.5)), steps=1)
     pruned, dense = convolutions(restored_from(masks, prepared, name)), convolutions(model)
     zero = torch.cat([zero_channels(*pair) for pair in pruned.values()])
     gammas = torch.cat([norm.weight.detach().abs() for _, norm in dense.values()])
@@ -219,7 +222,7 @@ def test_cost_counts_weights_at_every_position_they_are_used():
 @pytest.mark.parametrize("pruner", STRUCTURED)
 @every_network
 def test_the_shrunk_network_is_smaller_and_equals_the_masked_one(pruner, name):
-    prepared = train(masks.prepare(float_model(name), Pruning(pruner, 0.6)), steps=2)
+    prepared = train(masks.prepare(float_model(name), Pruning(pruner, 0.6)), steps=1)
     pruned, images = restored_from(masks, prepared, name), batch(99)[0]
     before = copy.deepcopy(pruned.state_dict())
     dense = shrink.shrink(pruned, images)
