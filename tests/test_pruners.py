@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import ATTACK, NETWORK, script
+from conftest import ATTACK, NETWORK
 from test_compression import batch, every_network, float_model, one_thread, restored_from, train  # noqa: F401
 from torch import nn
 
@@ -62,7 +62,7 @@ def test_every_pruner_holds_and_is_restored_exactly_before_and_after_training(pr
 @every_network
 def test_the_floor_of_each_convolutions_smallest_filters_is_zero_with_its_batch_norm(pruner, order, name):
     model = float_model(name)
-    prepared = train(masks.prepare(model, Pruning(pruner, 0.7)), steps=1)
+    prepared = masks.prepare(model, Pruning(pruner, 0.7))
     pruned, dense = convolutions(restored_from(masks, prepared, name)), convolutions(model)
     assert len(dense) == sum(isinstance(module, nn.Conv2d) for module in model.modules())
     for key, (layer, norm) in pruned.items():
@@ -77,7 +77,7 @@ def test_the_floor_of_each_convolutions_smallest_filters_is_zero_with_its_batch_
 @every_network
 def test_slim_has_one_threshold_for_all_gammas(name):
     model = float_model(name)
-    prepared = train(masks.prepare(model, Pruning("slim", 0.5)), steps=1)
+    prepared = masks.prepare(model, Pruning("slim", 0.5))
     pruned, dense = convolutions(restored_from(masks, prepared, name)), convolutions(model)
     zero = torch.cat([zero_channels(*pair) for pair in pruned.values()])
     gammas = torch.cat([norm.weight.detach().abs() for _, norm in dense.values()])
@@ -307,17 +307,17 @@ def test_a_shrunk_network_that_answers_otherwise_is_not_passed():
 
 
 def test_prune_and_shrink_then_attack_as_users_do(tiny_root, tiny_run, capsys):
-    flags = [*NETWORK, "--root", tiny_root, "--run_name", "tiny"]
-    command = ["pruning/prune.py", *flags, "--pruner_name", "l1structure", "--prune_sparsity", "0.60", "--shrink"]
-    done = script(*command, "--prune_epochs", 1)
-    assert done.returncode == 0, done.stderr
+    flags = [*NETWORK, "--root", str(tiny_root), "--run_name", "tiny"]
+    command = [*flags, "--prune_epochs", "1", "--pruner_name", "l1structure", "--prune_sparsity", "0.60", "--shrink"]
+    prune.main(command)
+    out = capsys.readouterr().out
     folder = tiny_root / "results_pruning/tiny_l1structure_0.6"
     for role in tiny_run.roles:
-        assert f"pruning_l1structure_0.6 {role}: pruning l1structure_0.6: exactly floor(0.6 n)" in done.stdout
+        assert f"pruning_l1structure_0.6 {role}: pruning l1structure_0.6: exactly floor(0.6 n)" in out
         facts = json.loads((folder / role / "shrunk.json").read_text())
         assert facts["made_from"] == {"model": checkpoints.load(folder / role).meta["sha256"]}
-        assert f"{facts['parameters']:,}" in facts["property"] and facts["property"] in done.stdout
-    prune.main([*map(str, command[1:]), "--prune_epochs", "1"])
+        assert f"{facts['parameters']:,}" in facts["property"] and facts["property"] in out
+    prune.main(command)
     again = capsys.readouterr().out
     assert again.count("done before") == again.count("shrunk before") == 2
 
@@ -332,12 +332,12 @@ def test_prune_and_shrink_then_attack_as_users_do(tiny_root, tiny_run, capsys):
         ["--pruner_name", "l1structure", "--compress_degree", "0.6"],
         ["--compress_degree", "l1structure_0.6", "--skip_done"],
     ):
-        table = CompLeakNR.main([*map(str, flags), *named, *pruner])
+        table = CompLeakNR.main([*flags, *named, *pruner])
         assert set(table["variant"]) == {"pruning_l1structure_0.6"}
     assert (folder / "NR.csv").exists() and not (tiny_root / "results_pruning/tiny_0.6/NR.csv").exists()
 
     with pytest.raises(UserError, match="first python pruning/prune.py --pruner_name slim --prune_sparsity 0.7 "):
-        CompLeakNR.main([*map(str, flags), *named, "--pruner_name", "slim", "--compress_degree", "0.7"])
+        CompLeakNR.main([*flags, *named, "--pruner_name", "slim", "--compress_degree", "0.7"])
 
 
 @pytest.mark.parametrize(
