@@ -20,7 +20,7 @@ from compleak.techniques import COMPRESSED, TECHNIQUES, parse_degree, parse_vari
 from pruning import magnitude, masks, prune, shrink, slim, structured
 from pruning.masks import PRUNERS, Pruning
 
-STRUCTURED = ("l1structure", "l2structure", "slim")
+SHRUNK = ("l1structure", "slim")
 
 
 def convolutions(model):
@@ -220,7 +220,7 @@ def test_cost_counts_weights_at_every_position_they_are_used():
     assert cost(model, torch.zeros(7, 2, 5, 5), zeros=False) == Cost(9 + 300 + 3, 9 * 25 + 300)
 
 
-@pytest.mark.parametrize("pruner", STRUCTURED)
+@pytest.mark.parametrize("pruner", SHRUNK)
 @every_network
 def test_the_shrunk_network_is_smaller_and_equals_the_masked_one(pruner, name):
     prepared = train(masks.prepare(float_model(name), Pruning(pruner, 0.6)), steps=1)
