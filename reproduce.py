@@ -6,6 +6,7 @@
 
     python reproduce.py --shadow_num 8 --seeds 7 8 9                     # stronger attacks; the spread over trainings
 
+    python reproduce.py --defences                                       # what defences cost, and what they leave
     python reproduce.py --jobs 4                                         # four stages at once on this machine
     python reproduce.py --engine ray --ray_address auto                  # the same stages as tasks on a Ray cluster
 
@@ -17,6 +18,7 @@ others alone.
 Gives results/<run>/summary.md, summary.csv, models.csv, claims.csv and figures. <run> is <dataset>_<model>_<preset>;
 for `paper`, which is nothing but the stages' defaults, it is <dataset>_<model>, the folder the stages use themselves.
 With --seeds every seed has its run, <run>_seed<n>, and results/<run> says what they have in common.
+With --defences there is a run for each defence and attacker, and results/defences/ compares them.
 """
 
 import argparse
@@ -30,7 +32,9 @@ from compleak.files import read_json, write_json
 from compleak.seeds import summarise_seeds
 from compleak.summary import summarise
 from compleak.techniques import TECHNIQUES
+from compleak.tradeoff import summarise_defences
 from data.splits import DEFAULT_SEED
+from defenses import DEFENCES
 
 PRESETS = {  # named sets of the stages' own flags
     "smoke": {
@@ -49,9 +53,20 @@ PRESETS = {  # named sets of the stages' own flags
         "clustering": "--epochs 1 --batch_size 64 --no_augment",
         "attack": "--sensitivity_draws 1",
     },
+    "compact": {
+        "network": "--width 0.25 --batch_size 32",
+        "train": "--max_points 2000 --epochs 15 --lr 0.05 --no_augment",
+        "pruning": "--prune_epochs 3 --no_augment",
+        "quantization": "--quantized_epochs 2 --no_augment",
+        "clustering": "--epochs 2 --no_augment",
+        "attack": "--sensitivity_draws 1",
+    },
     "paper": {"network": "", "train": "", "pruning": "", "quantization": "", "clustering": "", "attack": ""},
 }
 DEGREES = [(name, degree) for name, technique in TECHNIQUES.items() for degree in technique.degrees]
+DEFENDED_DEGREES = [("pruning", "0.6"), ("pruning", "0.9"), ("quantization", "int8"), ("clustering", "4")]
+DEFENCE_GRID = ("ppb:1", "ppb:4", "ppb:16", "adv:0.3", "adv:1", "adv:3", "dp:0.5", "dp:1", "dp:2")
+WITHOUT_BATCH_NORM = {"resnet18": "resnet18_gn"}  # the network that DP-SGD trains in place of one
 VICTIM = paths.roles(0)[0]
 ONLY_RAY = ("ray_address", "cpus_per_task", "gpus_per_task")
 ENGINE = ("engine", "jobs", *ONLY_RAY)  # flags that say where stages run, not what they do
@@ -74,9 +89,23 @@ def parse(argv=None):
         default="all",
         help="signals: delete the shadows' weights once they have answered, for many shadows (default: %(default)s)",
     )
+    parser.add_argument(
+        "--defences",
+        nargs="*",
+        metavar="NAME:ARG",
+        help=f"compare defences with none, each against a non-adaptive and an adaptive attacker, on the original and "
+        f"four compressions (default: {' '.join(DEFENCE_GRID)})",
+    )
     recipe_flag(parser)
     engine_flags(parser)
     args = parser.parse_args(argv)
+    args.degrees = DEGREES if args.defences is None else DEFENDED_DEGREES
+    if args.defences is not None:
+        args.defences = [defence_of(text, parser) for text in args.defences or DEFENCE_GRID]
+        if args.defend or args.keep != "all":
+            parser.error(
+                "--defences runs with and without each defence, and shares models: leave --defend and --keep out"
+            )
     if args.engine == "ray" and args.jobs > 1:
         parser.error("--jobs is for one machine; --engine ray runs as many stages at once as the cluster has room for")
     if alone := [name for name in ONLY_RAY if args.engine != "ray" and getattr(args, name) != parser.get_default(name)]:
@@ -116,27 +145,28 @@ def plan(args, run_name: str) -> list[Stage]:
     What several stages would otherwise make at once, one makes before them: `data` the download and the split,
     `NR original` the blind control, each NR the answers that SR and MR read.
     """
-    flags, roles = stage_flags(args, run_name), paths.roles(shadows(args, run_name))
-    models = [stage for role in roles for stage in stages_of(role, flags, args.keep)]
+    flags, roles = stage_flags(args), paths.roles(shadows(args, run_name))
+    models = [stage for role in roles for stage in stages_of(role, flags, args.degrees, args.keep)]
     asked = [stage.name for stage in models if stage.script == "query"]
     attack = (*flags["attack"], "--recipe", args.recipe, "--skip_done")
     trained = tuple(f"train {role}" for role in roles)
     nr = [Stage("NR original", "CompLeakNR", (*attack, "--original"), (*trained, *asked))]
     sr = []
-    for name, degree in DEGREES:
+    for name, degree in args.degrees:
         variant = paths.variant_name(name, degree)
         which = (*attack, "--compress", "--compress_name", name, "--compress_degree", degree)
         made = tuple(f"compress {variant} {role}" for role in roles)
         nr.append(Stage(f"NR {variant}", "CompLeakNR", which, ("NR original", *made)))
         sr.append(Stage(f"SR {variant}", "CompLeakSR", (*which, "--original"), (f"NR {variant}",)))
-    mr = Stage("MR", "CompLeakMR", attack, tuple(stage.name for stage in sr))
+    variants = () if args.degrees is DEGREES else ("--variants", *(paths.variant_name(*d) for d in args.degrees))
+    mr = Stage("MR", "CompLeakMR", (*attack, *variants), tuple(stage.name for stage in sr))
     return [Stage("data", "train", (*flags["train"], "--roles")), *models, *nr, *sr, mr]
 
 
-def stages_of(role: str, flags: dict[str, tuple[str, ...]], keep: str) -> list[Stage]:
-    """What makes one model and its eight compressions and, where a shadow's weights are not kept, asks them first."""
+def stages_of(role: str, flags: dict[str, tuple[str, ...]], degrees: list[tuple], keep: str) -> list[Stage]:
+    """What makes one model and its compressions and, where a shadow's weights are not kept, asks them first."""
     made = [Stage(f"train {role}", "train", (*flags["train"], "--roles", role), ("data",))]
-    for name, degree in DEGREES:
+    for name, degree in degrees:
         script, *degree_flag = TECHNIQUES[name].command(degree).split()
         argv = (*degree_flag, *flags[name], "--roles", role)
         variant = paths.variant_name(name, degree)
@@ -147,10 +177,10 @@ def stages_of(role: str, flags: dict[str, tuple[str, ...]], keep: str) -> list[S
     return made
 
 
-def stage_flags(args, run_name: str) -> dict[str, tuple[str, ...]]:
+def stage_flags(args) -> dict[str, tuple[str, ...]]:
     """The flags one would type for each kind of stage: the preset's, then those given, which win."""
     preset = {key: flags.split() for key, flags in PRESETS[args.preset].items()}
-    given = [*given_flags(args), "--run_name", run_name]
+    given = [*given_flags(args), "--run_name", base_name(args)]
     flags = {kind: (*preset["network"], *preset[kind], *given) for kind in preset if kind != "network"}
     flags["train"] += ("--shadow_num", str(args.shadow_num), "--seed", str(args.seed))
     flags["train"] += ("--data_dir", str(args.data_dir.absolute())) if args.data_dir else ()
@@ -172,23 +202,81 @@ def given_flags(args) -> list[str]:
     """The flags that go to every stage, as they were given."""
     names = ("dataset_name", "model_name", "width", "num_cls", "device", "batch_size")
     given = [("--root", args.root.absolute()), *((f"--{name}", getattr(args, name)) for name in names)]
-    return [text for flag, value in given if value is not None for text in (flag, str(value))]
+    given += [(f"--{name}", value or None) for name, value in cli.defence(args).items()]
+    return [
+        text
+        for flag, value in given
+        if value is not None
+        for text in ((flag,) if value is True else (flag, str(value)))
+    ]
 
 
-def name_of(args) -> str:
-    """The run's folder: as given, or made of data, network, width and preset."""
+def base_name(args) -> str:
+    """The run's folder, but for its defence: as given, or made of data, network, width and preset."""
     default = cli.default_name(cli.identity(args))
     return args.run_name or (default if args.preset == "paper" else f"{default}_{args.preset}")
 
 
+def name_of(args) -> str:
+    """The run's folder."""
+    return cli.run_name(variation(args, run_name=base_name(args)))
+
+
+def variation(args, **changes) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(args), **changes})
+
+
 def runs_of(args) -> dict[str, argparse.Namespace]:
-    """The runs that a command asks for, by folder: one, or one for each of --seeds."""
-    if not args.seeds:
-        return {name_of(args): args}
-    return {
-        f"{name_of(args)}_seed{seed}": argparse.Namespace(**{**vars(args), "seed": seed})
-        for seed in dict.fromkeys(args.seeds)
-    }
+    """The runs that a command asks for, by folder: one, or one for each of --seeds, and of --defences."""
+    found = {}
+    for seed in dict.fromkeys(args.seeds or [args.seed]):
+        for own in [args] if args.defences is None else defended(args):
+            name = base_name(own) + (f"_seed{seed}" if args.seeds else "")
+            of_run = variation(own, seed=seed, run_name=name)
+            found[name_of(of_run)] = of_run
+    return found
+
+
+def defended(args) -> list[argparse.Namespace]:
+    """The runs that compare defences: each undefended network, each defence, each again with an adaptive attacker."""
+    found = {}
+    for defend, argument in [("", None), *args.defences]:
+        network = cli.identity(args)["model_name"]
+        own = variation(args, model_name=WITHOUT_BATCH_NORM.get(network, network)) if defend == "dp" else args
+        if own is not args and args.run_name:
+            own = variation(own, run_name=f"{args.run_name}_gn")
+        for adaptive in (False, True) if defend else (False,):
+            for name, chosen in (("", None), (defend, argument)):
+                of_run = variation(own, defend=name, defend_arg=chosen, adaptive=adaptive and bool(name))
+                found.setdefault(name_of(of_run), of_run)
+    return list(found.values())
+
+
+def defence_of(text: str, parser) -> tuple[str, float]:
+    """`ppb:4` as (name, argument); `ppb` has the default argument."""
+    name, colon, argument = text.partition(":")
+    try:
+        return name, cli.positive_float(argument) if colon else DEFENCES[name].default
+    except (KeyError, ValueError, argparse.ArgumentTypeError):
+        parser.error(f"--defences {text}: expected {' or '.join(f'{n}:ARG' for n in DEFENCES)}, ARG a positive number")
+
+
+def lender(args) -> str:
+    """The run whose models this one shares: an adaptive attacker's victim, another attacker's undefended shadows."""
+    if args.adaptive:
+        return name_of(variation(args, adaptive=False))
+    return name_of(variation(args, defend="", defend_arg=None)) if args.defend else ""
+
+
+def lend(stages: list[Stage], place: dict[str, str], lenders: dict[str, str]) -> list[Stage]:
+    """The same plan, but that a run's models wait for those of its lender, to be copied where they are the same."""
+    names, patient = {stage.name for stage in stages}, []
+    for stage in stages:
+        own = stage.name.removeprefix(f"{place[stage.name]} ")
+        twin = f"{lenders[place[stage.name]]} {own}"
+        waits = own.startswith(("train", "compress")) and twin in names
+        patient.append(stage._replace(needs=(*stage.needs, twin)) if waits else stage)
+    return patient
 
 
 def engine(args):
@@ -200,8 +288,10 @@ def engine(args):
 
 def main(argv=None) -> None:
     args = parse(argv)
-    plans = {name: plan(of_run, name) for name, of_run in runs_of(args).items()}
+    wanted = runs_of(args)
+    plans = {name: plan(of_run, name) for name, of_run in wanted.items()}
     stages, place = together(plans)
+    stages = lend(stages, place, {name: lender(of_run) for name, of_run in wanted.items()})
     with cli.progress(None, "stages", total=len(stages)) as bar, engine(args) as chosen:
 
         def ended(stage: Stage, seconds: float) -> None:
@@ -212,6 +302,11 @@ def main(argv=None) -> None:
         engines.run_plan(stages, chosen, lambda stage: bar.set_description(stage.name), ended)
     made = [runs.open_run(train.parse(own[0].argv)) for own in plans.values()]
     settings = {**PRESETS[args.preset], "networks of SAMIA and MR": f"--recipe {args.recipe}"}
+    if args.defences is not None:
+        folder = paths.run_dir(args.root, "defences")
+        cli.say(summarise_defences(made, folder, args.command, settings))
+        cli.say(f"tables and figure are in {folder}")
+        return
     texts = [summarise(run, args.command, settings) for run in made]
     if args.seeds:
         texts = [summarise_seeds(made, paths.run_dir(args.root, name_of(args)), args.command)]
@@ -246,11 +341,13 @@ def note(stage: str, seconds: float, file: Path) -> None:
 
 def command(args, parser) -> str:
     """The command line that was typed, without what only says where."""
-    silent = ("preset", "dataset_name", "root", *ENGINE)
+    silent = ("preset", "dataset_name", "root", "defences", "degrees", *ENGINE)
     shown = ["python reproduce.py", f"--preset {args.preset}", f"--dataset_name {args.dataset_name}"]
     for key, value in vars(args).items():
         if key not in silent and value != parser.get_default(key):
             shown.append(f"--{key} {' '.join(map(str, value)) if isinstance(value, list) else value}")
+    if args.defences is not None:
+        shown.append(" ".join(["--defences", *(f"{name}:{argument:g}" for name, argument in args.defences)]))
     return " ".join(shown)
 
 

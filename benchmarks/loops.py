@@ -17,7 +17,7 @@ from compleak.checkpoints import save_resume
 from compleak.training import SAVE_AFTER, SAVE_EVERY, Recipe, ask, fit
 from data.transforms import to_input
 from defenses import Procedure
-from pruning import magnitude
+from pruning import masks
 from quantization import int8
 
 CLASSES = 10
@@ -136,7 +136,7 @@ def compression(size: Size, device: torch.device) -> list[Row]:
     source = network(size)
     prepared = {
         "plain": source,
-        "pruned": magnitude.prepare(source, SPARSITY),
+        "pruned": masks.prepare(source, masks.Pruning(masks.DEFAULT, SPARSITY)),
         "QAT": int8.prepare(source, "int8"),
         "clustered": kmeans.prepare(source, CLUSTERS),
     }

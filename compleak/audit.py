@@ -18,7 +18,7 @@ from compleak import cli, devices, metrics, paths, runs, signals
 from compleak.errors import UserError
 from compleak.files import read_json, sha256, write_atomically, write_json
 from compleak.provenance import provenance
-from compleak.techniques import TECHNIQUES, parse_degree
+from compleak.techniques import TECHNIQUES, parse_degree, pruner_flag, pruning_degree
 from data.splits import DEFAULT_SEED
 
 START = "Start Membership Inference Attacks"
@@ -40,6 +40,7 @@ def variant_flags(parser: argparse.ArgumentParser):
     group.add_argument("--compress", action="store_true", help="attack a compressed model, named by the next two flags")
     group.add_argument("--compress_name", choices=tuple(TECHNIQUES), help="technique")
     group.add_argument("--compress_degree", help="0.6 0.7 0.8 0.9 (pruning), int8 (quantization), 4 8 16 (clustering)")
+    pruner_flag(group)
     return group
 
 
@@ -97,7 +98,10 @@ def variant_from_flags(args: argparse.Namespace) -> str:
         return paths.ORIGINAL
     if not args.compress_name or not args.compress_degree:
         raise UserError("--compress needs --compress_name and --compress_degree, for example pruning and 0.6")
-    return paths.variant_name(args.compress_name, parse_degree(args.compress_name, args.compress_degree)[0])
+    if args.pruner_name and args.compress_name != "pruning":
+        raise UserError(f"--pruner_name goes with --compress_name pruning, not {args.compress_name}")
+    degree = pruning_degree(args.pruner_name, args.compress_degree)
+    return paths.variant_name(args.compress_name, parse_degree(args.compress_name, degree)[0])
 
 
 def run_signals(args: argparse.Namespace, run: runs.Run, variants: Sequence[str]) -> list[Path]:

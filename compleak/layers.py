@@ -1,8 +1,9 @@
-"""What the three compressions share: which layers they change, strict loading, and proof that two models agree."""
+"""What the three compressions share: the layers they change, their cost, strict loading, proof of equality."""
 
 import copy
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,48 @@ from compleak import devices
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers a compression changes, by name: every convolution and every linear layer."""
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+
+
+def norm_after(model: nn.Module) -> dict[str, str | None]:
+    """Every convolution and linear layer, and the batch norm right after it in the same `nn.Sequential`, by name."""
+    found = {}
+    for prefix, parent in model.named_modules():
+        children = [(f"{prefix}.{name}".lstrip("."), child) for name, child in parent.named_children()]
+        for (name, layer), (next_name, norm) in pairwise([*children, ("", None)]):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                paired = isinstance(parent, nn.Sequential) and isinstance(norm, nn.BatchNorm2d)
+                found[name] = next_name if paired else None
+    return found
+
+
+class Cost(NamedTuple):
+    """`multiply_adds` are those of convolutions and linear layers on one input, padding included."""
+
+    parameters: int
+    multiply_adds: int
+
+
+def cost(model: nn.Module, inputs: Tensor, *, zeros: bool) -> Cost:
+    """What a model has and does for one of `inputs` (N, ...): with the weights that are zero, or without them."""
+
+    def count(tensor: Tensor) -> int:
+        return tensor.numel() if zeros else int(tensor.count_nonzero())
+
+    multiply_adds = 0
+
+    def add(layer: nn.Module, _, output: Tensor) -> None:
+        nonlocal multiply_adds
+        positions = output[0].numel() // len(layer.weight)  # every weight is used once at each of them
+        multiply_adds += count(layer.weight) * positions
+
+    hooks = [layer.register_forward_hook(add) for layer in weighted_layers(model).values()]
+    try:
+        with torch.no_grad():
+            model(inputs[:1].to(next(model.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Cost(sum(count(parameter) for parameter in model.parameters()), multiply_adds)
 
 
 def unchanged_tensors(prepared: nn.Module) -> dict[str, Tensor]:

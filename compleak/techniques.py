@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from clustering import kmeans
 from compleak.errors import UserError
 from compleak.paths import variant_name
-from pruning import magnitude
+from pruning import masks
 from quantization import int8
 
 
@@ -19,13 +19,6 @@ class Technique(NamedTuple):
     degrees: tuple[str, ...]  # the paper's
     expected: str  # what any degree looks like
     command: Callable[[str], str]  # the stage's script and the flag that sets this degree
-
-
-def _sparsity(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise ValueError
-    return value
 
 
 def _clusters(text: str) -> int:
@@ -47,11 +40,11 @@ def _clustering_command(degree: str) -> str:
 
 TECHNIQUES = {
     "pruning": Technique(
-        magnitude,
-        _sparsity,
+        masks,
+        masks.parse,
         ("0.6", "0.7", "0.8", "0.9"),
-        "a sparsity between 0 and 1",
-        "pruning/prune.py --prune_sparsity {}".format,
+        "a sparsity between 0 and 1, behind the name of another pruner than l1unstructure as in slim_0.7",
+        lambda degree: masks.parse(degree).command(),
     ),
     "quantization": Technique(int8, _int8, ("int8",), "int8", "quantization/qat.py --degree {}".format),
     "clustering": Technique(
@@ -75,4 +68,14 @@ def parse_degree(name: str, text: str) -> tuple[str, Any]:
         degree = TECHNIQUES[name].parse(text)
     except ValueError:
         raise UserError(f"{text!r} is no degree of {name}: expected {TECHNIQUES[name].expected}") from None
-    return (f"{degree:g}" if isinstance(degree, float) else str(degree)), degree
+    return str(degree), degree
+
+
+def pruner_flag(group) -> None:
+    pruners = tuple(masks.PRUNERS)
+    group.add_argument("--pruner_name", choices=pruners, help=f"what pruning removes (default: {masks.DEFAULT})")
+
+
+def pruning_degree(pruner: str | None, sparsity: str) -> str:
+    """The degree's text of --pruner_name (None where it was not given) and a sparsity, to be parsed."""
+    return sparsity if pruner in (None, masks.DEFAULT) else f"{pruner}_{sparsity}"

@@ -61,12 +61,7 @@ def run_rows(run: runs.Run) -> pd.DataFrame:
             row = form_row(own, form)
             if row is None:
                 continue
-            kept = {
-                key + end: float(row[key + end])
-                for key in MEASURED[:3]
-                for end in ("", "_lo", "_hi")
-                if key + end in row
-            }
+            kept = {key + end: float(row[key + end]) for key in MEASURED[:3] for end in ("", "_lo", "_hi")}
             what = {"network": config["model_name"], "attacker": attacker, "scenario": scenario, "variant": variant}
             rows.append({**head, **what, "form": form, "attack": report.key_of(row), **known, **kept})
     return pd.DataFrame(rows)
@@ -191,9 +186,7 @@ def leakage(spread: pd.DataFrame, form: str) -> pd.DataFrame:
         line["accuracy"] = shown(alone.iloc[0], "accuracy")
         line["epsilon, all models"] = f"{family['epsilon'].iloc[0]:.1f}" if len(family) else ""
         for _, row in own.iterrows():
-            line[f"{row['scenario']} {row['variant']}".replace("quantization_", "").replace("clustering_", "k=")] = (
-                shown(row, "auc")
-            )
+            line[f"{row['scenario']} {row['variant']}"] = shown(row, "auc")
         lines.append(line)
     return pd.DataFrame(lines).fillna("")
 
@@ -286,8 +279,9 @@ AUC with the defence less without it, same network and target: {verdict(compared
 
 ## Control
 
-The calibrated attack on non-members alone (`null`), in each run and target: mean AUC {100 * nulls["null_auc"].mean():.1f},
-{off} of {len(nulls)} intervals without 50, of which one in twenty misses by chance; targets of one run stray together.
+The calibrated attack on non-members alone (`null`), in each run and target: mean AUC
+{100 * nulls["null_auc"].mean():.1f}, {off} of {len(nulls)} intervals without 50, of which one in twenty misses by
+chance; the targets of one run compare the same two halves and stray together.
 
 Everything is in [summary.csv](summary.csv), each run in [runs.csv](runs.csv), the paired differences in
 [differences.csv](differences.csv).

@@ -1,1 +1,1 @@
-"""Stage 2a: the smallest weights of every layer set to zero."""
+"""Stage 2a: the smallest weights, filters or channels of a network set to zero, and taken out where that is asked."""

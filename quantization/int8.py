@@ -11,13 +11,12 @@ normalisation are frozen while fine-tuning; its gamma and beta are trained with 
 import copy
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compleak.layers import assert_equal_outputs, load_exactly
+from compleak.layers import assert_equal_outputs, load_exactly, norm_after
 
 WEIGHT_LEVELS = 127
 INPUT_LEVELS = 255
@@ -120,18 +119,13 @@ def quantize_input(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 def replace_layers(model: nn.Module, make: Callable[[nn.Module, nn.Module | None], nn.Module]) -> nn.Module:
     """Put make(layer, norm) in place of every conv and linear layer, in place; its batch norm becomes an identity.
 
-    The norm of a convolution is the module right after it in the same `nn.Sequential`. Group normalisation, whose
-    statistics are each sample's own, cannot be folded and stays as it is.
+    Group normalisation, whose statistics are each sample's own, cannot be folded and stays as it is.
     """
-    for parent in list(model.modules()):
-        for (name, layer), (next_name, norm) in pairwise([*parent.named_children(), ("", None)]):
-            if not isinstance(layer, nn.Conv2d | nn.Linear):
-                continue
-            if not isinstance(parent, nn.Sequential) or not isinstance(norm, nn.BatchNorm2d):
-                norm = None
-            setattr(parent, name, make(layer, norm))
-            if norm is not None:
-                setattr(parent, next_name, nn.Identity())
+    for name, norm_name in norm_after(model).items():
+        norm = model.get_submodule(norm_name) if norm_name else None
+        model.set_submodule(name, make(model.get_submodule(name), norm))
+        if norm is not None:
+            model.set_submodule(norm_name, nn.Identity())
     return model
 
 

@@ -16,12 +16,13 @@ from torch.nn import functional as F
 import models
 from clustering import kmeans
 from compleak.layers import weighted_layers
-from pruning import magnitude
+from pruning import magnitude, masks
+from pruning.masks import Pruning
 from quantization import int8
 
 WIDTH = 0.125
 TECHNIQUES = [
-    pytest.param(magnitude, 0.7, id="pruning"),
+    pytest.param(masks, Pruning("l1unstructure", 0.7), id="pruning"),
     pytest.param(int8, "int8", id="quantization"),
     pytest.param(kmeans, 4, id="clustering"),
 ]
@@ -179,7 +180,7 @@ def test_foreign_tensors_are_refused_by_name(technique, degree):
 @every_technique
 def test_tensors_of_another_technique_are_refused(technique, degree):
     packed = technique.pack(seen_one_batch(technique.prepare(float_model(), degree)))
-    for other in {magnitude, int8, kmeans} - {technique}:
+    for other in {masks, int8, kmeans} - {technique}:
         with pytest.raises(ValueError):
             other.unpack(models.build("resnet18", 10, WIDTH), packed)
 
@@ -200,7 +201,7 @@ def test_verify_notices_a_single_changed_weight_and_a_changed_bias(technique, de
 @pytest.mark.parametrize(
     ("technique", "degree"),
     [
-        *((magnitude, bad) for bad in (0.0, 1.0, -0.1, float("nan"), 1, True, "0.6", None)),
+        *((masks, bad) for bad in (0.0, 1.0, -0.1, float("nan"), 1, True, "0.6", None)),
         *((int8, bad) for bad in ("int4", 8, None)),
         *((kmeans, bad) for bad in (0, 1, 3, 512, 4.5, "4", True, None)),
     ],
@@ -218,13 +219,13 @@ def test_a_bad_degree_is_named(technique, degree):
 def test_exactly_the_floor_of_the_smallest_weights_is_zero_and_stays_zero(name, sparsity):
     model = float_model(name)
     dense = {key: layer.weight.detach().clone() for key, layer in weighted_layers(model).items()}
-    prepared = magnitude.prepare(model, sparsity)
+    prepared = masks.prepare(model, Pruning("l1unstructure", sparsity))
     zero = {key: layer.weight == 0 for key, layer in weighted_layers(prepared).items()}
     for key, weight in dense.items():
         assert zero[key].sum() == math.floor(sparsity * weight.numel())
         assert weight[zero[key]].abs().max() <= weight[~zero[key]].abs().min()
     train(prepared, steps=2)
-    for restored in (prepared, restored_from(magnitude, prepared, name)):
+    for restored in (prepared, restored_from(masks, prepared, name)):
         for key, layer in weighted_layers(restored).items():
             assert torch.equal(layer.weight == 0, zero[key])
             assert not torch.equal(layer.weight[~zero[key]], dense[key][~zero[key]])
@@ -237,7 +238,7 @@ def test_exactly_the_floor_of_the_smallest_weights_is_zero_and_stays_zero(name, 
 @settings(deadline=None, max_examples=100)
 def test_ties_are_broken_so_that_the_count_is_exact(weights, sparsity):
     weight = torch.tensor(weights)
-    mask = magnitude.magnitude_mask(weight, sparsity)
+    mask = magnitude.keep_largest(weight, sparsity)
     assert (~mask).sum() == math.floor(sparsity * len(weights))
     if mask.any() and not mask.all():
         assert weight[~mask].abs().max() <= weight[mask].abs().min()
@@ -246,16 +247,16 @@ def test_ties_are_broken_so_that_the_count_is_exact(weights, sparsity):
 def test_a_layer_of_equal_weights_is_pruned_to_the_exact_count():
     model = nn.Sequential(nn.Linear(10, 7))
     nn.init.constant_(model[0].weight, 0.3)
-    assert (magnitude.prepare(model, 0.9)[0].weight == 0).sum() == 63
+    assert (masks.prepare(model, Pruning("l1unstructure", 0.9))[0].weight == 0).sum() == 63
 
 
 def test_the_pruned_file_holds_one_bit_a_weight_and_the_kept_values():
-    prepared = magnitude.prepare(float_model(), 0.9)
-    packed = magnitude.pack(prepared)
+    prepared = masks.prepare(float_model(), Pruning("l1unstructure", 0.9))
+    packed = masks.pack(prepared)
     for key, layer in weighted_layers(prepared).items():
         numel = layer.weight.numel()
-        assert packed[f"{key}.mask"].numel() == math.ceil(numel / 8)
-        assert packed[f"{key}.kept"].numel() == numel - math.floor(0.9 * numel)
+        assert packed[f"{key}.weight.mask"].numel() == math.ceil(numel / 8)
+        assert packed[f"{key}.weight.kept"].numel() == numel - math.floor(0.9 * numel)
         assert f"{key}.weight" not in packed
 
 

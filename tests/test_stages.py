@@ -24,6 +24,7 @@ import reproduce
 from compleak import audit, checkpoints, metrics, paths, runs, signals, summary, verdicts
 from compleak.errors import UserError
 from compleak.techniques import COMPRESSED, TECHNIQUES, parse_degree
+from pruning.masks import Pruning
 
 OURS = ("joint", "calibrated", "combined")
 COLUMNS = [
@@ -399,7 +400,12 @@ def test_presets_hold_nothing_but_flags_that_the_stages_know():
 
 @pytest.mark.parametrize(
     ("technique", "text", "name", "degree"),
-    [("pruning", "0.60", "0.6", 0.6), ("clustering", "16", "16", 16), ("quantization", "int8", "int8", "int8")],
+    [
+        ("pruning", "0.60", "0.6", Pruning("l1unstructure", 0.6)),
+        ("pruning", "slim_0.60", "slim_0.6", Pruning("slim", 0.6)),
+        ("clustering", "16", "16", 16),
+        ("quantization", "int8", "int8", "int8"),
+    ],
 )
 def test_degrees_are_read_as_the_techniques_take_them(technique, text, name, degree):
     assert parse_degree(technique, text) == (name, degree)
