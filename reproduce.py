@@ -104,7 +104,7 @@ def parse(argv=None):
         args.defences = [defence_of(text, parser) for text in args.defences or DEFENCE_GRID]
         if args.defend or args.keep != "all":
             parser.error(
-                "--defences runs with and without each defence, and shares models: leave --defend and --keep out"
+                "--defences tries each defence and none, and shares models: leave --defend and --keep out"
             )
     if args.engine == "ray" and args.jobs > 1:
         parser.error("--jobs is for one machine; --engine ray runs as many stages at once as the cluster has room for")
