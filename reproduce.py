@@ -55,7 +55,7 @@ PRESETS = {  # named sets of the stages' own flags
     },
     "compact": {
         "network": "--width 0.25 --batch_size 32",
-        "train": "--max_points 2000 --epochs 15 --lr 0.05 --no_augment",
+        "train": "--max_points 1200 --epochs 15 --lr 0.05 --no_augment",
         "pruning": "--prune_epochs 3 --no_augment",
         "quantization": "--quantized_epochs 2 --no_augment",
         "clustering": "--epochs 2 --no_augment",
@@ -103,9 +103,7 @@ def parse(argv=None):
     if args.defences is not None:
         args.defences = [defence_of(text, parser) for text in args.defences or DEFENCE_GRID]
         if args.defend or args.keep != "all":
-            parser.error(
-                "--defences tries each defence and none, and shares models: leave --defend and --keep out"
-            )
+            parser.error("--defences tries each defence and none, and shares models: leave --defend and --keep out")
     if args.engine == "ray" and args.jobs > 1:
         parser.error("--jobs is for one machine; --engine ray runs as many stages at once as the cluster has room for")
     if alone := [name for name in ONLY_RAY if args.engine != "ray" and getattr(args, name) != parser.get_default(name)]:

@@ -184,7 +184,7 @@ def leakage(spread: pd.DataFrame, form: str) -> pd.DataFrame:
         alone, family = (own[(own["scenario"] == s) & (own["variant"] == v)] for s, v in (ALONE, ALL))
         line = {"defence": label(name, argument), "network": network, "attacker": attacker or "-"}
         line["accuracy"] = shown(alone.iloc[0], "accuracy")
-        line["epsilon, all models"] = f"{family['epsilon'].iloc[0]:.1f}" if len(family) else ""
+        line["epsilon, all models"] = f"{spent:.1f}" if (spent := family["epsilon"].max()) < np.inf else ""
         for _, row in own.iterrows():
             line[f"{row['scenario']} {row['variant']}"] = shown(row, "auc")
         lines.append(line)
@@ -202,18 +202,17 @@ def shown(row: pd.Series, key: str) -> str:
 
 
 def answers(compared: pd.DataFrame, what: str) -> pd.DataFrame:
-    """`differences` of one kind for people."""
-    rows = compared[compared["what"] == what]
-    lines = {"defence": [label(*row) for row in rows[["defence", "argument"]].itertuples(index=False)]}
-    lines["network"] = rows["network"].to_list()
-    if what != "accuracy":
-        lines["attacker"] = [attacker or "-" for attacker in rows["attacker"]]
-        lines["on"] = (rows["scenario"] + " " + rows["variant"]).to_list()
-    lines["difference"] = [
-        f"{100 * row[0]:.1f}" if np.isnan(row[1]) else report.interval(*row)
-        for row in rows[["difference", "low", "high"]].to_numpy()
-    ]
-    return pd.DataFrame(lines)
+    """`differences` of one kind for people: a line a defence and attacker, a column a target."""
+    lines = {}
+    for _, row in compared[compared["what"] == what].iterrows():
+        line = {"defence": label(row["defence"], row["argument"]), "network": row["network"]}
+        column = "accuracy"
+        if what != "accuracy":
+            line["attacker"], column = row["attacker"] or "-", f"{row['scenario']} {row['variant']}"
+        several = not np.isnan(row["low"])
+        cell = report.interval(*row[["difference", "low", "high"]]) if several else f"{100 * row['difference']:.1f}"
+        lines.setdefault(tuple(line.values()), line)[column] = cell
+    return pd.DataFrame(lines.values()).fillna("")
 
 
 def verdict(compared: pd.DataFrame, what: str) -> str:

@@ -24,7 +24,7 @@ class Defence(NamedTuple):
 
 DEFENCES = {
     "ppb": Defence(PosteriorBalancing, "lambda, the weight of the divergence between two samples' posteriors", 4.0),
-    "adv": Defence(AdversarialRegularization, "alpha, the weight of the inference network's gain", 3.0),
+    "adv": Defence(AdversarialRegularization, "alpha, the weight of the inference network's gain", 1.0),
     "dp": Defence(DPSGD, "noise multiplier: standard deviation of the noise over the clipping norm", 1.0),
 }
 

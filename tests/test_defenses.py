@@ -1,0 +1,451 @@
+"""Defences: their objectives against literal versions, their privacy, and the runs that carry them."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import ATTACK, NETWORK
+
+import models
+import reproduce
+import train
+from clustering import kmeans
+from compleak import checkpoints, cli, engines, paths, runs, tradeoff, training
+from compleak.errors import UserError
+from compleak.techniques import TECHNIQUES, parse_degree
+from compleak.training import Recipe
+from data import splits
+from defenses import DEFENCES, Procedure, adv, build, dp, ppb
+from quantization import int8
+
+CPU = torch.device("cpu")
+SMALL = ["--max_points", "40", "--epochs", "1", "--label_noise", "0.2", "--no_augment", "--batch_size", "16"]
+
+
+def batch(size=7, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(size, 3, 32, 32, generator=generator), torch.arange(size) % 3
+
+
+def network(name="resnet18_gn"):
+    torch.manual_seed(1)
+    return models.build(name, 3, 0.125).train()
+
+
+# Objectives
+
+
+@pytest.mark.parametrize("size", [2, 5, 6])
+def test_ppb_is_cross_entropy_and_the_divergence_of_sorted_posteriors_of_pairs(size):
+    logits = torch.randn(size, 4, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
+    labels, half = torch.arange(size) % 4, size // 2
+    posteriors = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(axis=1, keepdims=True)
+    apart = 0.0
+    for i in range(half):
+        p, q = sorted(posteriors[i], reverse=True), sorted(posteriors[half + i], reverse=True)
+        apart += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / half
+    expected = -np.log(posteriors[np.arange(size), labels]).mean() + 4 * apart
+    found = ppb.PosteriorBalancing(4.0, num_cls=4, seed=0).objective(logits, labels)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_ppb_of_a_single_sample_is_its_cross_entropy():
+    logits, labels = torch.randn(1, 4), torch.tensor([2])
+    assert ppb.PosteriorBalancing(4.0, num_cls=4, seed=0).objective(logits, labels) == F.cross_entropy(logits, labels)
+
+
+def test_ppb_does_not_ask_which_class_is_likely():
+    logits = torch.tensor([[3.0, 0.0, 1.0], [0.0, 1.0, 3.0]])
+    assert ppb.divergence(logits).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_adversarial_regularization_is_the_game_of_its_paper():
+    rng = np.random.default_rng(0)
+    members, reserve, logits = rng.normal(size=5), rng.normal(size=4), rng.normal(size=(5, 3))
+    labels, h = np.array([0, 1, 2, 0, 1]), lambda z: 1 / (1 + np.exp(-z))
+    gain = np.log(h(members)).mean() / 2 + np.log(1 - h(reserve)).mean() / 2
+    assert adv.gain(torch.tensor(members), torch.tensor(reserve)).item() == pytest.approx(gain)
+    posterior = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss = -np.log(posterior[np.arange(5), labels]).mean() + 2.5 * np.log(h(members)).mean()
+    found = adv.objective(torch.tensor(logits), torch.tensor(labels), torch.tensor(members), 2.5)
+    assert found.item() == pytest.approx(loss)
+
+
+def test_the_inference_network_learns_what_a_fixed_model_gives_away():
+    procedure = adv.AdversarialRegularization(1.0, num_cls=3, seed=0)
+    model = torch.nn.Flatten()  # "answers" are the inputs: members are surer than the reserve
+    sure, unsure = 5 * torch.eye(3).repeat(8, 1), 0.1 * torch.eye(3).repeat(8, 1)
+    labels = torch.arange(3).repeat(8)
+    for _ in range(60):
+        procedure.train_inference(model, (sure, labels), (unsure, labels))
+    with torch.no_grad():
+        found = [procedure.inference(x.softmax(dim=1), labels) for x in (sure, unsure)]
+    assert found[0].min() > 0 > found[1].max()
+
+
+def test_the_slimming_penalty_is_added_to_the_loss_and_shrinks_every_gamma():
+    model, (inputs, labels) = models.build("resnet18", 3, 0.125).train(), batch()
+    before = [module.weight.clone() for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    plain = Procedure().step(model, torch.optim.SGD(model.parameters(), 0.0), inputs, labels, None)
+    found = Procedure(penalty=10.0).step(model, optimizer, inputs, labels, None)
+    total = sum(gamma.abs().sum() for gamma in before)
+    assert found.item() == pytest.approx((plain + 10 * total).item(), rel=1e-2)
+    after = [module.weight for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert all((new < old).all() for new, old in zip(after, before, strict=True))
+
+
+# The reserve
+
+
+@pytest.mark.parametrize("limit", [None, 60])
+def test_a_reserve_is_no_audit_sets_and_no_other_models(limit):
+    split = splits.make_split(900, 3, 5, limit)
+    audit = splits.make_audit(split, 5)
+    audited = np.concatenate([np.concatenate(pair) for pair in audit.pairs])
+    for row, pair in enumerate(split.pairs):
+        members, reserve = splits.make_reserve(split, audit, row, 900, 5)
+        assert len(reserve) == len(pair.train) // splits.RESERVE and not np.intersect1d(members, reserve).size
+        assert not np.intersect1d(reserve, np.concatenate(audit.pairs[row])).size
+        assert np.isin(audit.pairs[row].train, members).all(), "an audited member is not trained on"
+        if limit:
+            assert np.array_equal(members, pair.train) and not np.intersect1d(reserve, audited).size
+        else:
+            assert np.isin(reserve, pair.train).all()
+        other = split.pool if row == 0 else np.concatenate(split.victim)
+        assert not np.intersect1d(reserve, other).size
+
+
+def test_a_reserve_that_cannot_be_found_is_refused():
+    victim, shadow = (splits.Pair(*np.split(np.arange(16) + first, 2)) for first in (0, 16))
+    split = splits.Split([victim, shadow])  # every image is somebody's, every member is audited
+    with pytest.raises(UserError, match="a defence that needs a reserve of 2 points finds 0 .* give --max_points"):
+        splits.make_reserve(split, splits.make_audit(split, 5), 0, 32, 5)
+
+
+# Differential privacy
+
+
+def prepared(technique):
+    model = network()
+    if technique:
+        name, degree = technique
+        model = TECHNIQUES[name].module.prepare(model, parse_degree(name, degree)[1]).train()
+    with torch.no_grad():
+        model(batch(seed=9)[0])
+    for module in model.modules():
+        if hasattr(module, "for_single_samples"):
+            module.for_single_samples()
+    return model
+
+
+@pytest.mark.parametrize("technique", [None, ("pruning", "0.7"), ("quantization", "int8"), ("clustering", "4")])
+def test_gradients_of_single_samples_are_those_of_batches_of_one(technique):
+    model, (inputs, labels) = prepared(technique), batch(3)
+    found, losses = dp.sample_gradients(model, inputs, labels)
+    for i in range(3):
+        model.zero_grad()
+        loss = F.cross_entropy(model(inputs[i : i + 1]), labels[i : i + 1])
+        loss.backward()
+        # int8: what lies on the border between two steps may fall on either side of it
+        slack = 0.1 if technique == ("quantization", "int8") else 1e-4
+        assert losses[i].item() == pytest.approx(loss.item(), rel=slack)
+        for name, gradient in found.items():
+            expected = model.get_parameter(name).grad
+            assert (gradient[i] - expected).norm() <= slack * expected.norm(), name
+    assert set(found) == {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+def started(noise, seed=0, lr=1.0, examples=40, size=8):
+    """A network, its DP-SGD procedure and optimizer, the noise of `seed`."""
+    model, procedure = network(), dp.DPSGD(noise, num_cls=3, seed=0)
+    optimizer = procedure.start(model, torch.optim.SGD(model.parameters(), lr), examples, size, batch()[0])
+    procedure.batches(torch.arange(examples), size, torch.Generator().manual_seed(seed))
+    return model, procedure, optimizer
+
+
+def moved(model, procedure, optimizer, inputs, labels):
+    """All that one step changes, as one vector."""
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    procedure.step(model, optimizer, inputs, labels, None)
+    return torch.cat([p.detach().flatten() for p in model.parameters()]) - before
+
+
+def test_two_runs_differ_by_the_noise_that_was_asked_for():
+    steps = [moved(*started(noise=0.7, seed=seed), *batch()) for seed in (1, 2)]
+    n = len(steps[0])
+    expected = math.sqrt(2) * 0.7 * dp.CLIP / 8  # of a mean over the expected batch of 8
+    assert (steps[0] - steps[1]).std().item() == pytest.approx(expected, rel=4 / math.sqrt(2 * n))
+    assert torch.equal(steps[0], moved(*started(noise=0.7, seed=1), *batch()))
+
+
+def test_no_sample_moves_the_model_by_more_than_the_clipping_norm():
+    inputs, labels = batch(1)
+    step = moved(*started(noise=1e-9), 100 * inputs, labels)
+    assert step.norm().item() == pytest.approx(dp.CLIP / 8, rel=1e-3)
+
+
+def test_a_batch_is_clipped_by_sample_and_not_as_a_whole_however_it_is_cut_into_chunks(monkeypatch):
+    inputs, labels = batch(5)
+    alone = sum(moved(*started(noise=1e-9), inputs[i : i + 1], labels[i : i + 1]) for i in range(5))
+    for size in (2, 16):
+        monkeypatch.setitem(dp.CHUNK, "cpu", size)
+        torch.testing.assert_close(moved(*started(noise=1e-9), inputs, labels), alone, rtol=1e-3, atol=1e-5)
+
+
+def test_a_step_that_takes_nobody_still_adds_noise():
+    step = moved(*started(noise=1.0), *(part[:0] for part in batch()))
+    assert step.std().item() == pytest.approx(dp.CLIP / 8, rel=0.02)
+
+
+def test_every_step_takes_each_point_with_the_same_chance():
+    _, procedure, _ = started(noise=1.0, examples=1000, size=100)
+    generator = torch.Generator().manual_seed(0)
+    taken = torch.stack(
+        [
+            torch.bincount(torch.cat(procedure.batches(torch.arange(1000), 100, generator)), minlength=1000)
+            for _ in range(40)
+        ]
+    )
+    assert taken.float().mean().item() == pytest.approx(1.0, abs=0.03)  # 10 steps at a rate of 0.1
+    assert taken.float().var().item() == pytest.approx(0.9, abs=0.05)  # binomial: some twice, some not at all
+
+
+def test_epsilon_is_that_of_opacus_accountant_and_fine_tuning_adds_to_it():
+    from opacus.accountants import RDPAccountant
+
+    accountant = RDPAccountant()
+    for _ in range(30):
+        accountant.step(noise_multiplier=1.1, sample_rate=0.05)
+    procedure = dp.DPSGD(1.1, num_cls=3, seed=0)
+    first = procedure.account(200, 10, 1, [])["privacy"]
+    more = procedure.account(200, 10, 1, [*first["history"], [1.1, 0.05, 10]])["privacy"]
+    assert dp.epsilon([[1.1, 0.05, 30]]) == pytest.approx(accountant.get_epsilon(1e-5))
+    assert first["history"] == [[1.1, 0.05, 20]] and more["epsilon"] > first["epsilon"] > 0
+    assert more["epsilon"] == pytest.approx(dp.epsilon([[1.1, 0.05, 50]]))
+    assert procedure.account(200, 10, 1, None)["privacy"]["epsilon"] is None  # made from a model without noise
+
+
+def test_the_ranges_of_a_private_int8_model_are_not_the_members():
+    model = int8.prepare(network(), "int8").train()
+    procedure = dp.DPSGD(1.0, num_cls=3, seed=0)
+    optimizer = procedure.start(model, torch.optim.SGD(model.parameters(), 0.0), 40, 8, batch(seed=3)[0])
+    ranges = {key: value.clone() for key, value in model.state_dict().items() if key.endswith(("low", "high"))}
+    procedure.step(model, optimizer, 50 * batch(seed=4)[0], batch()[1], None)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in ranges.items()) and ranges
+
+
+def test_codebooks_looked_up_by_plain_indexing_are_the_same():
+    one, other = (kmeans.prepare(network(), 4) for _ in range(2))
+    for module in other.modules():
+        if isinstance(module, kmeans.Clustered):
+            module.for_single_samples()
+    assert torch.equal(one(batch()[0]), other(batch()[0]))
+
+
+# The loop
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", DEFENCES)
+def test_a_stopped_defended_training_goes_on_to_the_very_same_weights(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(training, "SAVE_EVERY", 1)
+    epoch = training._epoch
+
+    def stops(*args):
+        if args[6] == 1:
+            raise Stopped
+        return epoch(*args)
+
+    def fit(folder):
+        model = network("resnet18_gn")
+        images = torch.randint(0, 256, (24, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        options = {"flip": True, "device": CPU, "resume": folder / "resume.pt", "identity": {}, "desc": "test"}
+        options |= {"procedure": build(name, 1.0, num_cls=3, seed=5), "reserve": (images[16:], torch.arange(8) % 3)}
+        loss = training.fit(model, images[:16], torch.arange(16) % 3, Recipe(3, 0.05, 8, 5), **options)
+        return loss, model.state_dict()
+
+    loss, weights = fit(tmp_path / "undisturbed")
+    monkeypatch.setattr(training, "_epoch", stops)
+    with pytest.raises(Stopped):
+        fit(tmp_path / "stopped")
+    monkeypatch.setattr(training, "_epoch", epoch)
+    again, resumed = fit(tmp_path / "stopped")
+    assert again == loss and all(torch.equal(weights[key], resumed[key]) for key in weights)
+
+
+# Runs
+
+
+@pytest.mark.parametrize(
+    ("flags", "folder"),
+    [
+        ("", "digits_resnet18"),
+        ("--defend ppb", "digits_resnet18_ppb_4"),
+        ("--defend adv --defend_arg 0.5 --adaptive", "digits_resnet18_adv_0.5_adaptive"),
+        ("--defend dp --undefended_original --run_name mine", "mine_dp_1_undefended_original"),
+    ],
+)
+def test_a_runs_folder_says_how_it_is_defended_and_its_command_names_it_again(flags, folder):
+    args = train.parse(["--dataset_name", "digits", *flags.split()])
+    assert cli.run_name(args) == folder
+    config = {**cli.identity(args), **cli.defence(args)}
+    again = train.parse(runs.name_flags(config, folder).split())
+    assert cli.run_name(again) == folder
+
+
+def test_defence_flags_without_a_defence_are_refused():
+    with pytest.raises(UserError, match="need --defend ppb"):
+        cli.run_name(train.parse(["--adaptive"]))
+
+
+@pytest.fixture(scope="module")
+def shared_root(tmp_path_factory):
+    """The undefended run, PPB against both attackers, and PPB in fine-tuning alone; one compression each."""
+    root = tmp_path_factory.mktemp("defended")
+    ppb_flags = ["--defend", "ppb"]
+    for more in ([], ppb_flags, [*ppb_flags, "--adaptive"], [*ppb_flags, "--undefended_original"]):
+        flags = [*NETWORK, "--root", str(root), *more]
+        train.main([*flags, *SMALL])
+        engines.call(engines.Stage("", "pruning.prune", (*flags, "--prune_epochs", "1", "--prune_sparsity", "0.9")))
+    return root
+
+
+def made_from(root, run, role, variant="original"):
+    return checkpoints.load(paths.role_dir(root, f"digits_resnet18_w0.125{run}", variant, role)).meta["made_from"]
+
+
+def digest(root, run, role, variant="original"):
+    return checkpoints.load(paths.role_dir(root, f"digits_resnet18_w0.125{run}", variant, role)).meta["sha256"]
+
+
+@pytest.mark.parametrize("variant", ["original", "pruning_0.9"])
+def test_an_adaptive_attackers_shadows_are_defended_and_the_others_are_not(shared_root, variant):
+    defended_ = {
+        (run, role)
+        for run in ("", "_ppb_4", "_ppb_4_adaptive")
+        for role in ("victim_model", "shadow_model_0")
+        if "defend" in made_from(shared_root, run, role, variant)
+    }
+    assert defended_ == {
+        ("_ppb_4", "victim_model"),
+        ("_ppb_4_adaptive", "victim_model"),
+        ("_ppb_4_adaptive", "shadow_model_0"),
+    }
+
+
+@pytest.mark.parametrize("variant", ["original", "pruning_0.9"])
+def test_runs_share_the_models_that_are_the_same(shared_root, variant):
+    shadow, victim = "shadow_model_0", "victim_model"
+    assert digest(shared_root, "_ppb_4", shadow, variant) == digest(shared_root, "", shadow, variant)
+    assert digest(shared_root, "_ppb_4_adaptive", victim, variant) == digest(shared_root, "_ppb_4", victim, variant)
+    assert digest(shared_root, "_ppb_4", victim, variant) != digest(shared_root, "", victim, variant)
+
+
+def test_an_undefended_original_is_defended_in_fine_tuning_alone(shared_root):
+    run = "_ppb_4_undefended_original"
+    assert "defend" not in made_from(shared_root, run, "victim_model")
+    assert made_from(shared_root, run, "victim_model", "pruning_0.9")["defend"] == "ppb"
+
+
+def test_dp_is_refused_for_batch_norm_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="use --model_name resnet18_gn or mlp"):
+        train.main([*NETWORK, "--root", str(tmp_path), *SMALL, "--defend", "dp"])
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_dp_says_its_epsilon_and_that_an_undefended_original_has_none(tmp_path, capsys):
+    flags = [*NETWORK, "--model_name", "resnet18_gn", "--root", str(tmp_path), "--defend", "dp"]
+    for more in ([], ["--undefended_original"]):
+        train.main([*flags, *SMALL, "--roles", "victim_model", *more])
+        clustered = (*flags, *more, "--epochs", "1", "--bit", "2", "--roles", "victim_model")
+        engines.call(engines.Stage("", "clustering.clustering", clustered))
+    said = capsys.readouterr().out
+    assert said.count("at delta 1e-05") == 2 and "no privacy guarantee" in said
+    metas = [json.loads(file.read_text())["privacy"] for file in tmp_path.glob("results*/*dp_1*/victim_model/meta.json")
+             if "undefended" not in str(file)]  # fmt: skip
+    assert sorted(len(meta["history"]) for meta in metas) == [1, 2]
+
+
+# The comparison
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """PPB and none, one seed, two compressions, as `reproduce.py --defences` runs them."""
+    root = tmp_path_factory.mktemp("compared")
+    preset = {"network": "", "train": " ".join(SMALL), "pruning": "--prune_epochs 1", "quantization": ""}
+    preset |= {"clustering": "--epochs 1", "attack": " ".join(ATTACK)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(reproduce.PRESETS, "smoke", preset)
+        patch.setattr(reproduce, "DEFENDED_DEGREES", [("pruning", "0.9"), ("clustering", "4")])
+        reproduce.main([*NETWORK, "--root", str(root), "--defences", "ppb:4"])
+    return root
+
+
+def test_every_defence_meets_both_attackers_with_one_model_two_and_all(compared):
+    rows = pd.read_csv(compared / "results/defences/summary.csv", keep_default_na=False)
+    assert set(zip(rows["defence"], rows["attacker"], strict=True)) == {
+        ("", ""), ("ppb", "non-adaptive"), ("ppb", "adaptive"),
+    }  # fmt: skip
+    targets = set(zip(rows["scenario"], rows["variant"], strict=True))
+    alone = {("NR", v) for v in ("original", "pruning_0.9", "clustering_4")}
+    assert targets == alone | {("SR", "pruning_0.9"), ("SR", "clustering_4"), ("MR", "all")}
+    assert set(rows["form"]) == {"published", "calibrated", "headline"}
+    assert (compared / "results/defences/tradeoff.png").exists()
+    text = (compared / "results/defences/summary.md").read_text()
+    assert "--defences ppb:4" in text and "PPB 4 | resnet18 | adaptive" in text
+
+
+def test_the_plan_makes_a_model_once_and_lends_it():
+    args = reproduce.parse(["--defences", "ppb:4", "dp", "--seeds", "1", "2"])
+    wanted = reproduce.runs_of(args)
+    names = ["", "_ppb_4", "_ppb_4_adaptive"]
+    expected = [f"digits_resnet18_smoke_seed1{name}" for name in names]
+    expected += [f"digits_resnet18_gn_smoke_seed1{name}" for name in ("", "_dp_1", "_dp_1_adaptive")]
+    assert list(wanted)[:6] == expected and len(wanted) == 12
+    plans = {name: reproduce.plan(own, name) for name, own in wanted.items()}
+    stages, place = reproduce.together(plans)
+    stages = reproduce.lend(stages, place, {name: reproduce.lender(own) for name, own in wanted.items()})
+    engines.check_order(stages)
+    needs = {stage.name: stage.needs for stage in stages}
+    assert f"{expected[1]} train victim_model" in needs[f"{expected[2]} train victim_model"]
+    assert f"{expected[0]} train shadow_model_0" in needs[f"{expected[1]} train shadow_model_0"]
+
+
+@pytest.mark.parametrize("flags", ["--defences foo", "--defences ppb:-1", "--defences --defend ppb"])
+def test_comparisons_that_make_no_sense_are_refused(flags, capsys):
+    with pytest.raises(SystemExit):
+        reproduce.parse(flags.split())
+    assert "--defences" in capsys.readouterr().err
+
+
+def test_differences_are_paired_by_seed():
+    head = {"network": "n", "scenario": "NR", "variant": "original", "form": "calibrated", "accuracy": 0.5}
+    rows = pd.DataFrame(
+        [
+            {**head, "seed": seed, "defence": name, "argument": arg, "attacker": who, "auc": auc + seed / 10}
+            for seed in (1, 2, 3)
+            for name, arg, who, auc in (
+                ("", np.nan, "", 0.5), ("ppb", 4.0, "non-adaptive", 0.3), ("ppb", 4.0, "adaptive", 0.35),
+            )
+        ]
+    )  # fmt: skip
+    found = tradeoff.differences(rows).set_index(["what", "attacker"])
+    assert found.loc[("defence", "non-adaptive"), "difference"] == pytest.approx(-0.2)
+    knowing = found.loc[("knowing", "adaptive")]
+    assert knowing["difference"] == pytest.approx(0.05) and knowing["high"] - knowing["low"] < 1e-9
+
+
+def test_the_epsilon_of_a_family_counts_the_originals_training_once():
+    original = {"privacy": {"history": [[1.0, 0.1, 100]]}}
+    tuned = {"privacy": {"history": [[1.0, 0.1, 100], [1.0, 0.1, 20]]}}
+    assert tradeoff.epsilon([original, tuned, tuned]) == pytest.approx(dp.epsilon([[1.0, 0.1, 140]]))
+    assert tradeoff.epsilon([original, {}]) == math.inf
