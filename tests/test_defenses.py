@@ -145,18 +145,20 @@ def prepared(technique):
 
 @pytest.mark.parametrize("technique", [None, ("pruning", "0.7"), ("quantization", "int8"), ("clustering", "4")])
 def test_gradients_of_single_samples_are_those_of_batches_of_one(technique):
-    model, (inputs, labels) = prepared(technique), batch(3)
+    model, (inputs, labels) = prepared(technique), batch(7)
     found, losses = dp.sample_gradients(model, inputs, labels)
-    for i in range(3):
+    errors = []
+    for i in range(7):
         model.zero_grad()
         loss = F.cross_entropy(model(inputs[i : i + 1]), labels[i : i + 1])
         loss.backward()
-        # int8: what lies on the border between two steps may fall on either side of it
-        slack = 0.1 if technique == ("quantization", "int8") else 1e-4
-        assert losses[i].item() == pytest.approx(loss.item(), rel=slack)
-        for name, gradient in found.items():
-            expected = model.get_parameter(name).grad
-            assert (gradient[i] - expected).norm() <= slack * expected.norm(), name
+        expected = {name: model.get_parameter(name).grad for name in found}
+        gaps = [
+            ((gradient[i] - expected[name]).norm() / expected[name].norm()).item() for name, gradient in found.items()
+        ]
+        errors.append(max(*gaps, abs(losses[i].item() / loss.item() - 1)))
+    # int8: what lies on the border between two steps may fall on either side of it, in some of the samples
+    assert (np.median if technique == ("quantization", "int8") else np.max)(errors) < 1e-4
     assert set(found) == {name for name, p in model.named_parameters() if p.requires_grad}
 
 

@@ -272,6 +272,13 @@ def readme_commands():
     ]
 
 
+def mia_prune_commands():
+    """The right-hand side of README's table for those who come from mia_prune, in its order."""
+    table = (ROOT / "README.md").read_text().split("### Coming from mia_prune")[1].split("\n##")[0]
+    cells = [line.split(" | ")[1] for line in table.splitlines() if line.startswith("| ")]
+    return [command for cell in cells for command in re.findall(r"`(python [^`]*)`", cell)]
+
+
 def tiny_version(command, root):
     """A README command with the flags that make it tiny put behind it."""
     name, *arguments = shlex.split(command)[1:]
@@ -283,10 +290,30 @@ def tiny_version(command, root):
     return name, [*arguments, *images, *epochs]
 
 
-def test_every_command_of_the_readme_runs_tiny(tmp_path):
+@pytest.fixture(scope="module")
+def ten_classes(tmp_path_factory):
+    """A folder with 200 small images in an archive."""
     from test_data import image_files, write_tar
 
-    write_tar(tmp_path / "images.tar", image_files(classes=tuple("abcdefghij"), each=20))
+    root = tmp_path_factory.mktemp("readme")
+    write_tar(root / "images.tar", image_files(classes=tuple("abcdefghij"), each=20))
+    return root
+
+
+def test_every_command_of_mia_prune_has_a_counterpart_that_runs(ten_classes):
+    commands = mia_prune_commands()
+    assert len(commands) == 11 and sum("--adaptive" in command for command in commands) == 3
+    for command in commands:
+        name, arguments = tiny_version(f"{command} --run_name mia", ten_classes)
+        main_of(name)(arguments)
+    rows = pd.read_csv(
+        ten_classes / "results_pruning/mia_ppb_4_undefended_original_adaptive_0.7/NR.csv", keep_default_na=False
+    )
+    assert set(rows["attack"]) == {"samia", "threshold", "null", "blind"}
+
+
+def test_every_command_of_the_readme_runs_tiny(ten_classes):
+    tmp_path = ten_classes
     commands = readme_commands()
     assert len(commands) >= 27
     scripts = set()
