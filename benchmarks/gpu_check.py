@@ -4,7 +4,8 @@
     python benchmarks/gpu_check.py --device cpu --width 0.125
 
 Trains on noise and checks that two trainings end in the same bits, that a stopped one goes on to the same bits, that
-every compression keeps what it states, and that the device answers as the CPU does. Exit code 1 where one does not.
+every compression keeps what it states, that defences can be repeated, and that the device answers as the CPU does. Exit
+code 1 where one does not.
 """
 
 import sys
@@ -27,9 +28,11 @@ from torch import nn
 import models
 from benchmarks.loops import CLASSES, images_and_labels
 from compleak import cli, devices, training
+from compleak.errors import UserError
 from compleak.techniques import TECHNIQUES, parse_degree
 from compleak.training import Recipe, ask, fit
 from data.transforms import to_input
+from defenses import DEFENCES, build
 
 IMAGES, BATCH, EPOCHS = 1000, 128, 4
 STOP = 2  # the epoch in which a training is stopped
@@ -40,14 +43,14 @@ class Stopped(Exception):
     pass
 
 
-def network(width: float) -> nn.Module:
+def network(width: float, name: str = "resnet18") -> nn.Module:
     torch.manual_seed(0)
-    return models.build("resnet18", CLASSES, width)
+    return models.build(name, CLASSES, width)
 
 
-def trained(model: nn.Module, device: torch.device, resume: Path, epochs: int = EPOCHS) -> nn.Module:
+def trained(model: nn.Module, device: torch.device, resume: Path, epochs: int = EPOCHS, **defence) -> nn.Module:
     recipe = Recipe(epochs, 0.05, BATCH, seed=0)
-    options = {"flip": True, "device": device, "resume": resume, "identity": {}, "desc": "training"}
+    options = {"flip": True, "device": device, "resume": resume, "identity": {}, "desc": "training", **defence}
     fit(model, *images_and_labels(IMAGES, device), recipe, **options)
     return model
 
@@ -97,6 +100,13 @@ def twice(source: nn.Module, name: str, degree: str, device: torch.device, folde
     return same(*tuned)
 
 
+def defended(name: str, width: float, device: torch.device, resume: Path) -> nn.Module:
+    """A network without batch norm after an epoch of training with this defence."""
+    procedure = build(name, DEFENCES[name].default, num_cls=CLASSES, seed=0)
+    reserve = images_and_labels(64, device)
+    return trained(network(width, "resnet18_gn"), device, resume, 1, procedure=procedure, reserve=reserve)
+
+
 def checks(width: float, device: torch.device, folder: Path) -> Iterator[tuple[bool, str]]:
     """(whether it holds, what) of everything checked."""
     model = trained(network(width), device, folder / "one.pt")
@@ -113,6 +123,12 @@ def checks(width: float, device: torch.device, folder: Path) -> Iterator[tuple[b
             twice(model, name, technique.degrees[0], device, folder),
             f"two fine-tunings by {name} end in the same bits",
         )
+    for name in DEFENCES:
+        try:
+            pair = (defended(name, width, device, folder / f"{name}_{run}.pt") for run in "ab")
+            yield same(*pair), f"two trainings with --defend {name} end in the same bits"
+        except UserError as error:  # Opacus is not everywhere
+            yield True, f"--defend {name} not checked: {error}"
     share = furthest(model, device)
     yield share < CLOSE, f"logits on {device.type} and on the CPU differ by {share:.1g} of the largest"
 
