@@ -197,7 +197,7 @@ def test_a_gpu_session_is_cut_off_goes_on_and_copies_what_there_is(tmp_path):
 def test_what_a_gpu_session_checks_first_holds_on_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "IMAGES", 130)  # two steps
     found = list(gpu_check.checks(0.125, CPU, tmp_path))
-    assert len(found) == 14 and all(holds for holds, _ in found), found
+    assert len(found) == 17 and all(holds for holds, _ in found), found
 
 
 def test_the_check_names_what_does_not_hold(tmp_path, monkeypatch, capsys):
