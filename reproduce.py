@@ -24,6 +24,7 @@ With --defences there is a run for each defence and attacker, and results/defenc
 import argparse
 from pathlib import Path
 
+import models
 import train
 from compleak import cli, engines, paths, runs
 from compleak.audit import recipe_flag
@@ -65,7 +66,7 @@ PRESETS = {  # named sets of the stages' own flags
 }
 DEGREES = [(name, degree) for name, technique in TECHNIQUES.items() for degree in technique.degrees]
 DEFENDED_DEGREES = [("pruning", "0.6"), ("pruning", "0.9"), ("quantization", "int8"), ("clustering", "4")]
-DEFENCE_GRID = ("ppb:1", "ppb:4", "ppb:16", "adv:0.3", "adv:1", "adv:3", "dp:0.5", "dp:1", "dp:2")
+DEFENCE_GRID = ("ppb:1", "ppb:4", "ppb:16", "adv:1", "adv:3", "adv:10", "dp:0.1", "dp:0.3", "dp:1")
 WITHOUT_BATCH_NORM = {"resnet18": "resnet18_gn"}  # the network that DP-SGD trains in place of one
 VICTIM = paths.roles(0)[0]
 ONLY_RAY = ("ray_address", "cpus_per_task", "gpus_per_task")
@@ -102,8 +103,10 @@ def parse(argv=None):
     args.degrees = DEGREES if args.defences is None else DEFENDED_DEGREES
     if args.defences is not None:
         args.defences = [defence_of(text, parser) for text in args.defences or DEFENCE_GRID]
-        if args.defend or args.keep != "all":
-            parser.error("--defences tries each defence and none, and shares models: leave --defend and --keep out")
+        if args.keep != "all" or any(getattr(args, key) != nothing for key, nothing in cli.UNDEFENDED.items()):
+            parser.error(
+                "--defences tries each defence and none, and shares models: leave their own flags and --keep out"
+            )
     if args.engine == "ray" and args.jobs > 1:
         parser.error("--jobs is for one machine; --engine ray runs as many stages at once as the cluster has room for")
     if alone := [name for name in ONLY_RAY if args.engine != "ray" and getattr(args, name) != parser.get_default(name)]:
@@ -220,6 +223,14 @@ def name_of(args) -> str:
     return cli.run_name(variation(args, run_name=base_name(args)))
 
 
+def refuse_unfit(args: argparse.Namespace) -> None:
+    """UserError where a defence cannot train this network, before hours of other stages have run."""
+    name = cli.identity(args)["model_name"]
+    if args.defend and name in models.NAMES:
+        features = 8 if name in models.FOR_FEATURES else None
+        DEFENCES[args.defend].procedure.check(models.build(name, 2, 0.125, features))
+
+
 def variation(args, **changes) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), **changes})
 
@@ -259,19 +270,20 @@ def defence_of(text: str, parser) -> tuple[str, float]:
         parser.error(f"--defences {text}: expected {' or '.join(f'{n}:ARG' for n in DEFENCES)}, ARG a positive number")
 
 
-def lender(args) -> str:
-    """The run whose models this one shares: an adaptive attacker's victim, another attacker's undefended shadows."""
-    if args.adaptive:
+def lender(args, role: str) -> str:
+    """The run that has the same model: an adaptive attacker's victim, another attacker's undefended shadows."""
+    if args.adaptive and role == VICTIM:
         return name_of(variation(args, adaptive=False))
-    return name_of(variation(args, defend="", defend_arg=None)) if args.defend else ""
+    alike = args.defend and not args.adaptive and role != VICTIM
+    return name_of(variation(args, defend="", defend_arg=None)) if alike else ""
 
 
-def lend(stages: list[Stage], place: dict[str, str], lenders: dict[str, str]) -> list[Stage]:
-    """The same plan, but that a run's models wait for those of its lender, to be copied where they are the same."""
+def lend(stages: list[Stage], place: dict[str, str], wanted: dict[str, argparse.Namespace]) -> list[Stage]:
+    """The same plan, but that a model waits for its twin in another run, to be copied from there."""
     names, patient = {stage.name for stage in stages}, []
     for stage in stages:
         own = stage.name.removeprefix(f"{place[stage.name]} ")
-        twin = f"{lenders[place[stage.name]]} {own}"
+        twin = f"{lender(wanted[place[stage.name]], own.split()[-1])} {own}"
         waits = own.startswith(("train", "compress")) and twin in names
         patient.append(stage._replace(needs=(*stage.needs, twin)) if waits else stage)
     return patient
@@ -287,9 +299,11 @@ def engine(args):
 def main(argv=None) -> None:
     args = parse(argv)
     wanted = runs_of(args)
+    for of_run in wanted.values():
+        refuse_unfit(of_run)
     plans = {name: plan(of_run, name) for name, of_run in wanted.items()}
     stages, place = together(plans)
-    stages = lend(stages, place, {name: lender(of_run) for name, of_run in wanted.items()})
+    stages = lend(stages, place, wanted)
     with cli.progress(None, "stages", total=len(stages)) as bar, engine(args) as chosen:
 
         def ended(stage: Stage, seconds: float) -> None:
@@ -343,7 +357,8 @@ def command(args, parser) -> str:
     shown = ["python reproduce.py", f"--preset {args.preset}", f"--dataset_name {args.dataset_name}"]
     for key, value in vars(args).items():
         if key not in silent and value != parser.get_default(key):
-            shown.append(f"--{key} {' '.join(map(str, value)) if isinstance(value, list) else value}")
+            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            shown.append(f"--{key}" if value is True else f"--{key} {text}")
     if args.defences is not None:
         shown.append(" ".join(["--defences", *(f"{name}:{argument:g}" for name, argument in args.defences)]))
     return " ".join(shown)

@@ -54,7 +54,7 @@ def train_role(args, run: runs.Run, row: int, role: str, pair: Pair, device: tor
     augment = not args.no_augment and data.features is None
     recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), augment)
     network = {key: run.config[key] for key in ("data", "label_noise", "model_name", "width", "num_cls")}
-    training = training_of(run, row, recipe, compressed=False, penalty=args.slim_penalty)
+    training = training_of(run, row, recipe, paths.ORIGINAL, args.slim_penalty)
     made_from = {**network, "members": runs.members_fingerprint(pair), **recipe._asdict(), **training.made_from}
     folder = paths.role_dir(run.root, run.name, paths.ORIGINAL, role)
     if checkpoints.is_done(folder, made_from):

@@ -62,12 +62,19 @@ def take_twin(folder: Path, made_from: dict) -> Path | None:
     attacker who assumes no defence with the undefended run.
     """
     others = [meta.parent for meta in sorted(folder.parent.parent.glob(f"*/{folder.name}/{META}"))]
-    twin = next((o for o in others if not dropped(o) and load_meta(o)["made_from"] == made_from), None)
+    twin = next((other for other in others if _is_whole(other, made_from)), None)
     if twin is not None:
-        load(twin)
         for name in (WEIGHTS, META):  # META last: a folder that has it is whole
             write_atomically(folder / name, functools.partial(shutil.copyfile, twin / name))
     return twin
+
+
+def _is_whole(folder: Path, made_from: dict) -> bool:
+    """Whether a folder, of any age and origin, holds a model made from this, with its weights."""
+    try:
+        return load_meta(folder)["made_from"] == made_from and bool(load(folder))
+    except UserError:
+        return False
 
 
 def drop_weights(folder: Path) -> None:
@@ -138,13 +145,13 @@ def load_resume(path: Path, identity: dict, model: nn.Module, optimizer, procedu
     if not path.exists():
         return 0, float("nan")
     state = read_tensors(path)
-    parts = {"identity", "epoch", "loss", "model", "optimizer", "procedure"}
+    parts = {"identity", "epoch", "loss", "model", "optimizer"}
     if not isinstance(state, dict) or not parts <= state.keys():
         raise UserError(f"{path} is not the state of a stopped training: delete it")
     refuse_difference(path, state["identity"], identity)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    procedure.load_state_dict(state["procedure"])
+    procedure.load_state_dict(state.get("procedure", {}))  # not there where an earlier version stopped
     return state["epoch"], state["loss"]
 
 

@@ -37,7 +37,7 @@ def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: st
     augment = not args.no_augment and data.features is None
     recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), augment)
     made_from = {"original": original["sha256"], "technique": technique, "degree": degree_name, **recipe._asdict()}
-    training = training_of(run, row, recipe, compressed=True)
+    training = training_of(run, row, recipe, technique)
     made_from |= training.made_from
     folder = paths.role_dir(run.root, run.name, variant, role)
     if checkpoints.is_done(folder, made_from):

@@ -8,6 +8,7 @@ from torch import nn
 
 import defenses
 from compleak import runs
+from compleak.paths import ORIGINAL
 from compleak.training import Recipe, fit
 from data import splits
 from data.datasets import Dataset
@@ -22,9 +23,9 @@ class Training(NamedTuple):
     made_from: dict
 
 
-def training_of(run: runs.Run, row: int, recipe: Recipe, *, compressed: bool, penalty: float = 0.0) -> Training:
-    """The training of the run's model in this row: the original's, or the fine-tuning of one of its compressions."""
-    name = runs.defence_of(run, run.roles[row], compressed=compressed)
+def training_of(run: runs.Run, row: int, recipe: Recipe, technique: str, penalty: float = 0.0) -> Training:
+    """The training of the run's model in this row: the "original"'s, or the fine-tuning after a technique."""
+    name = runs.defence_of(run, run.roles[row], compressed=technique != ORIGINAL)
     members = runs.split(run)[0].pairs[row].train
     if not name:
         made_from = {"slim_penalty": penalty} if penalty else {}
@@ -32,7 +33,7 @@ def training_of(run: runs.Run, row: int, recipe: Recipe, *, compressed: bool, pe
     argument = run.config["defend_arg"]
     procedure = defenses.build(name, argument, num_cls=run.config["num_cls"], seed=recipe.seed)
     made_from = {"defend": name, "defend_arg": argument}
-    if not procedure.needs_reserve:
+    if not procedure.needs_reserve(technique):
         return Training(members, None, procedure, made_from)
     members, reserve = runs.reserves(run)[row]
     used = runs.members_fingerprint(splits.Pair(members, reserve))
@@ -63,4 +64,4 @@ def privacy_said(facts: dict) -> str:
     epsilon, delta = facts["privacy"]["epsilon"], facts["privacy"]["delta"]
     if epsilon is None:
         return "; no privacy guarantee: the original was trained on the same members without noise"
-    return f"; epsilon {epsilon:.2f} at delta {delta:g}"
+    return f"; epsilon {epsilon:.2f} at delta {delta:g}, while the seed is secret"

@@ -71,10 +71,12 @@ def create(args: argparse.Namespace) -> Run:
         refuse_difference(file, *({key: c[key] for key in c if key not in free} for c in (found, config)))
         config["shadow_num"] = max(config["shadow_num"], found["shadow_num"])
     chosen(run, args.roles)  # these lines refuse what is wrong before anything is written
-    if config["defend"]:
-        DEFENCES[config["defend"]].procedure.check(network(run))
+    defence = DEFENCES[config["defend"]].procedure if config["defend"] else None
+    if defence:
+        defence.check(network(run))
     split(run)
-    reserves(run)
+    if defence and defence.needs_reserve(paths.ORIGINAL):
+        reserves(run)
     write_json(file, config)
     return run
 
@@ -99,6 +101,7 @@ def open_run(args: argparse.Namespace) -> Run:
     config = _read_config(file)
     typed = ("dataset_name", "model_name", "width", "num_cls")
     given = {key: getattr(args, key) for key in typed if getattr(args, key) is not None}
+    given |= cli.defence(args) if args.defend else {}
     refuse_difference(file, {key: config[key] for key in given}, given)
     if args.data_dir is not None:
         config["data_dir"] = _from_root(args)
@@ -158,12 +161,10 @@ def split(run: Run) -> tuple[splits.Split, splits.Split]:
 
 
 def reserves(run: Run) -> list[tuple[np.ndarray, np.ndarray]]:
-    """`splits.make_reserve` of each model, where the run's defence needs one. UserError where there are too few points.
+    """`splits.make_reserve` of each model. UserError where there are too few points.
 
     The same for a model whose attacker is adaptive and one whose is not, so that they can share it.
     """
-    if not (run.config["defend"] and DEFENCES[run.config["defend"]].procedure.needs_reserve):
-        return []
     made, audit = split(run)
     options = (run.config["images"], run.config["seed"])
     return [splits.make_reserve(made, audit, row, *options) for row in range(len(run.roles))]

@@ -62,7 +62,7 @@ def fit(
     start, loss = load_resume(resume, identity, model, optimizer, procedure)
     saved = time.monotonic()
     members = Points(pad(images), labels, flip)
-    others = Points(pad(reserve[0]), reserve[1], flip) if reserve else None
+    others = Points(pad(reserve[0]), reserve[1], flip) if procedure.steps_on_reserve else None
     bar = progress(range(start, recipe.epochs), desc, total=recipe.epochs)
     bar.update(start)
     with devices.repeatable():
@@ -94,6 +94,7 @@ def _epoch(model, members: Points, reserve: Points | None, optimizer, procedure,
     """One pass over the members; the host waits for the device once, at its end."""
     generator = torch.Generator().manual_seed(_epoch_seed(recipe.seed, epoch))
     order = torch.randperm(len(members.labels), generator=generator)
+    procedure.begin_epoch(generator)
     batches = _drawn(members, procedure.batches(order, recipe.batch_size, generator), recipe, generator)
     others = [None] * len(batches)
     if reserve is not None:

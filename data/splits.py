@@ -16,7 +16,7 @@ from compleak.errors import UserError
 from compleak.files import write_atomically
 
 DEFAULT_SEED = 7
-RESERVE = 4  # members for each point of a defence's reserve
+RESERVE_PART = 4  # a defence's reserve is this part of a model's members
 
 
 class Pair(NamedTuple):
@@ -82,13 +82,13 @@ def make_audit(split: Split, seed: int) -> Split:
 
 
 def make_reserve(split: Split, audit: Split, row: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a model trains on, and a reserve: points of no audit set that a defence may use beside these.
+    """What a model trains on, and a reserve: points not of its audit set that a defence may use beside these.
 
-    The reserve is a quarter as large as the model's members. It comes from images that no model has, half of which are
-    the victim's and half the attacker's; where there are too few, from the model's members that are not audited, which
-    it then does not train on. Raises UserError where those are too few as well.
+    The reserve is a quarter as large as the model's members; signals count it among them. It comes from images that no
+    model has, half of which are the victim's and half the attacker's; where there are too few, from the model's members
+    that are not audited, which it then does not train on. Raises UserError where those are too few as well.
     """
-    train, wanted = split.pairs[row].train, len(split.pairs[row].train) // RESERVE
+    train, wanted = split.pairs[row].train, len(split.pairs[row].train) // RESERVE_PART
     rng = np.random.default_rng([seed, 30_000])  # labels are drawn with the number below
     spare = rng.permutation(np.setdiff1d(np.arange(n), np.concatenate([np.concatenate(pair) for pair in split.pairs])))
     own = spare[: len(spare) // 2] if row == 0 else spare[len(spare) // 2 :]

@@ -1,13 +1,16 @@
 """Nasr, Shokri, Houmansadr 2018, Machine learning with membership privacy using adversarial regularization (CCS).
 
 A game of two (eq. 6): an inference network h is trained to tell members from a reserve of points that are of the same
-kind but no members, by what the model answers about them; the model minimises its loss and h's gain together.
+kind but no members, by what the model answers about them; the model minimises its loss and h's gain together. As in
+algorithm 1 h makes several steps, ROUNDS, before each one of f; here on the answers about one batch, f's own.
 
     h maximises   mean over members log h(x, y, f(x)) / 2 + mean over reserve log(1 - h(x, y, f(x))) / 2   (eq. 5)
     f minimises   cross-entropy + alpha * mean over members log h(x, y, f(x))                           (algorithm 1)
 
-The reserve must be no audit set's: a model fitted against the audit's non-members would hide from this audit alone.
+The reserve is not of the model's audit set: fitted against the audit's non-members it would hide from this audit alone.
 h sees posteriors and labels as an attacker would: of the model in eval mode, both kinds through the same transform.
+Each fine-tuning starts with a new h. log h is unbounded below, so that with a large alpha f pushes members past where
+non-members are, at the cost of their labels, and is given away by that.
 """
 
 import torch
@@ -16,8 +19,10 @@ from torch import Tensor, nn
 
 from compleak import devices
 from defenses.procedure import Procedure
+from quantization import int8
 
 RATE = 1e-3  # of Adam, as in the paper
+ROUNDS = 5  # steps of h for one of f
 
 
 class Inference(nn.Module):
@@ -54,7 +59,7 @@ def objective(logits: Tensor, labels: Tensor, members: Tensor, weight: float) ->
 class AdversarialRegularization(Procedure):
     """`weight` is alpha (the paper's lambda)."""
 
-    needs_reserve = True
+    steps_on_reserve = True
 
     def __init__(self, weight: float, *, num_cls: int, seed: int) -> None:
         super().__init__()
@@ -64,11 +69,17 @@ class AdversarialRegularization(Procedure):
             self.inference = Inference(num_cls)
         self.optimizer = torch.optim.Adam(self.inference.parameters(), RATE)
 
+    @staticmethod
+    def needs_reserve(technique):
+        return True
+
     def start(self, model, optimizer, examples, batch_size, reserve):
-        self.inference.to(next(model.parameters()).device)
+        self.inference.to(reserve.device)
+        int8.set_ranges(model, reserve)  # h asks before f's first step
         return optimizer
 
     def step(self, model, optimizer, inputs, labels, reserve):
+        self.train_inference(model, (inputs, labels), reserve)
         optimizer.zero_grad(set_to_none=True)
         with devices.training_autocast(inputs.device):
             logits = model(inputs)
@@ -76,19 +87,20 @@ class AdversarialRegularization(Procedure):
         loss = objective(logits, labels, self.inference(logits.softmax(dim=1), labels), self.weight)
         loss.backward()
         optimizer.step()
-        self.train_inference(model, (inputs, labels), reserve)
         return loss.detach()
 
     def train_inference(self, model, members: tuple[Tensor, Tensor], reserve: tuple[Tensor, Tensor]) -> None:
-        """One step of h against the model as it now answers."""
+        """Steps of h against the model as it now answers."""
         model.eval()
         with torch.no_grad(), devices.training_autocast(members[0].device):
             answers = model(torch.cat([members[0], reserve[0]])).float().softmax(dim=1)
         model.train()
-        found = self.inference(answers, torch.cat([members[1], reserve[1]]))
-        self.optimizer.zero_grad(set_to_none=True)
-        (-gain(found[: len(members[1])], found[len(members[1]) :])).backward()
-        self.optimizer.step()
+        labels = torch.cat([members[1], reserve[1]])
+        for _ in range(ROUNDS):
+            found = self.inference(answers, labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            (-gain(found[: len(members[1])], found[len(members[1]) :])).backward()
+            self.optimizer.step()
 
     def state_dict(self) -> dict:
         return {"inference": self.inference.state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -19,6 +19,7 @@ from torch.func import functional_call, grad, vmap
 
 from compleak.errors import UserError
 from defenses.procedure import Procedure
+from quantization import int8
 
 CLIP = 1.0  # norm of a sample's gradient
 DELTA = 1e-5
@@ -30,16 +31,20 @@ def epsilon(history: list[tuple[float, float, int]], delta: float = DELTA) -> fl
 
     Renyi accounting (Mironov 2017) adds up what each part spends.
     """
-    from opacus.accountants import RDPAccountant
-
-    accountant = RDPAccountant()
+    accountant = opacus().accountants.RDPAccountant()
     accountant.history = [tuple(part) for part in history]
     return float(accountant.get_epsilon(delta))
+
+
+def schedule(examples: int, batch_size: int) -> tuple[float, int]:
+    """Each point's chance to be in a batch, and the batches of an epoch."""
+    return min(1.0, batch_size / examples), math.ceil(examples / batch_size)
 
 
 def opacus():
     """The module; UserError where it is not installed."""
     try:
+        import opacus.accountants
         import opacus.optimizers
         import opacus.validators
     except ImportError as error:
@@ -68,11 +73,13 @@ def sample_gradients(model, inputs: Tensor, labels: Tensor) -> tuple[dict[str, T
 class DPSGD(Procedure):
     """`noise` is sigma, the noise multiplier."""
 
-    needs_reserve = True
-
     def __init__(self, noise: float, *, num_cls: int, seed: int) -> None:
         super().__init__()
         self.noise = noise
+
+    @staticmethod
+    def needs_reserve(technique):
+        return technique == "quantization"
 
     @staticmethod
     def check(model):
@@ -82,13 +89,13 @@ class DPSGD(Procedure):
             raise UserError(f"--defend dp cannot train this network ({reason}): use --model_name resnet18_gn or mlp")
 
     def start(self, model, optimizer, examples, batch_size, reserve):
-        with torch.no_grad():
-            model(reserve)  # sets the ranges of activations
+        if reserve is not None:
+            int8.set_ranges(model, reserve)
         for module in model.modules():
             if hasattr(module, "for_single_samples"):
                 module.for_single_samples()
-        self.generator = torch.Generator(reserve.device)
-        self.rate = min(1.0, batch_size / examples)
+        self.generator = torch.Generator(next(model.parameters()).device)
+        self.rate, self.steps = schedule(examples, batch_size)
         return opacus().optimizers.DPOptimizer(
             optimizer,
             noise_multiplier=self.noise,
@@ -99,17 +106,18 @@ class DPSGD(Procedure):
 
     def account(self, examples, batch_size, epochs, earlier):
         """The history of the model's releases and its epsilon, None where it was made from a model without noise."""
-        own = [self.noise, min(1.0, batch_size / examples), epochs * math.ceil(examples / batch_size)]
-        history = None if earlier is None else [*earlier, own]
+        rate, steps = schedule(examples, batch_size)
+        history = None if earlier is None else [*earlier, [self.noise, rate, epochs * steps]]
         spent = None if history is None else epsilon(history)
         return {"privacy": {"epsilon": spent, "delta": DELTA, "history": history}}
 
+    def begin_epoch(self, generator):
+        """Another noise in each epoch, the same where an epoch is repeated."""
+        self.generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+
     def batches(self, order, batch_size, generator):
         """Poisson sampling: each step takes every point with the same chance, whatever the other steps took."""
-        seed = torch.randint(2**62, (), generator=generator)
-        self.generator.manual_seed(int(seed))
-        steps = math.ceil(len(order) / batch_size)
-        return [(torch.rand(len(order), generator=generator) < self.rate).nonzero()[:, 0] for _ in range(steps)]
+        return [(torch.rand(len(order), generator=generator) < self.rate).nonzero()[:, 0] for _ in range(self.steps)]
 
     def step(self, model, optimizer, inputs, labels, reserve):
         optimizer.zero_grad(set_to_none=True)

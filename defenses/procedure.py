@@ -15,10 +15,15 @@ class Procedure:
     `penalty` is Network Slimming's weight of the L1 norm of all batch-norm gammas (Liu et al. 2017, eq. 1).
     """
 
-    needs_reserve = False  # points beside the members, of no audit set (`data.splits.reserve`)
+    steps_on_reserve = False  # whether each step sees points of the reserve (`data.splits.make_reserve`)
 
     def __init__(self, penalty: float = 0.0) -> None:
         self.penalty = penalty
+
+    @staticmethod
+    def needs_reserve(technique: str) -> bool:
+        """Whether a training wants points beside the members: "original", or the fine-tuning after a technique."""
+        return False
 
     @staticmethod
     def check(model: nn.Module) -> None:
@@ -27,9 +32,12 @@ class Procedure:
     def start(self, model: nn.Module, optimizer, examples: int, batch_size: int, reserve: Tensor | None):
         """Get ready for a training of `examples` points; returns the optimizer to use.
 
-        reserve: network inputs (n, ...) of the reserve, where the procedure needs it.
+        reserve: network inputs (n, ...) of the reserve, where the training has one.
         """
         return optimizer
+
+    def begin_epoch(self, generator: torch.Generator) -> None:
+        """Draw what the epoch needs of randomness beside its batches."""
 
     def batches(self, order: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:
         """The steps of one epoch as index tensors. order: (n,) a permutation of the members."""
@@ -42,7 +50,7 @@ class Procedure:
     def step(self, model, optimizer, inputs: Tensor, labels: Tensor, reserve: tuple[Tensor, Tensor] | None) -> Tensor:
         """One step on a batch; returns the objective before it, a detached 0-d tensor.
 
-        reserve: inputs and labels of as many points of the reserve, where the procedure needs it.
+        reserve: inputs and labels of as many points of the reserve, where the procedure steps on it.
         """
         optimizer.zero_grad(set_to_none=True)
         with devices.training_autocast(inputs.device):

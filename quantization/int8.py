@@ -133,6 +133,13 @@ def fake_quantized_layers(model: nn.Module) -> dict[str, FakeQuantized]:
     return {name: module for name, module in model.named_modules() if isinstance(module, FakeQuantized)}
 
 
+@torch.no_grad()
+def set_ranges(model: nn.Module, inputs: Tensor) -> None:
+    """Let fake-quantized layers see network inputs before training, a thousand at most; other networks stay as is."""
+    if fake_quantized_layers(model):
+        model.train()(inputs[:1000])
+
+
 def prepare(model: nn.Module, degree: str) -> nn.Module:
     """A copy with batch norm folded and every weight and every layer input fake-quantized, trainable throughout.
 

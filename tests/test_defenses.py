@@ -103,13 +103,13 @@ def test_the_slimming_penalty_is_added_to_the_loss_and_shrinks_every_gamma():
 
 
 @pytest.mark.parametrize("limit", [None, 60])
-def test_a_reserve_is_no_audit_sets_and_no_other_models(limit):
+def test_a_reserve_is_of_no_audit_set_of_its_model_and_not_of_the_other_sides(limit):
     split = splits.make_split(900, 3, 5, limit)
     audit = splits.make_audit(split, 5)
     audited = np.concatenate([np.concatenate(pair) for pair in audit.pairs])
     for row, pair in enumerate(split.pairs):
         members, reserve = splits.make_reserve(split, audit, row, 900, 5)
-        assert len(reserve) == len(pair.train) // splits.RESERVE and not np.intersect1d(members, reserve).size
+        assert len(reserve) == len(pair.train) // splits.RESERVE_PART and not np.intersect1d(members, reserve).size
         assert not np.intersect1d(reserve, np.concatenate(audit.pairs[row])).size
         assert np.isin(audit.pairs[row].train, members).all(), "an audited member is not trained on"
         if limit:
@@ -166,7 +166,7 @@ def started(noise, seed=0, lr=1.0, examples=40, size=8):
     """A network, its DP-SGD procedure and optimizer, the noise of `seed`."""
     model, procedure = network(), dp.DPSGD(noise, num_cls=3, seed=0)
     optimizer = procedure.start(model, torch.optim.SGD(model.parameters(), lr), examples, size, batch()[0])
-    procedure.batches(torch.arange(examples), size, torch.Generator().manual_seed(seed))
+    procedure.begin_epoch(torch.Generator().manual_seed(seed))
     return model, procedure, optimizer
 
 
@@ -357,6 +357,21 @@ def test_an_undefended_original_is_defended_in_fine_tuning_alone(shared_root):
     assert made_from(shared_root, run, "victim_model", "pruning_0.9")["defend"] == "ppb"
 
 
+def test_a_run_is_not_opened_under_a_defence_that_it_does_not_have(shared_root):
+    named = [*NETWORK, "--root", str(shared_root), "--run_name", "plain"]
+    train.main([*named[:-1], "plain_ppb_4", *SMALL])
+    with pytest.raises(UserError, match="was made with defend"):
+        runs.open_run(train.parse([*named, "--defend", "ppb"]))
+
+
+def test_a_checkpoint_of_another_age_is_no_twin_and_no_obstacle(shared_root):
+    foreign = paths.role_dir(shared_root, "aaa", "original", "victim_model") / "meta.json"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text(json.dumps({"format": 0}))
+    train.main([*NETWORK, "--root", str(shared_root), *SMALL, "--defend", "ppb", "--defend_arg", "2"])
+    assert made_from(shared_root, "_ppb_2", "victim_model")["defend_arg"] == 2
+
+
 def test_dp_is_refused_for_batch_norm_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="use --model_name resnet18_gn or mlp"):
         train.main([*NETWORK, "--root", str(tmp_path), *SMALL, "--defend", "dp"])
@@ -415,14 +430,24 @@ def test_the_plan_makes_a_model_once_and_lends_it():
     assert list(wanted)[:6] == expected and len(wanted) == 12
     plans = {name: reproduce.plan(own, name) for name, own in wanted.items()}
     stages, place = reproduce.together(plans)
-    stages = reproduce.lend(stages, place, {name: reproduce.lender(own) for name, own in wanted.items()})
+    stages = reproduce.lend(stages, place, wanted)
     engines.check_order(stages)
     needs = {stage.name: stage.needs for stage in stages}
     assert f"{expected[1]} train victim_model" in needs[f"{expected[2]} train victim_model"]
     assert f"{expected[0]} train shadow_model_0" in needs[f"{expected[1]} train shadow_model_0"]
+    assert needs[f"{expected[1]} train victim_model"] == (f"{expected[1]} data",)
+    assert needs[f"{expected[2]} train shadow_model_0"] == (f"{expected[2]} data",)
 
 
-@pytest.mark.parametrize("flags", ["--defences foo", "--defences ppb:-1", "--defences --defend ppb"])
+def test_a_network_that_a_defence_cannot_train_is_refused_before_any_stage_runs(tmp_path):
+    with pytest.raises(UserError, match="--defend dp cannot train this network"):
+        reproduce.main([*NETWORK, "--root", str(tmp_path), "--model_name", "vgg16_bn", "--defences", "ppb", "dp"])
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    "flags", ["--defences foo", "--defences ppb:-1", "--defences --defend ppb", "--defences --adaptive"]
+)
 def test_comparisons_that_make_no_sense_are_refused(flags, capsys):
     with pytest.raises(SystemExit):
         reproduce.parse(flags.split())
