@@ -66,7 +66,7 @@ PRESETS = {  # named sets of the stages' own flags
 }
 DEGREES = [(name, degree) for name, technique in TECHNIQUES.items() for degree in technique.degrees]
 DEFENDED_DEGREES = [("pruning", "0.6"), ("pruning", "0.9"), ("quantization", "int8"), ("clustering", "4")]
-DEFENCE_GRID = ("ppb:1", "ppb:4", "ppb:16", "adv:1", "adv:3", "adv:10", "dp:0.1", "dp:0.3", "dp:1")
+DEFENCE_GRID = ("ppb:1", "ppb:4", "ppb:16", "adv:0.3", "adv:1", "adv:3", "dp:0.1", "dp:0.3", "dp:1")
 WITHOUT_BATCH_NORM = {"resnet18": "resnet18_gn"}  # the network that DP-SGD trains in place of one
 VICTIM = paths.roles(0)[0]
 ONLY_RAY = ("ray_address", "cpus_per_task", "gpus_per_task")
