@@ -140,13 +140,13 @@ def engine_flags(parser) -> None:
     )
 
 
-def plan(args, run_name: str) -> list[Stage]:
+def plan(args) -> list[Stage]:
     """All stages of one run in order: the data, each model with what is made of it, the tables.
 
     What several stages would otherwise make at once, one makes before them: `data` the download and the split,
     `NR original` the blind control, each NR the answers that SR and MR read.
     """
-    flags, roles = stage_flags(args), paths.roles(shadows(args, run_name))
+    flags, roles = stage_flags(args), paths.roles(shadows(args))
     models = [stage for role in roles for stage in stages_of(role, flags, args.degrees, args.keep)]
     asked = [stage.name for stage in models if stage.script == "query"]
     attack = (*flags["attack"], "--recipe", args.recipe, "--skip_done")
@@ -188,9 +188,9 @@ def stage_flags(args) -> dict[str, tuple[str, ...]]:
     return flags
 
 
-def shadows(args, run_name: str) -> int:
+def shadows(args) -> int:
     """How many shadow models the run has: as asked for, or more where it has more already."""
-    file = paths.run_dir(args.root, run_name) / "run.json"
+    file = paths.run_dir(args.root, name_of(args)) / "run.json"
     return max(args.shadow_num, read_json(file).get("shadow_num", 0) if file.exists() else 0)
 
 
@@ -301,7 +301,7 @@ def main(argv=None) -> None:
     wanted = runs_of(args)
     for of_run in wanted.values():
         refuse_unfit(of_run)
-    plans = {name: plan(of_run, name) for name, of_run in wanted.items()}
+    plans = {name: plan(of_run) for name, of_run in wanted.items()}
     stages, place = together(plans)
     stages = lend(stages, place, wanted)
     with cli.progress(None, "stages", total=len(stages)) as bar, engine(args) as chosen:

@@ -16,14 +16,14 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
 
 
-def norm_after(model: nn.Module) -> dict[str, str | None]:
-    """Every convolution and linear layer, and the batch norm right after it in the same `nn.Sequential`, by name."""
+def norm_after(model: nn.Module, kinds: tuple[type, ...] = (nn.BatchNorm2d,)) -> dict[str, str | None]:
+    """Every convolution and linear layer, and the norm right after it in the same `nn.Sequential`, by name."""
     found = {}
     for prefix, parent in model.named_modules():
         children = [(f"{prefix}.{name}".lstrip("."), child) for name, child in parent.named_children()]
         for (name, layer), (next_name, norm) in pairwise([*children, ("", None)]):
             if isinstance(layer, nn.Conv2d | nn.Linear):
-                paired = isinstance(parent, nn.Sequential) and isinstance(norm, nn.BatchNorm2d)
+                paired = isinstance(parent, nn.Sequential) and isinstance(norm, kinds)
                 found[name] = next_name if paired else None
     return found
 

@@ -4,28 +4,22 @@ Each run has a victim with one defence, or none, and shadows of an attacker who 
 with the same (adaptive). `results/defences/` gathers the NR, SR and MR tables of all of them.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from compleak import checkpoints, paths, report, runs
+from compleak.errors import UserError
 from compleak.files import write_atomically
 from compleak.seeds import plus_minus, t_interval
 from compleak.summary import attack_table
-from defenses import dp
+from defenses import DEFENCES, dp
 
-FORMS = ("published", "calibrated", "headline")
-TARGET = [
-    "defence",
-    "argument",
-    "network",
-    "attacker",
-    "scenario",
-    "variant",
-    "form",
-]  # what a row of summary.csv is of
+FORMS = ("strongest", "published", "calibrated", "headline")
+TARGET = ["defence", "argument", "network", "attacker", "scenario", "variant", "form"]
 MEASURED = ("auc", report.TPR, "null_auc", "accuracy")
 COLOURS = {"ppb": "#4477aa", "adv": "#ee6677", "dp": "#228833"}
 ALONE, ALL = ("NR", paths.ORIGINAL), ("MR", "all")
@@ -34,6 +28,9 @@ NAMES = {"": "none", "ppb": "PPB", "adv": "AdvReg", "dp": "DP-SGD"}
 
 def summarise_defences(made: Sequence[runs.Run], folder: Path, command: str, settings: dict[str, str]) -> str:
     """Write runs.csv, summary.csv, differences.csv, tradeoff.png and summary.md into `folder`; returns the latter."""
+    if len({run.config["shadow_num"] for run in made}) > 1:
+        counts = ", ".join(f"{run.name} {run.config['shadow_num']}" for run in made)
+        raise UserError(f"runs with as many shadow models each are needed, these have: {counts}; give --shadow_num")
     rows = pd.concat([run_rows(run) for run in made], ignore_index=True)
     spread, compared = over_seeds(rows), differences(rows)
     for name, frame in {"runs": rows, "summary": spread, "differences": compared}.items():
@@ -52,31 +49,43 @@ def run_rows(run: runs.Run) -> pd.DataFrame:
     metas = {v: checkpoints.load_meta(paths.role_dir(run.root, run.name, v, run.roles[0])) for v in variants}
     attacker = "adaptive" if config["adaptive"] else "non-adaptive" if config["defend"] else ""
     head = {"run": run.name, "seed": config["seed"], "defence": config["defend"], "argument": config["defend_arg"]}
+    head |= {"network": config["model_name"], "attacker": attacker, "members": trained_on(run)}
     rows = []
     for (scenario, variant), own in table.groupby(["scenario", "variant"], sort=False):
         held = variants if scenario == "MR" else [variant] if scenario == "NR" else [paths.ORIGINAL, variant]
-        known = {"accuracy": metas[held[0]]["test_accuracy"], "epsilon": epsilon([metas[v] for v in held])}
-        known |= {"train_accuracy": metas[held[0]]["train_accuracy"]}
-        for form in FORMS:
-            row = form_row(own, form)
-            if row is None:
-                continue
-            kept = {key + end: float(row[key + end]) for key in MEASURED[:3] for end in ("", "_lo", "_hi")}
-            what = {"network": config["model_name"], "attacker": attacker, "scenario": scenario, "variant": variant}
-            rows.append({**head, **what, "form": form, "attack": report.key_of(row), **known, **kept})
+        known = {"scenario": scenario, "variant": variant, "epsilon": epsilon_of([metas[v] for v in held])}
+        known |= {"accuracy": metas[held[0]]["test_accuracy"], "train_accuracy": metas[held[0]]["train_accuracy"]}
+        rows += [{**head, **known, "form": form, **measured(own, form)} for form in FORMS if len(of_form(own, form))]
     return pd.DataFrame(rows)
 
 
-def form_row(rows: pd.DataFrame, form: str) -> pd.Series | None:
-    """The strongest published attack by AUC on the victim, the calibrated one, or the headline; None without one."""
+def trained_on(run: runs.Run) -> int:
+    """Members that the victim's original is trained on: fewer than it has where some are the defence's reserve."""
+    defence = DEFENCES[run.config["defend"]].procedure if run.config["defend"] else None
+    if defence and defence.needs_reserve(paths.ORIGINAL) and not run.config["undefended_original"]:
+        return len(runs.reserves(run)[0][0])
+    return len(runs.split(run)[0].victim.train)
+
+
+def of_form(rows: pd.DataFrame, form: str) -> pd.DataFrame:
+    """The attacks that a form is the strongest of."""
     if form == "published":
-        chosen = report.published_rows(rows)
-    else:
-        chosen = rows[rows["headline"]] if form == "headline" else rows[rows["attack"] == "calibrated"]
-    return report.strongest(chosen) if len(chosen) else None
+        return report.published_rows(rows)
+    if form == "strongest":
+        return report.attack_rows(rows)
+    return rows[rows["headline"]] if form == "headline" else rows[rows["attack"] == "calibrated"]
 
 
-def epsilon(metas: Sequence[dict]) -> float:
+def measured(rows: pd.DataFrame, form: str) -> dict:
+    """AUC of a form's attack with the largest, with its name and null control; TPR of the one with the largest."""
+    own = of_form(rows, form)
+    best, sharpest = own.loc[own["auc"].idxmax()], own.loc[own[report.TPR].idxmax()]
+    sources = {"auc": best, "null_auc": best, report.TPR: sharpest}
+    found = {key + end: float(row[key + end]) for key, row in sources.items() for end in ("", "_lo", "_hi")}
+    return {"attack": report.key_of(best), **found}
+
+
+def epsilon_of(metas: Sequence[dict]) -> float:
     """Of releasing all these models of a family, the original's training counted once; infinite without DP-SGD."""
     histories = [meta.get("privacy", {}).get("history") for meta in metas]
     if any(history is None for history in histories):
@@ -104,29 +113,39 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
     """What a defence costs and achieves, each a difference paired by seed with its interval over seeds.
 
-    `accuracy`: of the defended original less the undefended one. Of AUC, calibrated attack: `defence`, with it less
-    without it; `knowing`, an attacker who knows the defence less one who does not; `family`, SR or MR less the
-    original alone, under the defence.
+    `accuracy`: of the defended original less the undefended one. Of AUC and TPR, for each form of attack: `defence`,
+    with it less without it; `knowing`, an attacker who knows the defence less one who does not; `family`, SR or MR less
+    the original alone, under the defence.
     """
-    calibrated = rows[rows["form"] == "calibrated"]
     found = []
-    for (network, name, argument), own in calibrated.groupby(["network", "defence", "argument"], dropna=False):
-        plain = calibrated[(calibrated["network"] == network) & (calibrated["defence"] == "")]
+    for (network, name, argument), own in rows.groupby(["network", "defence", "argument"], sort=False, dropna=False):
+        plain = rows[(rows["network"] == network) & (rows["defence"] == "")]
         head = {"defence": name, "argument": argument, "network": network}
         if name:
-            one = own[own["attacker"] == own["attacker"].iloc[0]]
-            found.append({**head, "what": "accuracy", **paired(one, plain, "accuracy", ALONE)})
-        for attacker, theirs in own.groupby("attacker"):
-            for target in theirs[["scenario", "variant"]].drop_duplicates().itertuples(index=False, name=None):
-                line = {**head, "attacker": attacker, "scenario": target[0], "variant": target[1]}
-                if name:
-                    found.append({**line, "what": "defence", **paired(theirs, plain, "auc", target)})
-                if attacker == "adaptive":
-                    other = own[own["attacker"] == "non-adaptive"]
-                    found.append({**line, "what": "knowing", **paired(theirs, other, "auc", target)})
-                if target[0] != "NR":
-                    found.append({**line, "what": "family", **paired(theirs, theirs, "auc", target, ALONE)})
+            one, other = (some[some["form"] == FORMS[0]] for some in (own, plain))
+            one = one[one["attacker"] == one["attacker"].iloc[0]]
+            found.append({**head, "what": "accuracy", **paired(one, other, "accuracy", ALONE)})
+        for form, attacker, (scenario, variant), key in comparisons(own):
+            theirs, assumed, without = (
+                some[some["form"] == form]
+                for some in (own[own["attacker"] == attacker], own[own["attacker"] == "non-adaptive"], plain)
+            )
+            line = {**head, "attacker": attacker, "scenario": scenario, "variant": variant, "form": form, "of": key}
+            target = (scenario, variant)
+            if name:
+                found.append({**line, "what": "defence", **paired(theirs, without, key, target)})
+            if attacker == "adaptive":
+                found.append({**line, "what": "knowing", **paired(theirs, assumed, key, target)})
+            if scenario != "NR":
+                found.append({**line, "what": "family", **paired(theirs, theirs, key, target, ALONE)})
     return pd.DataFrame(found)
+
+
+def comparisons(rows: pd.DataFrame) -> Iterator[tuple]:
+    """Every form, attacker, (scenario, variant) and measure there is."""
+    columns = (rows["form"].unique(), rows["attacker"].unique())
+    targets = rows[["scenario", "variant"]].drop_duplicates().itertuples(index=False, name=None)
+    return itertools.product(*columns, list(targets), ("auc", report.TPR))
 
 
 def paired(one: pd.DataFrame, other: pd.DataFrame, key: str, target: tuple, base: tuple | None = None) -> dict:
@@ -142,9 +161,9 @@ def paired(one: pd.DataFrame, other: pd.DataFrame, key: str, target: tuple, base
 
 
 def figure(spread: pd.DataFrame):
-    """Test accuracy against AUC of the calibrated attack: a curve a defence over its argument, for NR and for MR."""
+    """Test accuracy against AUC of the strongest attack: a curve a defence over its argument, for NR and for MR."""
     made, panels = report.figure(11, 4.6, 2)
-    rows = spread[spread["form"] == "calibrated"]
+    rows = spread[spread["form"] == FORMS[0]]
     for axes, (target, title) in zip(panels, ((ALONE, "original alone (NR)"), (ALL, "all models (MR)")), strict=True):
         shown = rows[(rows["scenario"] == target[0]) & (rows["variant"] == target[1])]
         for (name, attacker), own in shown[shown["defence"] != ""].groupby(["defence", "attacker"]):
@@ -157,7 +176,7 @@ def figure(spread: pd.DataFrame):
                       label=f"undefended, {network}")  # fmt: skip
         axes.axhline(0.5, color="black", linewidth=0.8)
         axes.set(xlabel="test accuracy of the original, %", title=title)
-    panels[0].set(ylabel="AUC, calibrated attack")
+    panels[0].set(ylabel="AUC of the strongest attack")
     made.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
     return made
 
@@ -176,8 +195,8 @@ def curve(axes, own: pd.DataFrame, colour: str, adaptive: bool, label: str) -> N
             axes.annotate(f"{argument:g}", at, textcoords="offset points", xytext=(4, 4), fontsize=7, color=colour)
 
 
-def leakage(spread: pd.DataFrame, form: str) -> pd.DataFrame:
-    """One line a defence and attacker: accuracy, epsilon of the family, AUC of every target in percent."""
+def leakage(spread: pd.DataFrame, form: str, key: str = "auc") -> pd.DataFrame:
+    """One line a defence and attacker: accuracy, epsilon of the family, a measure of every target in percent."""
     lines = []
     rows = spread[spread["form"] == form]
     for (name, argument, network, attacker), own in rows.groupby(TARGET[:4], sort=False, dropna=False):
@@ -185,10 +204,17 @@ def leakage(spread: pd.DataFrame, form: str) -> pd.DataFrame:
         line = {"defence": label(name, argument), "network": network, "attacker": attacker or "-"}
         line["accuracy"] = shown(alone.iloc[0], "accuracy")
         line["epsilon, all models"] = f"{spent:.1f}" if (spent := family["epsilon"].max()) < np.inf else ""
-        for _, row in own.iterrows():
-            line[f"{row['scenario']} {row['variant']}"] = shown(row, "auc")
-        lines.append(line)
+        targets = {f"{row['scenario']} {row['variant']}": shown(row, key) for _, row in own.iterrows()}
+        lines.append({**line, **targets})
     return pd.DataFrame(lines).fillna("")
+
+
+def members(rows: pd.DataFrame) -> str:
+    """How many members the victims were trained on, by defence where that differs."""
+    counts = rows.groupby("defence", sort=False)["members"].first()
+    if counts.nunique() == 1:
+        return f"{counts.iloc[0]}"
+    return ", ".join(f"{NAMES[name]} {count}" for name, count in counts.items())
 
 
 def label(name: str, argument: float) -> str:
@@ -201,13 +227,18 @@ def shown(row: pd.Series, key: str) -> str:
     return f"{100 * mean:.1f}" if np.isnan(deviation) else plus_minus(mean, deviation)
 
 
-def answers(compared: pd.DataFrame, what: str) -> pd.DataFrame:
-    """`differences` of one kind for people: a line a defence and attacker, a column a target."""
+def asked(compared: pd.DataFrame, what: str, form: str = FORMS[0], key: str = "auc") -> pd.DataFrame:
+    """The rows of `differences` that answer one question."""
+    rows = compared[compared["what"] == what]
+    return rows if what == "accuracy" else rows[(rows["form"] == form) & (rows["of"] == key)]
+
+
+def answers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Answers to one question for people: a line a defence and attacker, a column a target."""
     lines = {}
-    for _, row in compared[compared["what"] == what].iterrows():
-        line = {"defence": label(row["defence"], row["argument"]), "network": row["network"]}
-        column = "accuracy"
-        if what != "accuracy":
+    for _, row in rows.iterrows():
+        line, column = {"defence": label(row["defence"], row["argument"]), "network": row["network"]}, "accuracy"
+        if row["what"] != "accuracy":
             line["attacker"], column = row["attacker"] or "-", f"{row['scenario']} {row['variant']}"
         several = not np.isnan(row["low"])
         cell = report.interval(*row[["difference", "low", "high"]]) if several else f"{100 * row['difference']:.1f}"
@@ -215,17 +246,22 @@ def answers(compared: pd.DataFrame, what: str) -> pd.DataFrame:
     return pd.DataFrame(lines.values()).fillna("")
 
 
-def verdict(compared: pd.DataFrame, what: str) -> str:
-    """How many differences of a kind are surely above zero, surely below, and neither."""
-    rows = compared[(compared["what"] == what) & (compared["defence"] != "")]
+def verdict(rows: pd.DataFrame) -> str:
+    """How many differences under a defence are above zero with their whole interval, and how many below."""
+    rows = rows[rows["defence"] != ""]
+    if rows["low"].isna().all():
+        return "one seed, no intervals"
     above, below = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
-    return f"{above} of {len(rows)} surely above zero, {below} surely below"
+    return (
+        f"of {len(rows)} intervals {above} lie above zero and {below} below, where chance alone would put "
+        f"{len(rows) * 0.025:.1f} on either side"
+    )
 
 
 def markdown(made, rows, spread, compared, command: str, settings: dict[str, str]) -> str:
     config, first = made[0].config, checkpoints.load_meta(made[0].dir / made[0].roles[0])
     stages = "; ".join(f"{stage} `{flags}`" for stage, flags in settings.items() if flags)
-    nulls = rows[rows["form"] == "calibrated"]
+    nulls = rows[rows["form"] == FORMS[0]]
     off = int(((nulls["null_auc_lo"] > 0.5) | (nulls["null_auc_hi"] < 0.5)).sum())
     seeds = sorted(rows["seed"].unique())
     spreads = "mean ± standard deviation over seeds" if len(seeds) > 1 else "of a single seed"
@@ -241,44 +277,66 @@ def markdown(made, rows, spread, compared, command: str, settings: dict[str, str
 Numbers are percent, {spreads}. A defence is at work in training and in the fine-tuning of every compression. A
 non-adaptive attacker's shadows are undefended, an adaptive one's have the same defence. DP-SGD trains a network with
 group normalisation, so its undefended twin stands beside it. `accuracy` is the victim's original's on images it was not
-trained on; epsilon is that of all models together at delta = {dp.DELTA:g}, by Opacus' accountant.
+trained on; members it was trained on: {members(rows)}. Epsilon is that of all models together at delta = {dp.DELTA:g},
+by Opacus' accountant. All defences use one learning rate, batch size and number of epochs.
+
+`strongest` is the attack, of the literature or ours, that does best on the victim, picked with hindsight for AUC and
+for TPR: what a defence has to withstand. `calibrated` alone can fall far below it where victim and shadows are of
+different kinds, as a non-adaptive attacker's are.
 
 ![Accuracy against leakage](tradeoff.png)
+
+## Leakage: AUC of the strongest attack
+
+{report.markdown(leakage(spread, "strongest"))}
+
+## Leakage: TPR at 0.1 % false alarms, strongest attack
+
+{report.markdown(leakage(spread, "strongest", report.TPR))}
 
 ## Leakage: AUC of the calibrated attack
 
 {report.markdown(leakage(spread, "calibrated"))}
 
-## Leakage: AUC of the strongest published attack, picked with hindsight
+## Leakage: AUC of the strongest published attack
 
 {report.markdown(leakage(spread, "published"))}
 
 ## Price: accuracy of the defended original less the undefended
 
-{report.markdown(answers(compared, "accuracy"))}
-
-## Against whom: does knowing the defence help?
-
-AUC of the adaptive attacker less the non-adaptive one's, paired by seed, with the 95 % interval over seeds (Student's
-t): {verdict(compared, "knowing")}.
-
-{report.markdown(answers(compared, "knowing"))}
-
-## Against whom: do more models help?
-
-AUC of SR and MR less that on the original alone, under the same defence: {verdict(compared, "family")}.
-
-{report.markdown(answers(compared, "family"))}
+{report.markdown(answers(asked(compared, "accuracy")))}
 
 ## What the defence takes away
 
-AUC with the defence less without it, same network and target: {verdict(compared, "defence")}.
+AUC of the strongest attack with the defence less without it, same network and target, paired by seed, with the 95 %
+interval over seeds (Student's t): {verdict(asked(compared, "defence"))}.
 
-{report.markdown(answers(compared, "defence"))}
+{report.markdown(answers(asked(compared, "defence")))}
+
+## Against whom: does knowing the defence help?
+
+AUC of the adaptive attacker less the non-adaptive one's. Strongest attack: {verdict(asked(compared, "knowing"))}.
+
+{report.markdown(answers(asked(compared, "knowing")))}
+
+Calibrated attack: {verdict(asked(compared, "knowing", "calibrated"))}.
+
+{report.markdown(answers(asked(compared, "knowing", "calibrated")))}
+
+## Against whom: do more models help?
+
+AUC of SR and MR less that on the original alone, under the same defence. Strongest attack:
+{verdict(asked(compared, "family"))}.
+
+{report.markdown(answers(asked(compared, "family")))}
+
+Calibrated attack: {verdict(asked(compared, "family", "calibrated"))}.
+
+{report.markdown(answers(asked(compared, "family", "calibrated")))}
 
 ## Control
 
-The calibrated attack on non-members alone (`null`), in each run and target: mean AUC
+`null`, the strongest attack on non-members alone, in each run and target: mean AUC
 {100 * nulls["null_auc"].mean():.1f}, {off} of {len(nulls)} intervals without 50, of which one in twenty misses by
 chance; the targets of one run compare the same two halves and stray together.
 

@@ -37,9 +37,15 @@ def refuse_what_cannot_shrink(pruner: str) -> None:
 def shrink(model: nn.Module, images: Tensor) -> nn.Module:
     """A copy in eval mode without the channels that are zero for every input; equal outputs for `images` are asserted.
 
-    Raises AssertionError where taking them out would change the outputs.
+    Raises AssertionError where taking them out would change the outputs, UserError for group normalisation, where it
+    always would: a channel that is zero counts in its group's mean.
     """
     import torch_pruning
+
+    if any(isinstance(module, nn.GroupNorm) for module in model.modules()):
+        raise UserError(
+            "--shrink cannot take channels out of group normalisation: use another network, or leave it out"
+        )
 
     dense = copy.deepcopy(model).eval().requires_grad_(True)  # Torch-Pruning follows autograd's graph
     graph = torch_pruning.DependencyGraph().build_dependency(dense, example_inputs=images[:1])

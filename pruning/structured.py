@@ -2,7 +2,7 @@
 
 L1: Li et al. 2017, "Pruning Filters for Efficient ConvNets" (arXiv:1608.08710), §3.1, with one sparsity for all layers.
 L2: the norm of He et al. 2018, "Soft Filter Pruning" (arXiv:1808.06866), §3.2, but the filters stay zero, as Li's do.
-A filter goes with its bias and with gamma and beta of its batch norm, so that its channel is zero for every input.
+A filter goes with its bias and with gamma and beta of its normalisation, so that its channel is zero for every input.
 Depthwise filters are filters like others. Linear layers and the moving averages of batch norm are left alone.
 """
 
@@ -17,7 +17,7 @@ from pruning.magnitude import keep_largest, pruned_count
 
 
 class Channels(NamedTuple):
-    """A convolution and the batch norm right after it, by name: what makes and scales the same channels."""
+    """A convolution and the normalisation right after it, by name: what makes and scales the same channels."""
 
     convolution: str | None
     norm: str | None
@@ -30,7 +30,7 @@ class Channels(NamedTuple):
 
 
 def convolutions(model: nn.Module) -> list[Channels]:
-    pairs = norm_after(model).items()
+    pairs = norm_after(model, (nn.BatchNorm2d, nn.GroupNorm)).items()
     return [Channels(name, norm) for name, norm in pairs if isinstance(model.get_submodule(name), nn.Conv2d)]
 
 
@@ -80,5 +80,5 @@ def held(model: nn.Module, masks: dict[str, Tensor], sparsity: float) -> str:
         pruned, total = pruned + count, total + len(kept)
     return (
         f"exactly floor({sparsity:g} n) of n filters are zero in each of {len(layers)} convolutions "
-        f"({pruned:,} of {total:,}), with their bias and batch norm"
+        f"({pruned:,} of {total:,}), with their bias and normalisation"
     )

@@ -41,8 +41,8 @@ def tiny_root(tmp_path_factory) -> Path:
 
     root = tmp_path_factory.mktemp("tiny")
     flags = {"train": TINY, "pruning": ["--prune_epochs", "1"], "quantization": ["--quantized_epochs", "1"]}
-    args = reproduce.parse([*NETWORK, "--root", str(root), "--preset", "paper"])
-    for stage in reproduce.plan(args, "tiny"):
+    args = reproduce.parse([*NETWORK, "--root", str(root), "--preset", "paper", "--run_name", "tiny"])
+    for stage in reproduce.plan(args):
         kind = stage.name.split()[1].split("_")[0] if stage.name.startswith("compress") else stage.script
         if kind in ("train", "pruning", "quantization", "clustering"):
             engines.call(stage._replace(argv=(*stage.argv, *flags.get(kind, ["--epochs", "1"]))))
@@ -80,8 +80,8 @@ def small_audit():
 
     plan = reproduce.plan
 
-    def fewer(args, name):
-        return [kept(stage) for stage in plan(args, name) if is_kept(stage)]
+    def fewer(args):
+        return [kept(stage) for stage in plan(args) if is_kept(stage)]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(reproduce.PRESETS, "smoke", preset)

@@ -16,6 +16,7 @@ import train
 from clustering import kmeans
 from compleak import checkpoints, cli, engines, paths, runs, tradeoff, training
 from compleak.errors import UserError
+from compleak.report import TPR
 from compleak.techniques import TECHNIQUES, parse_degree
 from compleak.training import Recipe
 from data import splits
@@ -415,7 +416,7 @@ def test_every_defence_meets_both_attackers_with_one_model_two_and_all(compared)
     targets = set(zip(rows["scenario"], rows["variant"], strict=True))
     alone = {("NR", v) for v in ("original", "pruning_0.9", "clustering_4")}
     assert targets == alone | {("SR", "pruning_0.9"), ("SR", "clustering_4"), ("MR", "all")}
-    assert set(rows["form"]) == {"published", "calibrated", "headline"}
+    assert set(rows["form"]) == set(tradeoff.FORMS)
     assert (compared / "results/defences/tradeoff.png").exists()
     text = (compared / "results/defences/summary.md").read_text()
     assert "--defences ppb:4" in text and "PPB 4 | resnet18 | adaptive" in text
@@ -428,7 +429,7 @@ def test_the_plan_makes_a_model_once_and_lends_it():
     expected = [f"digits_resnet18_smoke_seed1{name}" for name in names]
     expected += [f"digits_resnet18_gn_smoke_seed1{name}" for name in ("", "_dp_1", "_dp_1_adaptive")]
     assert list(wanted)[:6] == expected and len(wanted) == 12
-    plans = {name: reproduce.plan(own, name) for name, own in wanted.items()}
+    plans = {name: reproduce.plan(own) for name, own in wanted.items()}
     stages, place = reproduce.together(plans)
     stages = reproduce.lend(stages, place, wanted)
     engines.check_order(stages)
@@ -455,24 +456,25 @@ def test_comparisons_that_make_no_sense_are_refused(flags, capsys):
 
 
 def test_differences_are_paired_by_seed():
-    head = {"network": "n", "scenario": "NR", "variant": "original", "form": "calibrated", "accuracy": 0.5}
+    head = {"network": "n", "scenario": "NR", "variant": "original", "accuracy": 0.5, TPR: 0.1}
     rows = pd.DataFrame(
         [
-            {**head, "seed": seed, "defence": name, "argument": arg, "attacker": who, "auc": auc + seed / 10}
+            {**head, "form": form, "seed": seed, "defence": name, "argument": arg, "attacker": who, "auc": auc + seed}
             for seed in (1, 2, 3)
+            for form in tradeoff.FORMS
             for name, arg, who, auc in (
                 ("", np.nan, "", 0.5), ("ppb", 4.0, "non-adaptive", 0.3), ("ppb", 4.0, "adaptive", 0.35),
             )
         ]
     )  # fmt: skip
-    found = tradeoff.differences(rows).set_index(["what", "attacker"])
+    found = tradeoff.asked(tradeoff.differences(rows), "defence", "calibrated").set_index(["what", "attacker"])
     assert found.loc[("defence", "non-adaptive"), "difference"] == pytest.approx(-0.2)
-    knowing = found.loc[("knowing", "adaptive")]
+    knowing = tradeoff.asked(tradeoff.differences(rows), "knowing", "calibrated").iloc[0]
     assert knowing["difference"] == pytest.approx(0.05) and knowing["high"] - knowing["low"] < 1e-9
 
 
 def test_the_epsilon_of_a_family_counts_the_originals_training_once():
     original = {"privacy": {"history": [[1.0, 0.1, 100]]}}
     tuned = {"privacy": {"history": [[1.0, 0.1, 100], [1.0, 0.1, 20]]}}
-    assert tradeoff.epsilon([original, tuned, tuned]) == pytest.approx(dp.epsilon([[1.0, 0.1, 140]]))
-    assert tradeoff.epsilon([original, {}]) == math.inf
+    assert tradeoff.epsilon_of([original, tuned, tuned]) == pytest.approx(dp.epsilon([[1.0, 0.1, 140]]))
+    assert tradeoff.epsilon_of([original, {}]) == math.inf

@@ -101,7 +101,7 @@ def test_a_plan_that_cannot_be_run_in_its_order_is_an_error_of_ours(needs):
 
 @pytest.mark.parametrize("shadows", [1, 3])
 def test_the_plan_makes_models_apart_and_attacks_what_is_made(shadows):
-    plan = reproduce.plan(reproduce.parse(["--shadow_num", str(shadows)]), "any")
+    plan = reproduce.plan(reproduce.parse(["--shadow_num", str(shadows)]))
     engines.check_order(plan)
     needs = {stage.name: set(stage.needs) for stage in plan}
     roles = ["victim_model", *(f"shadow_model_{i}" for i in range(shadows))]

@@ -26,7 +26,7 @@ every_network_with_batch_norm = pytest.mark.parametrize("name", ["resnet18", "vg
 
 def convolutions(model):
     """(convolution, batch norm) of each pair, by the convolution's name."""
-    pairs = norm_after(model).items()
+    pairs = norm_after(model, (nn.BatchNorm2d, nn.GroupNorm)).items()
     return {name: (model.get_submodule(name), model.get_submodule(norm)) for name, norm in pairs if norm}
 
 
@@ -57,6 +57,22 @@ def test_every_pruner_holds_and_is_restored_exactly_before_and_after_training(pr
             parameter = restored.get_parameter(key)
             assert (parameter[~mask] == 0).all() and (parameter[mask] != 0).all(), key
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_a_filter_before_group_normalisation_goes_with_its_gamma_and_beta_and_is_not_shrunk():
+    model, images = float_model("resnet18_gn"), batch(99, size=8)[0]
+    for module in model.modules():
+        if isinstance(module, nn.GroupNorm):
+            nn.init.uniform_(module.bias, 0.1, 0.2)
+    pruned = restored_from(masks, masks.prepare(model, Pruning("l1structure", 0.5)), "resnet18_gn")
+    seen = {}
+    for key, (layer, norm) in convolutions(pruned).items():
+        zero_channels(layer, norm)
+        norm.register_forward_hook(lambda module, _, out, key=key: seen.update({key: (module.weight == 0, out)}))
+    pruned(images)
+    assert all((out[:, zero] == 0).all() and zero.sum() == len(zero) // 2 for zero, out in seen.values())
+    with pytest.raises(UserError, match="group normalisation"):
+        shrink.shrink(pruned, images)
 
 
 @pytest.mark.parametrize(("pruner", "order"), [("l1structure", 1), ("l2structure", 2)])

@@ -82,7 +82,7 @@ def test_another_shadow_is_asked_and_the_others_are_not_asked_again(two_seeds, t
 
 def test_the_data_are_fetched_by_one_run_at_a_time():
     args = reproduce.parse(["--seeds", "3", "4", "--keep", "signals"])
-    plans = {name: reproduce.plan(own, name) for name, own in reproduce.runs_of(args).items()}
+    plans = {name: reproduce.plan(own) for name, own in reproduce.runs_of(args).items()}
     stages, place = reproduce.together(plans)
     engines.check_order(stages)
     first, second = (f"digits_resnet18_smoke_seed{seed}" for seed in (3, 4))

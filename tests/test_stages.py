@@ -418,7 +418,7 @@ def test_reproduce_ends_in_tables_figures_and_verdicts_and_agrees_with_the_noteb
 
 def test_presets_hold_nothing_but_flags_that_the_stages_know():
     for preset in reproduce.PRESETS:
-        stages = reproduce.plan(reproduce.parse(["--preset", preset]), "any")
+        stages = reproduce.plan(reproduce.parse(["--preset", preset]))
         model = ["train", *["compress"] * 8]
         kinds = ["data", *model * 2, *["NR"] * 9, *["SR"] * 8, "MR"]
         assert [stage.name.split()[0] for stage in stages] == kinds
