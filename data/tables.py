@@ -89,7 +89,7 @@ def _is_archive(found: list[Path]) -> bool:
 def _from_archive(archive: Path, table: Table) -> list[np.ndarray]:
     """The numbers of the table's files, read in one pass; nothing is unpacked to disk."""
     found = {}
-    with tarfile.open(archive, "r|*") as entries:
+    with tarfile.open(archive) as entries:
         for entry in entries:
             path = PurePosixPath(entry.name)
             for file in table.files:

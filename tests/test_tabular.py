@@ -21,11 +21,11 @@ from compleak.errors import UserError
 from compleak.training import Recipe
 from data import datasets, transforms
 from defenses import Procedure
-from pruning import magnitude
+from pruning import masks
 from quantization import int8
 
 CPU = torch.device("cpu")
-TECHNIQUES = [pytest.param(magnitude, 0.7), pytest.param(int8, "int8"), pytest.param(kmeans, 4)]
+TECHNIQUES = [pytest.param(masks, masks.Pruning("l1unstructure", 0.7)), pytest.param(int8, "int8"), pytest.param(kmeans, 4)]
 FEATURES, CLASSES = 20, 4
 
 
