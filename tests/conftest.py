@@ -1,5 +1,6 @@
 """Tiny runs that several tests share: digits, the narrowest network, sixty members, one epoch."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -21,6 +22,27 @@ def script(*command, **options) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, env=env, **options
     )
+
+
+@contextlib.contextmanager
+def stopped_in(epoch: int):
+    """What trains inside is cut off when this epoch begins, its state saved after each one before."""
+    from compleak import training
+
+    class Stopped(Exception):
+        pass
+
+    whole = training._epoch
+
+    def stops(*args):
+        if args[6] == epoch:
+            raise Stopped
+        return whole(*args)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(training, "SAVE_EVERY", 1)
+        patch.setattr(training, "_epoch", stops)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ATTACK, NETWORK
+from conftest import ATTACK, NETWORK, stopped_in
 
 import models
 import reproduce
@@ -253,20 +253,8 @@ def test_codebooks_looked_up_by_plain_indexing_are_the_same():
 # The loop
 
 
-class Stopped(Exception):
-    pass
-
-
 @pytest.mark.parametrize("name", DEFENCES)
-def test_a_stopped_defended_training_goes_on_to_the_very_same_weights(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(training, "SAVE_EVERY", 1)
-    epoch = training._epoch
-
-    def stops(*args):
-        if args[6] == 1:
-            raise Stopped
-        return epoch(*args)
-
+def test_a_stopped_defended_training_goes_on_to_the_very_same_weights(tmp_path, name):
     def fit(folder):
         model = network("resnet18_gn")
         images = torch.randint(0, 256, (24, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -276,10 +264,8 @@ def test_a_stopped_defended_training_goes_on_to_the_very_same_weights(tmp_path, 
         return loss, model.state_dict()
 
     loss, weights = fit(tmp_path / "undisturbed")
-    monkeypatch.setattr(training, "_epoch", stops)
-    with pytest.raises(Stopped):
+    with stopped_in(1):
         fit(tmp_path / "stopped")
-    monkeypatch.setattr(training, "_epoch", epoch)
     again, resumed = fit(tmp_path / "stopped")
     assert again == loss and all(torch.equal(weights[key], resumed[key]) for key in weights)
 

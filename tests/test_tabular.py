@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import stopped_in
 from scipy.io import savemat
 from torch.nn import functional as F
 
@@ -25,7 +26,11 @@ from pruning import masks
 from quantization import int8
 
 CPU = torch.device("cpu")
-TECHNIQUES = [pytest.param(masks, masks.Pruning("l1unstructure", 0.7)), pytest.param(int8, "int8"), pytest.param(kmeans, 4)]
+TECHNIQUES = [
+    pytest.param(masks, masks.Pruning("l1unstructure", 0.7)),
+    pytest.param(int8, "int8"),
+    pytest.param(kmeans, 4),
+]
 FEATURES, CLASSES = 20, 4
 
 
@@ -211,20 +216,10 @@ def fit(folder, epochs=6):
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-def test_a_stopped_training_with_dropout_goes_on_to_the_very_same_weights(tmp_path, monkeypatch, stop):
-    monkeypatch.setattr(training, "SAVE_EVERY", 1)
+def test_a_stopped_training_with_dropout_goes_on_to_the_very_same_weights(tmp_path, stop):
     loss, weights = fit(tmp_path / "undisturbed")
-    epoch = training._epoch
-
-    def stops(*args):
-        if args[6] == stop:
-            raise KeyboardInterrupt
-        return epoch(*args)
-
-    monkeypatch.setattr(training, "_epoch", stops)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_in(stop):
         fit(tmp_path / "stopped")
-    monkeypatch.setattr(training, "_epoch", epoch)
     torch.rand(7)  # another process would be elsewhere in its random numbers
     again, resumed = fit(tmp_path / "stopped")
     assert again == loss and all(torch.equal(weights[key], resumed[key]) for key in weights)

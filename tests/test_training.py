@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from conftest import stopped_in
 
 import models
 from compleak import checkpoints, training
@@ -13,10 +14,6 @@ from compleak.training import Recipe
 from defenses import Procedure
 
 CPU = torch.device("cpu")
-
-
-class Stopped(Exception):
-    pass
 
 
 def fit(folder, epochs=7, **changes):
@@ -33,20 +30,10 @@ def fit(folder, epochs=7, **changes):
 
 
 @pytest.mark.parametrize("stop", [2, 5, 6])
-def test_a_stopped_training_goes_on_to_the_very_same_weights(tmp_path, monkeypatch, stop):
-    monkeypatch.setattr(training, "SAVE_EVERY", 2)
+def test_a_stopped_training_goes_on_to_the_very_same_weights(tmp_path, stop):
     loss, weights = fit(tmp_path / "undisturbed")
-    epoch = training._epoch
-
-    def stops(*args):
-        if args[6] == stop:
-            raise Stopped
-        return epoch(*args)
-
-    monkeypatch.setattr(training, "_epoch", stops)
-    with pytest.raises(Stopped):
+    with stopped_in(stop):
         fit(tmp_path / "stopped")
-    monkeypatch.setattr(training, "_epoch", epoch)
     again, resumed = fit(tmp_path / "stopped")
     assert again == loss and all(torch.equal(weights[key], resumed[key]) for key in weights)
 
