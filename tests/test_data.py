@@ -103,7 +103,8 @@ def test_the_query_transform_is_the_same_pixels_every_time_and_says_nothing_of_m
 
 
 def test_augmentation_is_reached_by_the_training_loop_alone():
-    assert "augmented_batch" in inspect.getsource(training.Points.batch) and "Points(" in inspect.getsource(training.fit)
+    assert "augmented_batch" in inspect.getsource(training.Points.batch)
+    assert "Points(" in inspect.getsource(training.fit)
     for query in (training.ask, training.predict, signals.collect, signals.sensitivity):
         assert "augment" not in inspect.getsource(query).split('"""')[-1]
 
