@@ -67,17 +67,24 @@ PRESETS = {  # named sets of the stages' own flags
 DEGREES = [(name, degree) for name, technique in TECHNIQUES.items() for degree in technique.degrees]
 DEFENDED_DEGREES = [("pruning", "0.6"), ("pruning", "0.9"), ("quantization", "int8"), ("clustering", "4")]
 DEFENCE_GRID = ("ppb:1", "ppb:4", "ppb:16", "adv:0.3", "adv:1", "adv:3", "dp:0.1", "dp:0.3", "dp:1")
-WITHOUT_BATCH_NORM = {"resnet18": "resnet18_gn"}  # the network that DP-SGD trains in place of one
+GROUP_NORM_TWIN = {"resnet18": "resnet18_gn"}  # the network that DP-SGD trains in place of one
 VICTIM = paths.roles(0)[0]
 ONLY_RAY = ("ray_address", "cpus_per_task", "gpus_per_task")
 ENGINE = ("engine", "jobs", *ONLY_RAY)  # flags that say where stages run, not what they do
 
 
 def parse(argv=None):
-    parser = cli.parser(__doc__)
     # What is not typed is the preset's business; the data are the small ones.
+    parser = cli.parser(__doc__, {"dataset_name": "digits", "run_name": "<dataset>_<model>[_w<width>]_<preset>"}
+                        | dict.fromkeys(("width", "batch_size"), "the preset's"))  # fmt: skip
     parser.set_defaults(dataset_name="digits", batch_size=None)
-    parser.add_argument("--preset", choices=PRESETS, default="smoke", help="how much of it (default: %(default)s)")
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="smoke",
+        help="smoke: minutes on digits; quick: an hour on CIFAR-10 and two cores; compact: a quarter of the width and "
+        "1,200 members, for comparing defences on a CPU; paper: its grid, for a GPU (default: %(default)s)",
+    )
     parser.add_argument("--shadow_num", type=cli.positive_int, default=1, help="shadow models (default: %(default)s)")
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=cli.seed, default=DEFAULT_SEED, help="of everything (default: %(default)s)")
@@ -251,7 +258,7 @@ def defended(args) -> list[argparse.Namespace]:
     found = {}
     for defend, argument in [("", None), *args.defences]:
         network = cli.identity(args)["model_name"]
-        own = variation(args, model_name=WITHOUT_BATCH_NORM.get(network, network)) if defend == "dp" else args
+        own = variation(args, model_name=GROUP_NORM_TWIN.get(network, network)) if defend == "dp" else args
         if own is not args and args.run_name:
             own = variation(own, run_name=f"{args.run_name}_gn")
         for adaptive in (False, True) if defend else (False,):
@@ -265,7 +272,8 @@ def defence_of(text: str, parser) -> tuple[str, float]:
     """`ppb:4` as (name, argument); `ppb` has the default argument."""
     name, colon, argument = text.partition(":")
     try:
-        return name, cli.positive_float(argument) if colon else DEFENCES[name].default
+        default = DEFENCES[name].default
+        return name, cli.positive_float(argument) if colon else default
     except (KeyError, ValueError, argparse.ArgumentTypeError):
         parser.error(f"--defences {text}: expected {' or '.join(f'{n}:ARG' for n in DEFENCES)}, ARG a positive number")
 

@@ -2,7 +2,7 @@
 
     python train.py --dataset_name cifar10 --model_name resnet18 --num_cls 10 --lr 0.1 --epochs 100 --batch_size 128
 
-Splits the data set between victim and attacker (PROTOCOL §1), then trains each model on its own members.
+Splits the data set between victim and attacker, then trains each model on its own members.
 Gives results/<dataset>_<model>/{victim_model,shadow_model_0,...}/ and the split in data/<dataset>_data_index.pkl.
 Costs, for 20,000 images and 100 epochs of ResNet-18, 2 million image passes a model. Stopped, it goes on when started
 again.
@@ -12,6 +12,7 @@ import time
 
 import torch
 
+import models
 from compleak import checkpoints, cli, devices, paths, runs
 from compleak.defended import privacy_said, train_model, training_of
 from compleak.provenance import provenance
@@ -45,6 +46,8 @@ def parse(argv=None):
     args = parser.parse_args(argv)
     if args.slim_penalty and args.defend:
         parser.error("--slim_penalty does not go with --defend: leave one of them out")
+    if args.slim_penalty and cli.identity(args)["model_name"] in models.WITHOUT_BATCH_NORM:
+        parser.error(f"--slim_penalty shrinks batch norm's scales, and {args.model_name} has none")
     return args
 
 

@@ -95,6 +95,8 @@ def chosen(scenario: str, names: Sequence[str] | None) -> tuple[attacks.Attack, 
 def variant_from_flags(args: argparse.Namespace) -> str:
     """The variant that --original or --compress, --compress_name and --compress_degree name."""
     if not args.compress:
+        if args.compress_name or args.compress_degree or args.pruner_name:
+            raise UserError("--compress_name, --compress_degree and --pruner_name need --compress")
         return paths.ORIGINAL
     if not args.compress_name or not args.compress_degree:
         raise UserError("--compress needs --compress_name and --compress_degree, for example pruning and 0.6")
@@ -138,6 +140,8 @@ def audit(
     signals.same_points(list(records.values()), [str(path) for path in records])
     truth = next(iter(records.values())).truth
     cli.say(START)
+    if run and run.config["defend"]:
+        cli.say(f"{run.name}: {runs.defence_said(run)}")
     rows, scores = [], {}
     for variant, files in jobs.items():
         views = [signals.attacker_view(records[path]) if path else None for path in files]

@@ -22,14 +22,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
-def parser(doc: str) -> argparse.ArgumentParser:
-    """A parser that shows the script's docstring, with the flags that say which run is meant and where it lives."""
+def parser(doc: str, defaults: dict[str, str] | None = None) -> argparse.ArgumentParser:
+    """A parser that shows the script's docstring, with the flags that say which run is meant and where it lives.
+
+    defaults: what the help says of flags whose default the script changes.
+    """
+    usual = {**DEFAULTS, "width": "1", "batch_size": "128", "run_name": "<dataset>_<model>[_w<width>]"}
+    said = {**usual, **(defaults or {})}
     made = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     run = made.add_argument_group("which run")
     run.add_argument(
         "--dataset_name",
         help="digits, cifar10, cifar100, svhn, purchase100, texas100, location, or any name with --data_dir "
-        "(default: cifar10)",
+        f"(default: {said['dataset_name']})",
     )
     run.add_argument(
         "--data_dir",
@@ -40,14 +45,14 @@ def parser(doc: str) -> argparse.ArgumentParser:
     run.add_argument(
         "--model_name",
         help="resnet18, resnet18_gn (group norm), vgg16_bn or mobilenetv2; mlp for purchase100, texas100 and location "
-        "(default: resnet18)",
+        f"(default: {said['model_name']})",
     )
-    run.add_argument("--width", type=positive_float, help="width multiplier of the network (default: 1)")
+    run.add_argument("--width", type=positive_float, help=f"width multiplier of the network (default: {said['width']})")
     run.add_argument(
         "--num_cls", type=positive_int, help="number of classes; checked against the data (default: the data's)"
     )
     run.add_argument(
-        "--run_name", help="folder under results/, to which a defence adds its name (default: <dataset>_<model>)"
+        "--run_name", help=f"folder under results/, to which a defence adds its name (default: {said['run_name']})"
     )
     defence_flags(made)
     where = made.add_argument_group("where")
@@ -58,14 +63,18 @@ def parser(doc: str) -> argparse.ArgumentParser:
         help="folder that holds data/ and results*/ (default: the project's)",
     )
     where.add_argument("--device", help="cuda, cpu, ... (default: CUDA where there is one, else the CPU)")
-    where.add_argument("--batch_size", type=positive_int, default=128, help="images a step (default: %(default)s)")
+    where.add_argument(
+        "--batch_size", type=positive_int, default=128, help=f"images a step (default: {said['batch_size']})"
+    )
     return made
 
 
 def defence_flags(made: argparse.ArgumentParser) -> None:
     """A defence is part of a run: each stage is told of it, and its name is part of the run's folder."""
     group = made.add_argument_group("which defence the run has")
-    group.add_argument("--defend", choices=tuple(DEFENCES), default="", help="trained into the models (default: none)")
+    group.add_argument(
+        "--defend", choices=("", *DEFENCES), metavar="|".join(DEFENCES), default="", help="trained into the models"
+    )
     arguments = "; ".join(f"{name}: {d.argument} (default: {d.default:g})" for name, d in DEFENCES.items())
     group.add_argument("--defend_arg", type=positive_float, help=arguments)
     group.add_argument(
@@ -94,7 +103,9 @@ def training_flags(made: argparse.ArgumentParser, epochs_flag: str, epochs: int,
         "--lr", type=positive_float, default=lr, help="learning rate, cosine to 0 (default: %(default)s)"
     )
     group.add_argument(
-        "--no_augment", action="store_true", help="train without random crop and flip, as features always are"
+        "--no_augment",
+        action="store_true",
+        help="train without random crop and flip; tables of features are never augmented",
     )
     roles_flag(group)
 
@@ -173,6 +184,13 @@ def share(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to below 1")
+    return value
+
+
+def proper_share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 

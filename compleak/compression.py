@@ -101,7 +101,7 @@ def make_command(run: runs.Run, variant: str) -> str:
     if variant == paths.ORIGINAL:
         return runs.train_command(run)
     technique, degree = variant.split("_", 1)
-    return f"python {TECHNIQUES[technique].command(degree)} {runs.name_flags(run.config, run.name)}"
+    return f"python {TECHNIQUES[technique].command(degree)} {runs.name_flags(run.config, run.name, run.root)}"
 
 
 def load_tensors(run: runs.Run, variant: str, tensors: dict) -> nn.Module:

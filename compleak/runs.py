@@ -96,7 +96,7 @@ def open_run(args: argparse.Namespace) -> Run:
     name = cli.run_name(args)
     file = paths.run_dir(args.root, name) / "run.json"
     if not file.exists():
-        command = f"python train.py {name_flags(cli.identity(args) | cli.defence(args), args.run_name)}"
+        command = f"python train.py {name_flags(cli.identity(args) | cli.defence(args), args.run_name, args.root)}"
         raise UserError(f"there is no run {name} in {file.parent.parent}: first {command}")
     config = _read_config(file)
     typed = ("dataset_name", "model_name", "width", "num_cls")
@@ -193,14 +193,25 @@ def defence_of(run: Run, role: str, *, compressed: bool) -> str:
     return run.config["defend"] if defended and not spared else ""
 
 
+def defence_said(run: Run) -> str:
+    """The run's defence in words, "" where it has none."""
+    config = run.config
+    if not config["defend"]:
+        return ""
+    where = "in fine-tuning" if config["undefended_original"] else "throughout"
+    attacker = "adaptive" if config["adaptive"] else "non-adaptive"
+    return f"victim defended {where} by {config['defend']} {config['defend_arg']:g}, {attacker} attacker"
+
+
 def train_command(run: Run) -> str:
     """The command that trains what is missing of a run, but for the recipe, which only who made it knows."""
-    defaults = {"seed": splits.DEFAULT_SEED, "max_points": None, "label_noise": 0.0, "shadow_num": 1, "data_dir": None}
+    defaults = {"seed": splits.DEFAULT_SEED, "max_points": None, "label_noise": 0.0, "shadow_num": 1}
     changed = [f"--{key} {run.config[key]}" for key, default in defaults.items() if run.config[key] != default]
-    return " ".join(["python train.py", name_flags(run.config, run.name), *changed])
+    changed += [f"--data_dir {os.path.abspath(run.root / place)}"] if (place := run.config["data_dir"]) else []
+    return " ".join(["python train.py", name_flags(run.config, run.name, run.root), *changed])
 
 
-def name_flags(named: dict, run_name: str | None) -> str:
+def name_flags(named: dict, run_name: str | None, root: Path = paths.PROJECT) -> str:
     """The flags that name a run again, for messages that quote a command."""
     flags = [f"--dataset_name {named['dataset_name']}", f"--model_name {named['model_name']}"]
     flags += [f"--width {named['width']:g}"] if named["width"] != 1 else []
@@ -210,4 +221,5 @@ def name_flags(named: dict, run_name: str | None) -> str:
         flags += [f"--{key}" for key in ("adaptive", "undefended_original") if defence[key]]
     base = run_name and run_name.removesuffix(paths.defence_suffix(*defence.values()))
     flags += [f"--run_name {base}"] if base not in (None, cli.default_name(named)) else []
+    flags += [f"--root {root}"] if root != paths.PROJECT else []
     return " ".join(flags)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from compleak import checkpoints, metrics, paths, report, runs, signals
 from compleak.ablation import added, family_figure, greedy
+from compleak.defended import privacy_said
 from compleak.exposure import contact_sheet, points_table
 from compleak.files import read_json, write_atomically
 from compleak.techniques import COMPRESSED
@@ -195,6 +196,7 @@ def markdown(
 - data: {config["dataset_name"]} (fingerprint {config["data"]}), seed {config["seed"]}
 - shadow models: {config["shadow_num"]}; audited: {members} members and {others} non-members
 - network: {config["model_name"]} at width {config["width"]:g}, {recipe(first)}
+- defence: {runs.defence_said(run) or "none"}{privacy_said(first)}
 - stages: {stages}
 - cost: {cost(run, first)}
 

@@ -58,7 +58,9 @@ def parse_variant(text: str) -> str:
     """A compressed variant's name as folders spell it; UserError where it is none."""
     name, _, degree = text.partition("_")
     if name not in TECHNIQUES:
-        raise UserError(f"{text!r} is no compressed variant: for example {', '.join(COMPRESSED[::3])}")
+        raise UserError(
+            f"{text!r} is no compressed variant: for example {', '.join(COMPRESSED[::3])}, pruning_slim_0.6"
+        )
     return variant_name(name, parse_degree(name, degree)[0])
 
 
@@ -78,4 +80,6 @@ def pruner_flag(group) -> None:
 
 def pruning_degree(pruner: str | None, sparsity: str) -> str:
     """The degree's text of --pruner_name (None where it was not given) and a sparsity, to be parsed."""
+    if pruner and not sparsity.replace(".", "").isdigit():
+        raise UserError(f"--pruner_name {pruner} goes with a sparsity, not with {sparsity}: name the pruner once")
     return sparsity if pruner in (None, masks.DEFAULT) else f"{pruner}_{sparsity}"

@@ -95,10 +95,12 @@ def make_reserve(split: Split, audit: Split, row: int, n: int, seed: int) -> tup
     if len(own) >= wanted > 0:
         return train, own[:wanted]
     unaudited = np.flatnonzero(~np.isin(train, audit.pairs[row].train))
-    if not len(unaudited) >= wanted > 0:
+    if wanted == 0:
+        raise UserError(f"{len(train)} members are too few for a defence's reserve: at least {RESERVE_PART} are needed")
+    if len(unaudited) < wanted:
         raise UserError(
-            f"a defence that needs a reserve of {max(1, wanted)} points finds {len(unaudited)} of a model's members "
-            f"outside its audit set and {len(own)} images that no model has: give --max_points"
+            f"a defence needs a reserve of {wanted} points and finds {len(unaudited)} of a model's members outside "
+            f"its audit set and {len(own)} images that no model has: give a smaller --max_points"
         )
     return np.delete(train, unaudited[:wanted]), train[unaudited[:wanted]]
 

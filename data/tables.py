@@ -78,7 +78,8 @@ def _find(name: str, place: Path) -> list[Path]:
             raise UserError(f"{missing[0]} is missing: {_advice(table)}")
     if (place / table.archive).is_file():
         return [place / table.archive]
-    raise UserError(f"{name} is not in {place}: {_advice(table)}")
+    there = "" if place.exists() else ", which does not exist"
+    raise UserError(f"{name} is not in {place}{there}: {_advice(table)}")
 
 
 def _is_archive(found: list[Path]) -> bool:

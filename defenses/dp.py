@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
+import models
 from compleak.errors import UserError
 from defenses.procedure import Procedure
 from quantization import int8
@@ -86,7 +87,10 @@ class DPSGD(Procedure):
         """UserError where the network shares statistics between samples."""
         if errors := opacus().validators.ModuleValidator.validate(model, strict=False):
             reason = str(errors[0]).split(". ")[0]
-            raise UserError(f"--defend dp cannot train this network ({reason}): use --model_name resnet18_gn or mlp")
+            others = " or ".join(models.WITHOUT_BATCH_NORM)
+            raise UserError(
+                f"--defend dp cannot train this network ({reason}): use --model_name {others}, or leave dp out"
+            )
 
     def start(self, model, optimizer, examples, batch_size, reserve):
         if reserve is not None:

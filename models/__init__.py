@@ -14,6 +14,7 @@ BUILDERS = {"resnet18": resnet18, "vgg16_bn": vgg16_bn, "mobilenetv2": mobilenet
 FOR_IMAGES = tuple(BUILDERS)
 FOR_FEATURES = ("mlp",)
 NAMES = (*FOR_IMAGES, *FOR_FEATURES)
+WITHOUT_BATCH_NORM = ("resnet18_gn", "mlp")
 
 
 def build(name: str, num_classes: int, width: float = 1.0, features: int | None = None) -> nn.Module:

@@ -38,17 +38,20 @@ def main(argv=None) -> None:
     cli.training_flags(parser, "--prune_epochs", epochs=30, lr=0.001)
     pruner_flag(parser)
     parser.add_argument(
-        "--prune_sparsity", default="0.7", help="share of what is pruned to remove, in (0, 1) (default: %(default)s)"
+        "--prune_sparsity",
+        type=cli.proper_share,
+        default=0.7,
+        help="share of what is pruned to remove, in (0, 1) (default: %(default)s)",
     )
     parser.add_argument(
         "--shrink",
         action="store_true",
-        help=f"write the smaller dense network to {SHRUNK} (not of l1unstructure)",
+        help=f"write the smaller dense network to {SHRUNK} (not of l1unstructure, nor of resnet18_gn)",
     )
     args = parser.parse_args(argv)
-    name, degree = parse_degree("pruning", pruning_degree(args.pruner_name, args.prune_sparsity))
+    name, degree = parse_degree("pruning", pruning_degree(args.pruner_name, f"{args.prune_sparsity:g}"))
     if args.shrink:
-        shrink.refuse_what_cannot_shrink(degree.pruner)
+        shrink.refuse_what_cannot_shrink(degree.pruner, runs.network(runs.open_run(args)))
     compress(args, "pruning", name)
     if args.shrink:
         run = runs.open_run(args)

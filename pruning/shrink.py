@@ -23,12 +23,19 @@ from pruning.masks import DEFAULT
 RTOL, ATOL = 1e-4, 1e-5  # of float32 outputs, the latter of the largest; in float64 a millionth of these
 
 
-def refuse_what_cannot_shrink(pruner: str) -> None:
-    """UserError where a pruner takes out no whole channels, or the library that removes them is not there."""
+def refuse_what_cannot_shrink(pruner: str, model: nn.Module) -> None:
+    """UserError where no whole channels can be taken out, or the library that does it is not there.
+
+    Out of group normalisation none can: a channel that is zero counts in its group's mean.
+    """
     if pruner == DEFAULT:
         raise UserError(
             f"--shrink takes out whole filters, and {DEFAULT} removes single weights: "
             "use --pruner_name l1structure, l2structure or slim"
+        )
+    if any(isinstance(module, nn.GroupNorm) for module in model.modules()):
+        raise UserError(
+            "--shrink cannot take channels out of group normalisation: use another network, or leave it out"
         )
     if importlib.util.find_spec("torch_pruning") is None:
         raise UserError("--shrink needs torch-pruning: pip install -r requirements.txt")
@@ -37,15 +44,9 @@ def refuse_what_cannot_shrink(pruner: str) -> None:
 def shrink(model: nn.Module, images: Tensor) -> nn.Module:
     """A copy in eval mode without the channels that are zero for every input; equal outputs for `images` are asserted.
 
-    Raises AssertionError where taking them out would change the outputs, UserError for group normalisation, where it
-    always would: a channel that is zero counts in its group's mean.
+    Raises AssertionError where taking them out would change the outputs.
     """
     import torch_pruning
-
-    if any(isinstance(module, nn.GroupNorm) for module in model.modules()):
-        raise UserError(
-            "--shrink cannot take channels out of group normalisation: use another network, or leave it out"
-        )
 
     dense = copy.deepcopy(model).eval().requires_grad_(True)  # Torch-Pruning follows autograd's graph
     graph = torch_pruning.DependencyGraph().build_dependency(dense, example_inputs=images[:1])

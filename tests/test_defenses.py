@@ -124,7 +124,9 @@ def test_a_reserve_is_of_no_audit_set_of_its_model_and_not_of_the_other_sides(li
 def test_a_reserve_that_cannot_be_found_is_refused():
     victim, shadow = (splits.Pair(*np.split(np.arange(16) + first, 2)) for first in (0, 16))
     split = splits.Split([victim, shadow])  # every image is somebody's, every member is audited
-    with pytest.raises(UserError, match="a defence that needs a reserve of 2 points finds 0 .* give --max_points"):
+    with pytest.raises(
+        UserError, match="a defence needs a reserve of 2 points and finds 0 .* give a smaller --max_points"
+    ):
         splits.make_reserve(split, splits.make_audit(split, 5), 0, 32, 5)
 
 

@@ -218,7 +218,7 @@ def test_signals_of_two_runs_are_not_mixed(tiny_root, tiny_run, tmp_path):
         ("train.py --dataset_name digits --epochs 0", "0 is not 1 or more"),
         ("train.py --dataset_name x --data_dir /nosuch", "/nosuch does not exist"),
         ("train.py --dataset_name digits --device nosuch", "cannot be used here"),
-        ("pruning/prune.py --dataset_name digits --prune_sparsity 1.0", "'1.0' is no degree of pruning"),
+        ("pruning/prune.py --dataset_name digits --prune_sparsity 1.0", "1.0 is not between 0 and 1"),
         ("quantization/qat.py --dataset_name digits --degree int4", "expected int8"),
         ("clustering/clustering.py --dataset_name digits --bit 9", "invalid choice: 9"),
         ("pruning/prune.py --dataset_name digits --run_name none", "first python train.py --dataset_name digits"),
@@ -274,7 +274,7 @@ def readme_commands():
 
 def mia_prune_commands():
     """The right-hand side of README's table for those who come from mia_prune, in its order."""
-    table = (ROOT / "README.md").read_text().split("### Coming from mia_prune")[1].split("\n##")[0]
+    table = (ROOT / "README.md").read_text().split("## Coming from mia_prune")[1].split("\n##")[0]
     cells = [line.split(" | ")[1] for line in table.splitlines() if line.startswith("| ")]
     return [command for cell in cells for command in re.findall(r"`(python [^`]*)`", cell)]
 
@@ -302,9 +302,10 @@ def ten_classes(tmp_path_factory):
 
 def test_every_command_of_mia_prune_has_a_counterpart_that_runs(ten_classes):
     commands = mia_prune_commands()
-    assert len(commands) == 11 and sum("--adaptive" in command for command in commands) == 3
+    assert len(commands) == 16 and sum("--adaptive" in command for command in commands) == 3
     for command in commands:
-        name, arguments = tiny_version(f"{command} --run_name mia", ten_classes)
+        run_name = "mia_gn" if "resnet18_gn" in command else "mia"
+        name, arguments = tiny_version(f"{command} --run_name {run_name}", ten_classes)
         main_of(name)(arguments)
     rows = pd.read_csv(
         ten_classes / "results_pruning/mia_ppb_4_undefended_original_adaptive_0.7/NR.csv", keep_default_na=False
