@@ -177,6 +177,9 @@ def figure(spread: pd.DataFrame):
         axes.axhline(0.5, color="black", linewidth=0.8)
         axes.set(xlabel="test accuracy of the original, %", title=title)
     panels[0].set(ylabel="AUC of the strongest attack")
+    both = [end for axes in panels for end in axes.get_ylim()]
+    for axes in panels:
+        axes.set(ylim=(min(both), max(both)))
     made.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
     return made
 
@@ -259,7 +262,8 @@ def verdict(rows: pd.DataFrame) -> str:
 
 
 def markdown(made, rows, spread, compared, command: str, settings: dict[str, str]) -> str:
-    config, first = made[0].config, checkpoints.load_meta(made[0].dir / made[0].roles[0])
+    config, metas = made[0].config, [checkpoints.load_meta(run.dir / run.roles[0]) for run in made]
+    first, commits = metas[0], " ".join(dict.fromkeys(meta["commit"] for meta in metas))
     stages = "; ".join(f"{stage} `{flags}`" for stage, flags in settings.items() if flags)
     nulls = rows[rows["form"] == FORMS[0]]
     off = int(((nulls["null_auc_lo"] > 0.5) | (nulls["null_auc_hi"] < 0.5)).sum())
@@ -272,7 +276,7 @@ def markdown(made, rows, spread, compared, command: str, settings: dict[str, str
 - data: {config["dataset_name"]} (fingerprint {config["data"]}); width {config["width"]:g}; seeds \
 {" ".join(map(str, seeds))}; shadow models: {config["shadow_num"]}
 - stages: {stages}
-- {first["machine"]}, torch {first["versions"]["torch"]}, commit {first["commit"]}
+- {first["machine"]}, torch {first["versions"]["torch"]}, commit {commits}
 
 Numbers are percent, {spreads}. A defence is at work in training and in the fine-tuning of every compression. A
 non-adaptive attacker's shadows are undefended, an adaptive one's have the same defence. DP-SGD trains a network with
