@@ -278,11 +278,13 @@ def markdown(made, rows, spread, compared, command: str, settings: dict[str, str
 - stages: {stages}
 - {first["machine"]}, torch {first["versions"]["torch"]}, commit {commits}
 
-Numbers are percent, {spreads}. A defence is at work in training and in the fine-tuning of every compression. A
-non-adaptive attacker's shadows are undefended, an adaptive one's have the same defence. DP-SGD trains a network with
-group normalisation, so its undefended twin stands beside it. `accuracy` is the victim's original's on images it was not
-trained on; members it was trained on: {members(rows)}. Epsilon is that of all models together at delta = {dp.DELTA:g},
-by Opacus' accountant. All defences use one learning rate, batch size and number of epochs.
+Numbers are percent, {spreads}.
+
+A defence is at work in training and in the fine-tuning of every compression. A non-adaptive attacker's shadows are
+undefended, an adaptive one's have the same defence. DP-SGD trains a network with group normalisation, so its undefended
+twin stands beside it. `accuracy` is the victim's original's on images it was not trained on; members it was trained on:
+{members(rows)}. Epsilon is that of all models together at delta = {dp.DELTA:g}, by Opacus' accountant, as long as the
+seed is secret. All defences use one learning rate, batch size and number of epochs.
 
 `strongest` is the attack, of the literature or ours, that does best on the victim, picked with hindsight for AUC and
 for TPR: what a defence has to withstand. `calibrated` alone can fall far below it where victim and shadows are of
@@ -340,9 +342,9 @@ Calibrated attack: {verdict(asked(compared, "family", "calibrated"))}.
 
 ## Control
 
-`null`, the strongest attack on non-members alone, in each run and target: mean AUC
-{100 * nulls["null_auc"].mean():.1f}, {off} of {len(nulls)} intervals without 50, of which one in twenty misses by
-chance; the targets of one run compare the same two halves and stray together.
+`null`, the strongest attack on non-members alone, in each run and target: {off} of {len(nulls)} intervals without 50, of
+which one in twenty misses by chance. All runs of a seed compare the same two halves and stray together; mean AUC by seed:
+{", ".join(f"{100 * mean:.1f}" for mean in nulls.groupby("seed")["null_auc"].mean())}.
 
 Everything is in [summary.csv](summary.csv), each run in [runs.csv](runs.csv), the paired differences in
 [differences.csv](differences.csv).
