@@ -342,9 +342,9 @@ Calibrated attack: {verdict(asked(compared, "family", "calibrated"))}.
 
 ## Control
 
-`null`, the strongest attack on non-members alone, in each run and target: {off} of {len(nulls)} intervals without 50, of
-which one in twenty misses by chance. All runs of a seed compare the same two halves and stray together; mean AUC by seed:
-{", ".join(f"{100 * mean:.1f}" for mean in nulls.groupby("seed")["null_auc"].mean())}.
+`null`, the strongest attack on non-members alone, in each run and target: {off} of {len(nulls)} intervals without 50,
+of which one in twenty misses by chance. All runs of a seed compare the same two halves and stray together; mean AUC by
+seed: {", ".join(f"{100 * mean:.1f}" for mean in nulls.groupby("seed")["null_auc"].mean())}.
 
 Everything is in [summary.csv](summary.csv), each run in [runs.csv](runs.csv), the paired differences in
 [differences.csv](differences.csv).
