@@ -80,6 +80,6 @@ def pruner_flag(group) -> None:
 
 def pruning_degree(pruner: str | None, sparsity: str) -> str:
     """The degree's text of --pruner_name (None where it was not given) and a sparsity, to be parsed."""
-    if pruner and not sparsity.replace(".", "").isdigit():
+    if pruner and any(sparsity.startswith(f"{name}_") for name in masks.PRUNERS):
         raise UserError(f"--pruner_name {pruner} goes with a sparsity, not with {sparsity}: name the pruner once")
     return sparsity if pruner in (None, masks.DEFAULT) else f"{pruner}_{sparsity}"

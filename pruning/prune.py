@@ -49,7 +49,7 @@ def main(argv=None) -> None:
         help=f"write the smaller dense network to {SHRUNK} (not of l1unstructure, nor of resnet18_gn)",
     )
     args = parser.parse_args(argv)
-    name, degree = parse_degree("pruning", pruning_degree(args.pruner_name, f"{args.prune_sparsity:g}"))
+    name, degree = parse_degree("pruning", pruning_degree(args.pruner_name, str(args.prune_sparsity)))
     if args.shrink:
         shrink.refuse_what_cannot_shrink(degree.pruner, runs.network(runs.open_run(args)))
     compress(args, "pruning", name)
