@@ -15,12 +15,12 @@ from typing import NamedTuple
 import joblib
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 MOST_ROWS = 20_000  # that an attack is fitted on, as many as one shadow of CIFAR-10 has: its cost does not grow with R
+SHADOW_FOLDS, POINT_FOLDS = 5, 3  # in which the shadows' rows are scored by a fit that has not seen them
 TREES = 500
 LEAF = 30
 BAG = 1 / 3  # of the points a tree sees: with leaves of 30 as good as the usual bootstrap, in a third of its time
@@ -115,9 +115,11 @@ def log_odds(logits) -> np.ndarray:
     shifted = np.asarray(logits, dtype=np.float64)
     shifted = shifted - shifted.max(axis=-1, keepdims=True)
     top = np.arange(shifted.shape[-1]) == shifted.argmax(axis=-1)[..., None]
-    weights = np.exp(shifted)
+    weights, rest = np.exp(shifted), np.where(top, -np.inf, shifted)
+    second = rest.max(axis=-1, keepdims=True)
+    of_rest = second + np.log(np.exp(rest - second).sum(axis=-1, keepdims=True))
     others = np.log(np.where(top, 1.0, weights.sum(axis=-1, keepdims=True) - weights))
-    return shifted - np.where(top, np.logaddexp.reduce(np.where(top, -np.inf, shifted), axis=-1, keepdims=True), others)
+    return shifted - np.where(top, of_rest, others)
 
 
 @np.errstate(invalid="ignore")
@@ -191,22 +193,32 @@ def decide_per_class(target: Signals, values, classes=None) -> Result:
     """
     shadow, victim = audit_rows(target)
     classes = np.broadcast_to(target.labels if classes is None else classes, values.shape)
-    thresholds = class_thresholds(values[shadow], target.member[shadow], classes[shadow], target.logits.shape[-1])
-    shadow_scores, scores = (values[rows] - thresholds[classes[rows]] for rows in (shadow, victim))
-    return Result(scores, scores >= 0, shadow_scores)
+    own, asked = (np.stack([values[rows], classes[rows]], axis=1) for rows in (shadow, victim))
+
+    def fit(rows, member):
+        thresholds = class_thresholds(rows[:, 0], member, rows[:, 1], target.logits.shape[-1])
+        return lambda rows: rows[:, 0] - thresholds[rows[:, 1].astype(int)]
+
+    result = out_of_fold(fit, own, target.member[shadow], shadow, asked)
+    return result._replace(decision=result.scores >= 0)
 
 
-def classify(classifier: str, features, member, points, victim_features, *, seed: int) -> Result:
+def classify(classifier: str, features, member, rows, victim_features, *, seed: int) -> Result:
     """Fit "logistic_regression" or "random_forest" on the shadows' rows (M, F), score the victim's (A, F).
 
-    member, points: (M,). The regression's score is its logit, which does not saturate; the forest's is a probability,
-    out of bag on the shadows' rows: in-sample ones are pulled towards the label. Raises ValueError for another name.
+    member: (M,); rows: the (model, point) pairs. The regression's score is its logit, which does not saturate; the
+    forest's is a probability. The shadows' scores are out of fold or out of bag: in-sample ones are pulled towards the
+    label. Raises ValueError for another name.
     """
     if classifier == "logistic_regression":
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(features, member)
-        return decide(model.decision_function(features), member, model.decision_function(victim_features))
+
+        def fit(features, member):
+            model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+            return model.fit(features, member).decision_function
+
+        return out_of_fold(fit, features, member, rows, victim_features)
     if classifier == "random_forest":
-        shadow_scores, scores = forest(features, member, points, victim_features, seed=seed)
+        shadow_scores, scores = forest(features, member, rows[1], victim_features, seed=seed)
         return decide(shadow_scores, member, scores)
     raise ValueError(f"unknown classifier {classifier!r}: use 'logistic_regression' or 'random_forest'")
 
@@ -214,16 +226,26 @@ def classify(classifier: str, features, member, points, victim_features, *, seed
 def out_of_fold(fit, features, member, rows, victim_features) -> Result:
     """A classifier fitted on the shadows, its threshold from scores of rows it was not fitted on.
 
-    fit(features, member) gives a function from features to scores; rows: the shadows' (model, point) pairs. Each shadow
-    in turn is the pretended victim; where there is but one, each third of its points.
+    fit(features, member) gives a function from features to scores; rows: the shadows' (model, point) pairs.
     """
-    models, points = rows
-    several = len(np.unique(models)) > 1
     shadow_scores = np.empty(len(features))
-    groups, folds = (models, min(len(np.unique(models)), 5)) if several else (points, 3)
-    for seen, unseen in GroupKFold(folds).split(features, groups=groups):
+    for seen, unseen in held_out(*rows):
         shadow_scores[unseen] = fit(features[seen], member[seen])(features[unseen])
     return decide(shadow_scores, member, fit(features, member)(victim_features))
+
+
+def held_out(models, points):
+    """Each shadow in turn as the pretended victim, a third of the points at a time: masks (seen, unseen), (M,) each.
+
+    Seen are the rows of the other shadows, where there are any, about other points: a point has nearly the same
+    references in all its rows, which would give it away. More than SHADOW_FOLDS shadows take turns in as many groups.
+    """
+    shadow, third = (np.unique(names, return_inverse=True)[1] % count
+                     for names, count in ((models, SHADOW_FOLDS), (points, POINT_FOLDS)))  # fmt: skip
+    for one in range(shadow.max() + 1):
+        for part in range(third.max() + 1):
+            others = shadow != one if shadow.any() else True
+            yield others & (third != part), (shadow == one) & (third == part)
 
 
 def forest(features, member, points, victim_features, *, seed: int):

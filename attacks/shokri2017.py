@@ -19,4 +19,4 @@ def shokri2017(target: Signals, *, seed: int, classifier: str = "random_forest")
     """Scores of the victim's audit points, (A,). classifier: "logistic_regression" or "random_forest"."""
     shadow, victim = audit_rows(target)
     fitted_on, applied_to = features(target, shadow), features(target, victim)
-    return classify(classifier, fitted_on, target.member[shadow], shadow[1], applied_to, seed=seed)
+    return classify(classifier, fitted_on, target.member[shadow], shadow, applied_to, seed=seed)

@@ -29,4 +29,4 @@ def sr(original: Signals, compressed: Signals, *, seed: int, label: bool, classi
     check_same_points([original, compressed])
     shadow, victim = audit_rows(original)
     fitted_on, applied_to = (features(original, compressed, rows, label=label) for rows in (shadow, victim))
-    return classify(classifier, fitted_on, original.member[shadow], shadow[1], applied_to, seed=seed)
+    return classify(classifier, fitted_on, original.member[shadow], shadow, applied_to, seed=seed)

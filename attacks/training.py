@@ -4,7 +4,7 @@ Each has two recipes: `paper`, its authors' (100 epochs), and `fast`, AdamW with
 2018, arXiv:1708.07120) for a few epochs, which reaches the same AUC in a fraction of the time; more of them overfit.
 
 Their thresholds are chosen on shadow scores of the network fitted on those very points; forests and boosting have
-out-of-bag or out-of-fold scores for it. It moves ACC of these rows, not AUC or TPR.
+out-of-bag or out-of-fold scores for it. It moves ACC, `strict_*` and `ppv_*` of these rows, not AUC or TPR.
 """
 
 from collections.abc import Callable

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import time
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,8 @@ from data.splits import DEFAULT_SEED
 
 START = "Start Membership Inference Attacks"
 FIRST_STAGE = "SR2/random_forest"  # the row of SR whose scores MR starts from
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # a kept file not there or not whole: made anew
+# A kept file is not there or not whole: it is made anew.
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 SCENARIOS = {"NR": attacks.NR, "SR": attacks.SR, "MR": attacks.MR}
 
 
@@ -153,10 +155,11 @@ def audit(
     blind = blind_control(run, *next(iter(records.items())), seed, made_from["code"])
     if blind is not None:
         head = [scenario, next(iter(jobs)), "blind", "", ""]
-        rows.append(_row(head, blind.scores, blind.decision, truth, seed, 0.0) | {"headline": False})
-        scores["blind"] = blind.scores
+        rows.append(_row(head, *blind, truth, seed, 0.0) | {"headline": False})
+        scores["blind"] = blind[0]
 
     table = pd.DataFrame(rows)
+    record_file.unlink(missing_ok=True)  # what it says of the old table does not hold of the new one
     _write(out, scenario, table, scores)
     write_json(record_file, {"made_from": made_from, **provenance(device)})
     return table
@@ -183,10 +186,14 @@ def _attack_all(
             cli.say(f"{scenario} {variant}: {attack.key} left out, these signals hold no {' and no '.join(lacks)}")
             continue
         started = time.monotonic()
-        result = _run(attack, views, pairs, {**options, "earlier": results})
+        try:
+            result = _run(attack, views, pairs, {**options, "earlier": results})
+            head = [scenario, variant, attack.name, attack.classifier, attack.artifact_row]
+            row = _row(head, result.scores, result.decision, truth, options["seed"], time.monotonic() - started)
+        except ValueError as error:  # answers that say nothing: all equal, for instance
+            cli.say(f"{scenario} {variant}: {attack.key} left out, it cannot use these signals ({error})")
+            continue
         results[attack.key] = result
-        head = [scenario, variant, attack.name, attack.classifier, attack.artifact_row]
-        row = _row(head, result.scores, result.decision, truth, options["seed"], time.monotonic() - started)
         null_row = _row(head, *null_control(result.scores, result.decision, truth), options["seed"], 0.0)
         row |= {f"null_{key}": null_row[key] for key in ("auc", "auc_lo", "auc_hi")}
         rows.append(row | _on_shadows(attack, result, known, truth))
@@ -263,22 +270,19 @@ def null_control(scores: np.ndarray, decision: np.ndarray, truth: np.ndarray) ->
 
 
 def blind_control(run: runs.Run | None, file: Path, record: signals.Record, seed: int, code: str):
-    """The result of the classifier that sees raw images only, kept with the run; None without a run."""
+    """Scores and decisions of the classifier that sees raw images only, kept with the run; None without a run."""
     if run is None:
         cli.say("blind left out: it needs the images, and these signals are from files alone")
         return None
-    points, kept = signals.points(file), run.dir / "blind.npz"
-    key = hashlib.sha256(
-        points.tobytes() + record.member.tobytes() + record.audit.tobytes() + f"{seed} {code}".encode()
-    )
+    points, kept = signals.points(file)[record.audit[0]], run.dir / "blind.npz"
+    key = hashlib.sha256(points.tobytes() + record.truth.tobytes() + f"{seed} {code}".encode()).hexdigest()
     with contextlib.suppress(*DAMAGED), np.load(kept, allow_pickle=False) as found:
-        if str(found["key"]) == key.hexdigest():
-            return attacks.Result(*(found[name] for name in attacks.Result._fields))
-    view = signals.attacker_view(record)
-    result = attacks.blind(runs.dataset(run).images[points], view.member, view.audit, seed=seed)
-    arrays = {**result._asdict(), "key": np.array(key.hexdigest())}
+        if str(found["key"]) == key:
+            return found["scores"], found["decision"]
+    scores, decision = attacks.blind(runs.dataset(run).images[points], record.truth, seed=seed)
+    arrays = {"scores": scores, "decision": decision, "key": np.array(key)}
     write_atomically(kept, lambda part: np.savez(part, **arrays))
-    return result
+    return scores, decision
 
 
 def _row(head: list[str], scores, decision, truth, seed: int, seconds: float) -> dict:

@@ -10,12 +10,13 @@ import numpy as np
 from scipy.stats import beta, norm
 
 FPR = 0.001
+TPR = f"tpr_at_fpr_{FPR}"
 PRIORS = (0.01, 0.1, 0.5)  # of membership, for the precision of an accusation
 CONFIDENCE = 0.95
 REPLICATES = 1000
 # A table's columns in their order; `evaluate` gives these and a few more.
 COLUMNS = (
-    *(name + end for name in ("acc", "auc", f"tpr_at_fpr_{FPR}") for end in ("", "_lo", "_hi")),
+    *(name + end for name in ("acc", "auc", TPR) for end in ("", "_lo", "_hi")),
     *("n_member", "n_nonmember"),
 )
 
@@ -102,13 +103,16 @@ def clopper_pearson(successes: int, trials: int, confidence: float = CONFIDENCE)
 
 
 def bootstrap(scores, decision, member, *, seed: int, replicates: int = REPLICATES):
-    """Percentile intervals ((acc_lo, acc_hi), (auc_lo, auc_hi)); members and non-members are resampled separately."""
+    """Percentile intervals (low, high) of balanced accuracy, AUC and TPR at FPR.
+
+    Members and non-members are resampled separately.
+    """
     scores, member = _checked(scores, member)
     decision = np.asarray(decision, dtype=bool)
     members, others = _resamples(int(member.sum()), int((~member).sum()), seed, replicates)
     hits = members[:, decision[member]].sum(axis=1, dtype=np.int64) / member.sum()
     alarms = others[:, decision[~member]].sum(axis=1, dtype=np.int64) / (~member).sum()
-    return _percentiles((hits + 1 - alarms) / 2), _percentiles(_resampled_auc(scores, member, members, others))
+    return tuple(map(_percentiles, ((hits + 1 - alarms) / 2, *_resampled(scores, member, members, others))))
 
 
 def paired_difference(scores_a, scores_b, member, *, seed: int, replicates: int = REPLICATES):
@@ -116,25 +120,28 @@ def paired_difference(scores_a, scores_b, member, *, seed: int, replicates: int 
     checked = [_checked(scores, member) for scores in (scores_a, scores_b)]
     member = checked[0][1]
     drawn = _resamples(int(member.sum()), int((~member).sum()), seed, replicates)
-    a, b = (_resampled_auc(scores, member, *drawn) for scores, _ in checked)
+    a, b = (_resampled(scores, member, *drawn)[0] for scores, _ in checked)
     return auc(scores_a, member) - auc(scores_b, member), *_percentiles(a - b)
 
 
 def evaluate(scores, decision, member, *, seed: int, replicates: int = REPLICATES) -> dict[str, float]:
     """A table's row: COLUMNS, and the deployed threshold's fpr_at_threshold with its _lo and _hi.
 
-    acc and auc have bootstrap intervals, the two rates Clopper-Pearson's. Raises ValueError for arrays of different
-    lengths, NaN scores, or an audit set without both members and non-members.
+    The rate of a threshold that was fixed beforehand has Clopper and Pearson's interval, ACC and AUC the bootstrap's.
+    TPR at FPR, whose threshold is one of the sample's own highest non-members, has what both span: Clopper and
+    Pearson's alone holds the truth a quarter of the time, the bootstrap's is empty where no member is found.
+    Raises ValueError for arrays of different lengths, NaN scores, or an audit set without both members and non-members.
     """
     scores, member = _checked(scores, member)
     decision, _ = _checked(np.asarray(decision, dtype=bool), member)
-    acc_interval, auc_interval = bootstrap(scores, decision, member, seed=seed, replicates=replicates)
+    acc_interval, auc_interval, tpr_interval = bootstrap(scores, decision, member, seed=seed, replicates=replicates)
     tpr, n_member, n_other = tpr_at_fpr(scores, member), int(member.sum()), int((~member).sum())
+    spanned = zip(tpr_interval, clopper_pearson(round(tpr * n_member), n_member), strict=True)
     alarms = int(decision[~member].sum())
     columns = {
         "acc": (balanced_accuracy(decision, member), *acc_interval),
         "auc": (auc(scores, member), *auc_interval),
-        f"tpr_at_fpr_{FPR}": (tpr, *clopper_pearson(round(tpr * n_member), n_member)),
+        TPR: (tpr, *(end(pair) for end, pair in zip((min, max), spanned, strict=True))),
         "fpr_at_threshold": (alarms / n_other, *clopper_pearson(alarms, n_other)),
     }
     return {**named(columns), "n_member": n_member, "n_nonmember": n_other}
@@ -187,18 +194,20 @@ def _resamples(n_member: int, n_other: int, seed: int, replicates: int):
     return tuple(drawn)
 
 
-def _resampled_auc(scores, member, members, others) -> np.ndarray:
-    """AUC of each replicate, from how often it drew each member and each non-member: exact, in one pass of counts."""
+def _resampled(scores, member, members, others) -> tuple[np.ndarray, np.ndarray]:
+    """AUC and TPR at FPR of each replicate, from how often it drew each member and non-member: exact, from counts."""
     order = np.argsort(scores[~member], kind="stable")
-    ranked = scores[~member][order]
-    below, upto = (np.searchsorted(ranked, scores[member], side=side) for side in ("left", "right"))
+    ranked, own = scores[~member][order], scores[member]
+    below, upto = (np.searchsorted(ranked, own, side=side) for side in ("left", "right"))
     tied = bool((below != upto).any())
-    values = np.empty(len(members))
+    allowed = int((np.arange(len(ranked)) / len(ranked) <= FPR).sum()) - 1  # false alarms
+    values = np.empty((2, len(members)))
     for row, (drawn, against) in enumerate(zip(members, others, strict=True)):
         passed = np.concatenate([[0], against[order].cumsum(dtype=np.int64)])  # non-members up to each rank
         twice = passed[below] + passed[upto] if tied else 2 * passed[below]
-        values[row] = (drawn.astype(np.int64) @ twice) / (2 * member.sum() * (~member).sum())
-    return values
+        first = np.searchsorted(passed, len(ranked) - allowed) - 1  # rank of the highest that may not be accused
+        values[:, row] = drawn.astype(np.int64) @ twice / (2 * len(ranked)), drawn @ (own > ranked[first])
+    return tuple(values / len(own))
 
 
 def _percentiles(values) -> tuple[float, float]:

@@ -178,18 +178,38 @@ def test_many_shadows_cost_no_more_rows_than_one():
     assert joint([signals]).shadow_scores.shape == (arrays.MOST_ROWS,)
 
 
-def test_the_pretended_victim_is_a_shadow_that_the_classifier_was_not_fitted_on():
-    signals = gaussian_signals(4, 600, (1.0,), seed=8).variants[0]
-    rows, victim = arrays.audit_rows(signals)
-    seen = []
+@pytest.mark.parametrize("shadows", [1, 3, 8])
+def test_scores_come_from_a_fit_that_saw_neither_the_shadow_nor_the_point(shadows):
+    signals = gaussian_signals(1 + shadows, 600, (1.0,), seed=8).variants[0]
+    (models, points), _ = arrays.audit_rows(signals)
+    scored = np.zeros(len(models), dtype=int)
+    for seen, unseen in arrays.held_out(models, points):
+        assert not set(points[seen]) & set(points[unseen])
+        assert shadows == 1 or not set(models[seen]) & set(models[unseen])
+        assert len(seen[seen]) > 0.3 * len(seen)
+        scored += unseen
+    assert (scored == 1).all()
 
-    def fit(features, member):
-        seen.append(set(features[:, 0]))
-        return lambda asked: asked[:, 0]
 
-    numbers = rows[0][:, None].astype(float)
-    arrays.out_of_fold(fit, numbers, signals.member[rows], rows, np.zeros((len(victim[0]), 1)))
-    assert sorted(map(sorted, seen)) == [[1, 2], [1, 2, 3], [1, 3], [2, 3]]
+def test_shadow_scores_find_nothing_where_there_is_nothing():
+    world = planted_signals(2, 1500, 100, leak=0.0, variants=2, seed=4)
+    known = world.variants[0].member[arrays.audit_rows(world.variants[0])[0]]
+    for rows, models in ((attacks.NR, world.variants[:1]), (attacks.SR, world.variants)):
+        for attack in (row for row in rows if row.eligible and row.classifier != "random_forest"):
+            shadow_scores = attack.run(models, seed=0).shadow_scores
+            assert abs(roc_auc_score(known, shadow_scores) - 0.5) < 4 * math.sqrt(1 / (6 * len(known))), attack.key
+
+
+def test_a_few_huge_losses_do_not_turn_model_updates_round():
+    original = planted_signals(2, 4000, leak=0.0, seed=5).variants[0]
+    member, hard = original.member == 1, np.random.default_rng(0).random((2, 4000)) < 0.04
+    logits, own = original.logits.copy(), (slice(None), np.arange(4000), original.labels)
+    logits[own] += 1.0 - 0.5 * member  # members' losses fall by less, in the mean by more
+    logits[own] -= np.where(hard & ~member, 50.0, 0.0)
+    moved = arrays.cross_entropy(logits, original.labels) - arrays.cross_entropy(original.logits, original.labels)
+    rows, known = (found := arrays.audit_rows(original)[0]), original.member[found]
+    assert moved[rows][known == 1].mean() < moved[rows][known == 0].mean()
+    assert roc_auc_score(known, model_updates(original, original._replace(logits=logits)).shadow_scores) > 0.6
 
 
 def test_world_is_as_it_says():

@@ -122,7 +122,7 @@ def test_the_chance_of_an_auc_is_mann_and_whitneys():
 
 def test_bootstrap_intervals_have_the_width_of_the_known_standard_errors():
     scores, member = noisy(2000, 0.0, seed=1)
-    (acc_lo, acc_hi), (auc_lo, auc_hi) = metrics.bootstrap(scores, scores > 0, member, seed=0)
+    (acc_lo, acc_hi), (auc_lo, auc_hi), _ = metrics.bootstrap(scores, scores > 0, member, seed=0)
     # with no signal: Var(AUC) = (n + m + 1) / 12nm; balanced accuracy averages two proportions near a half
     assert auc_hi - auc_lo == pytest.approx(2 * 1.96 * np.sqrt(4001 / (12 * 2000**2)), rel=0.15)
     assert acc_hi - acc_lo == pytest.approx(2 * 1.96 * np.sqrt(2 * 0.25 / 2000) / 2, rel=0.15)
@@ -138,10 +138,11 @@ def test_bootstrap_and_paired_difference_equal_resampling_the_points_one_by_one(
         drawn = np.r_[members[rng.integers(30, size=30)], others[rng.integers(40, size=40)]]
         kind = member[drawn]
         aucs = [metrics.auc(scores[drawn], kind) for scores in (a, b)]
-        found.append((metrics.balanced_accuracy((a > 4)[drawn], kind), aucs[0], aucs[0] - aucs[1]))
-    acc, auc, difference = np.quantile(found, [0.025, 0.975], axis=0).T
+        tpr = metrics.tpr_at_fpr(a[drawn], kind)
+        found.append((metrics.balanced_accuracy((a > 4)[drawn], kind), aucs[0], tpr, aucs[0] - aucs[1]))
+    acc, auc, tpr, difference = np.quantile(found, [0.025, 0.975], axis=0).T
     intervals = metrics.bootstrap(a, a > 4, member, seed=9, replicates=200)
-    np.testing.assert_allclose(intervals, [acc, auc], atol=1e-12)
+    np.testing.assert_allclose(intervals, [acc, auc, tpr], atol=1e-12)
     _, *interval = metrics.paired_difference(a, b, member, seed=9, replicates=200)
     np.testing.assert_allclose(interval, difference, atol=1e-12)
 
@@ -150,9 +151,20 @@ def test_bootstrap_interval_holds_the_true_auc_about_95_times_in_100():
     covered = 0
     for seed in range(100):
         scores, member = noisy(150, 1.0, seed)
-        _, (low, high) = metrics.bootstrap(scores, scores > 0.5, member, seed=seed, replicates=200)
+        _, (low, high), _ = metrics.bootstrap(scores, scores > 0.5, member, seed=seed, replicates=200)
         covered += low <= 0.7602 <= high  # Phi(1 / sqrt 2)
     assert 88 <= covered <= 100
+
+
+def test_interval_of_the_tpr_holds_the_truth_where_the_threshold_is_read_off_the_sample():
+    covered, clopper_pearson = 0, 0
+    for seed in range(60):
+        scores, member = noisy(3000, 1.8, seed)
+        row = metrics.evaluate(scores, scores > 0.9, member, seed=seed, replicates=200)
+        covered += row[f"{metrics.TPR}_lo"] <= 0.0984 <= row[f"{metrics.TPR}_hi"]  # 1 - Phi(Phi^-1(0.999) - 1.8)
+        low, high = metrics.clopper_pearson(round(3000 * row[metrics.TPR]), 3000)
+        clopper_pearson += low <= 0.0984 <= high
+    assert covered >= 50 > 30 > clopper_pearson
 
 
 def test_paired_difference_is_narrower_than_two_separate_intervals_and_zero_for_equal_scores():
@@ -161,7 +173,7 @@ def test_paired_difference_is_narrower_than_two_separate_intervals_and_zero_for_
     difference, low, high = metrics.paired_difference(a, b, member, seed=0)
     assert difference == metrics.auc(a, member) - metrics.auc(b, member)
     assert low <= difference <= high
-    _, (auc_lo, auc_hi) = metrics.bootstrap(a, a > 0, member, seed=0)
+    _, (auc_lo, auc_hi), _ = metrics.bootstrap(a, a > 0, member, seed=0)
     assert high - low < 0.7 * (auc_hi - auc_lo)
     assert metrics.paired_difference(a, a, member, seed=0) == (0, 0, 0)
 
