@@ -77,11 +77,11 @@ def outside(target: Signals) -> np.ndarray:
     return (target.member == 0) & np.isfinite(target.logits).all(axis=-1)
 
 
-def reference_mask(target: Signals, model: int) -> np.ndarray:
-    """(R, N) bool: the references of a model's points, which are all models outside of the point but itself."""
-    mask = outside(target)
-    mask[model] = False
-    return mask
+def check_references(mask, target: Signals, attack: str) -> None:
+    """ValueError unless every audit row has a model in `mask`, (R, N) bool, other than its own."""
+    count = mask.sum(axis=0) - mask
+    if not all(count[rows].all() for rows in audit_rows(target)):
+        raise ValueError(f"{attack} needs, for every audit point, a reference model known not to have trained on it")
 
 
 class Moments(NamedTuple):

@@ -16,7 +16,17 @@ from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 from scipy.stats import t
 
-from attacks.arrays import Moments, Result, Signals, audit_rows, confidence, decide, outside, reference_moments
+from attacks.arrays import (
+    Moments,
+    Result,
+    Signals,
+    audit_rows,
+    check_references,
+    confidence,
+    decide,
+    outside,
+    reference_moments,
+)
 
 MOST = 100.0  # degrees of freedom of the prior: nearly a Gaussian, and its tail does not underflow
 
@@ -53,8 +63,8 @@ def bavaria(target: Signals, *, seed: int = 0) -> Result:
     """
     shadow, victim = audit_rows(target)
     own = confidence(target.logits, target.labels)
-    references = reference_moments(outside(target), own)
-    if not (references.count[shadow].all() and references.count[victim].all()):
-        raise ValueError("bavaria needs, for every audit point, a reference model known not to have trained on it")
+    mask = outside(target)
+    check_references(mask, target, "bavaria")
+    references = reference_moments(mask, own)
     scores = tail(own, references, references.count > 0)
     return decide(scores[shadow], target.member[shadow], scores[victim])

@@ -20,7 +20,16 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.covariance import ledoit_wolf
 
-from attacks.arrays import Result, Signals, audit_rows, confidence, out_of_fold, outside, reference_moments
+from attacks.arrays import (
+    Result,
+    Signals,
+    audit_rows,
+    check_references,
+    confidence,
+    out_of_fold,
+    outside,
+    reference_moments,
+)
 from attacks.sr import check_same_points
 
 FLOOR = 1e-6  # least eigenvalue of a covariance, of the mean one; least singular value of a design, of the largest
@@ -59,8 +68,6 @@ def predict(own, mask, rows) -> Prediction:
 
     moments = [reference_moments(mask, own[..., k]) for k in range(own.shape[-1])]
     available = moments[0].count[rows]
-    if not available.all():
-        raise ValueError("joint needs, for every audit point, a reference model known not to have trained on it")
     mean = np.stack([moment.mean[rows] for moment in moments], axis=1)
     numbers, index = np.unique(available, return_inverse=True)
     gains = [between @ np.linalg.inv(between + within / number) for number in numbers]
@@ -105,6 +112,7 @@ def joint(models: Sequence[Signals], *, seed: int = 0) -> Result:
     shadow, victim = audit_rows(models[0])
     own = np.stack([confidence(model.logits, model.labels) for model in models], axis=-1)  # (R, N, K)
     mask = np.all([outside(model) for model in models], axis=0)
+    check_references(mask, models[0], "joint")
 
     both = tuple(np.concatenate(pair) for pair in zip(shadow, victim, strict=True))
     answers, (mean, uncertainty, count) = own[both], predict(own, mask, both)

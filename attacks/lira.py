@@ -11,7 +11,7 @@ latter is as good as known: it cancels in the order, and the score is the plain 
 
 import numpy as np
 
-from attacks.arrays import Result, Signals, audit_rows, confidence, decide, outside, reference_moments
+from attacks.arrays import Result, Signals, audit_rows, check_references, confidence, decide, outside, reference_moments
 
 FORMS = ("global_variance", "per_point_variance")
 
@@ -26,9 +26,9 @@ def lira(target: Signals, *, seed: int = 0, classifier: str = "global_variance")
         raise ValueError(f"unknown form {classifier!r}: use {' or '.join(FORMS)}")
     shadow, victim = audit_rows(target)
     own = confidence(target.logits, target.labels)
-    count, mean, variance = reference_moments(outside(target), own)
-    if not (count[shadow].all() and count[victim].all()):
-        raise ValueError("lira needs, for every audit point, a reference model that is known not to have trained on it")
+    mask = outside(target)
+    check_references(mask, target, "lira")
+    count, mean, variance = reference_moments(mask, own)
     score = own - mean
     if classifier == "per_point_variance":
         common = np.nanmean(variance) if (count > 1).any() else 1.0

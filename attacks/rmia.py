@@ -18,7 +18,7 @@ only decides which points tie, so its choice hardly moves the AUC.
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from attacks.arrays import Result, Signals, audit_rows, cross_entropy, decide, outside
+from attacks.arrays import Result, Signals, audit_rows, check_references, cross_entropy, decide, outside
 
 OFFLINE_A = tuple(np.arange(11) / 10)
 GAMMA = (1.0, 1.25, 1.5, 2.0, 4.0)
@@ -76,9 +76,8 @@ def rmia(target: Signals, *, seed: int = 0) -> Result:
     """
     shadow, victim = audit_rows(target)
     log_p = -cross_entropy(target.logits, target.labels)  # (R, N)
+    check_references(outside(target), target, "rmia")
     reference = references(target, log_p)
-    if not (np.isfinite(reference[shadow]).all() and np.isfinite(reference[victim]).all()):
-        raise ValueError("rmia needs, for every audit point, a reference model that is known not to have trained on it")
     member, best = target.member[shadow], (-1.0,)
     for a in OFFLINE_A:
         for gamma, scores in zip(GAMMA, score(target, log_p, reference, *shadow, a, GAMMA), strict=True):
