@@ -155,8 +155,9 @@ def audit(
     blind = blind_control(run, *next(iter(records.items())), seed, made_from["code"])
     if blind is not None:
         head = [scenario, next(iter(jobs)), "blind", "", ""]
-        rows.append(_row(head, *blind, truth, seed, 0.0) | {"headline": False})
-        scores["blind"] = blind[0]
+        asked = ~np.isnan(blind)
+        rows.append(_row(head, blind[asked], blind[asked] >= 0, truth[asked], seed, 0.0) | {"headline": False})
+        scores["blind"] = blind
 
     table = pd.DataFrame(rows)
     record_file.unlink(missing_ok=True)  # what it says of the old table does not hold of the new one
@@ -270,7 +271,7 @@ def null_control(scores: np.ndarray, decision: np.ndarray, truth: np.ndarray) ->
 
 
 def blind_control(run: runs.Run | None, file: Path, record: signals.Record, seed: int, code: str):
-    """Scores and decisions of the classifier that sees raw images only, kept with the run; None without a run."""
+    """Scores of the classifier that sees raw images only, (A,), NaN on half; kept with the run. None without a run."""
     if run is None:
         cli.say("blind left out: it needs the images, and these signals are from files alone")
         return None
@@ -278,11 +279,10 @@ def blind_control(run: runs.Run | None, file: Path, record: signals.Record, seed
     key = hashlib.sha256(points.tobytes() + record.truth.tobytes() + f"{seed} {code}".encode()).hexdigest()
     with contextlib.suppress(*DAMAGED), np.load(kept, allow_pickle=False) as found:
         if str(found["key"]) == key:
-            return found["scores"], found["decision"]
-    scores, decision = attacks.blind(runs.dataset(run).images[points], record.truth, seed=seed)
-    arrays = {"scores": scores, "decision": decision, "key": np.array(key)}
-    write_atomically(kept, lambda part: np.savez(part, **arrays))
-    return scores, decision
+            return found["scores"]
+    scores = attacks.blind(runs.dataset(run).images[points], record.truth, seed=seed)
+    write_atomically(kept, lambda part: np.savez(part, scores=scores, key=np.array(key)))
+    return scores
 
 
 def _row(head: list[str], scores, decision, truth, seed: int, seconds: float) -> dict:

@@ -443,7 +443,8 @@ def test_blind_finds_a_difference_in_the_victims_images_and_nothing_where_there_
     member = rng.permutation(np.arange(800) < 400).astype(int)
     images = rng.integers(60, 180, size=(800, 1, 1, 1)) + np.zeros((1, 32, 32, 3), dtype=int)
     images[member == 1, :4] += brighter
-    scores, decision = blind(images.astype(np.uint8), member, seed=0)
-    auc = roc_auc_score(member, scores)
-    assert (auc > 0.9) if brighter else (abs(auc - 0.5) < 4 * standard_error(member == 1))
-    np.testing.assert_array_equal(decision, scores >= 0)
+    scores = blind(images.astype(np.uint8), member, seed=0)
+    asked = ~np.isnan(scores)
+    auc = roc_auc_score(member[asked], scores[asked])
+    assert (auc > 0.9) if brighter else (abs(auc - 0.5) < 4 * standard_error(member[asked] == 1))
+    assert asked.sum() == 400 and member[asked].sum() == 200
