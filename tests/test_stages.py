@@ -219,6 +219,7 @@ def test_signals_of_two_runs_are_not_mixed(tiny_root, tiny_run, tmp_path):
         ("train.py --dataset_name x --data_dir /nosuch", "/nosuch does not exist"),
         ("train.py --dataset_name digits --device nosuch", "cannot be used here"),
         ("pruning/prune.py --dataset_name digits --prune_sparsity 1.0", "1.0 is not between 0 and 1"),
+        ("pruning/prune.py --dataset_name digits --prune_sparsity 0.12345678", "'0.12345678' is no degree of pruning"),
         ("quantization/qat.py --dataset_name digits --degree int4", "expected int8"),
         ("clustering/clustering.py --dataset_name digits --bit 9", "invalid choice: 9"),
         ("pruning/prune.py --dataset_name digits --run_name none", "first python train.py --dataset_name digits"),
