@@ -154,6 +154,12 @@ def test_an_original_without_a_part_of_its_members_is_not_taken_for_one_with_all
     assert made[0] == made[1] and {key for key in made[0] if made[0][key] != made[2][key]} == {"members"}
 
 
+def test_a_run_without_room_for_a_reserve_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="too few for a defence's reserve"):
+        train.main([*NETWORK, "--root", str(tmp_path), "--defend", "adv", "--max_points", "3"])
+    assert not list(tmp_path.rglob("*.*"))
+
+
 # Differential privacy
 
 
