@@ -97,6 +97,20 @@ def test_a_compressed_model_of_another_original_is_refused(tiny_root, tiny_run):
         file.write_text(kept)
 
 
+@pytest.mark.parametrize(("variant", "key"), [("original", "lr"), ("pruning_0.6", "epochs")])
+def test_a_shadow_made_by_another_recipe_than_the_victim_is_refused(tiny_root, tiny_run, variant, key):
+    file = paths.role_dir(tiny_root, "tiny", variant, "shadow_model_0") / "meta.json"
+    kept = file.read_text()
+    meta = json.loads(kept)
+    meta["made_from"][key] = 5
+    file.write_text(json.dumps(meta))
+    try:
+        with pytest.raises(UserError, match=f"{variant}: shadow_model_0 was made with {key} 5, victim_model with "):
+            CompLeakNR.main(attack_flags(tiny_root, *pruned()))
+    finally:
+        file.write_text(kept)
+
+
 def test_other_data_under_the_same_name_is_refused(tiny_root, tmp_path):
     from test_data import image_files, write_tar
 
