@@ -58,7 +58,8 @@ def train_role(args, run: runs.Run, row: int, role: str, pair: Pair, device: tor
     recipe = Recipe(args.epochs, args.lr, args.batch_size, runs.role_seed(run, row), augment)
     network = {key: run.config[key] for key in ("data", "label_noise", "model_name", "width", "num_cls")}
     training = training_of(run, row, recipe, paths.ORIGINAL, args.slim_penalty)
-    made_from = {**network, "members": runs.members_fingerprint(pair), **recipe._asdict(), **training.made_from}
+    members = runs.members_fingerprint(pair._replace(train=training.members))
+    made_from = {**network, "members": members, **recipe._asdict(), **training.made_from}
     folder = paths.role_dir(run.root, run.name, paths.ORIGINAL, role)
     if checkpoints.is_done(folder, made_from):
         cli.say(f"original {role}: done before, {folder}")

@@ -17,6 +17,7 @@ from data.transforms import to_input
 
 MAX_INT8_SHARE = 0.27  # of the float model's bytes (PROTOCOL §3); in narrow networks scales and biases weigh more
 FEW_FEATURES = 8  # as they do where there are fewer than these
+OF_A_ROLE = {"members", "seed", "original", "defend", "defend_arg", "reserve"}  # what the models of a run may differ in
 CHECKED_IMAGES = 64  # inputs on which the saved model must give exactly the trained one's outputs
 
 
@@ -31,7 +32,7 @@ def compress(args: argparse.Namespace, technique: str, degree_text: str) -> None
 
 
 def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: str, pair: Pair, device) -> None:
-    original = checkpoints.load_meta(require(run, paths.ORIGINAL, role))
+    original = model_meta(run, paths.ORIGINAL, role)
     technique, degree_name = variant.split("_", 1)
     module, data = TECHNIQUES[technique].module, runs.dataset(run)
     augment = not args.no_augment and data.features is None
@@ -126,11 +127,30 @@ def load_model(run: runs.Run, variant: str, role: str) -> nn.Module:
 
 
 def model_meta(run: runs.Run, variant: str, role: str) -> dict:
-    """What `meta.json` says of a finished model; UserError where it was made from another original than the run's."""
+    """What `meta.json` says of a finished model.
+
+    UserError where it was made from another original than the run's, or by another recipe than the victim.
+    """
     found = checkpoints.load_meta(require(run, variant, role))
+    _refuse_other_recipe(run, variant, role, found["made_from"])
     if variant != paths.ORIGINAL:
-        original = checkpoints.load_meta(require(run, paths.ORIGINAL, role))
+        original = model_meta(run, paths.ORIGINAL, role)
         folder = paths.role_dir(run.root, run.name, variant, role)
         wanted = {"original": original["sha256"]}
         checkpoints.refuse_difference(folder, {"original": found["made_from"].get("original")}, wanted)
     return found
+
+
+def _refuse_other_recipe(run: runs.Run, variant: str, role: str, made_from: dict) -> None:
+    """UserError where the victim, if it is there yet, was made with other settings than this role."""
+    victim = run.roles[0]
+    folder = paths.role_dir(run.root, run.name, variant, victim)
+    if not (folder / checkpoints.META).exists():
+        return
+    victims = checkpoints.load_meta(folder)["made_from"]
+    for key in sorted((made_from.keys() | victims.keys()) - OF_A_ROLE):
+        if made_from.get(key) != victims.get(key):
+            raise UserError(
+                f"{run.name} {variant}: {role} was made with {key} {made_from.get(key)}, {victim} with "
+                f"{victims.get(key)}: delete the one that is wrong and make it again with the other's settings"
+            )

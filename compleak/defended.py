@@ -26,18 +26,27 @@ class Training(NamedTuple):
 def training_of(run: runs.Run, row: int, recipe: Recipe, technique: str, penalty: float = 0.0) -> Training:
     """The training of the run's model in this row: the "original"'s, or the fine-tuning after a technique."""
     name = runs.defence_of(run, run.roles[row], compressed=technique != ORIGINAL)
-    members = runs.split(run)[0].pairs[row].train
+    members, reserve = _points(run, row)
     if not name:
         made_from = {"slim_penalty": penalty} if penalty else {}
         return Training(members, None, defenses.Procedure(penalty), made_from)
     argument = run.config["defend_arg"]
     procedure = defenses.build(name, argument, num_cls=run.config["num_cls"], seed=recipe.seed)
     made_from = {"defend": name, "defend_arg": argument}
-    if not procedure.needs_reserve(technique):
-        return Training(members, None, procedure, made_from)
-    members, reserve = runs.reserves(run)[row]
-    used = runs.members_fingerprint(splits.Pair(members, reserve))
-    return Training(members, reserve, procedure, {**made_from, "reserve": used})
+    if reserve is not None:
+        made_from["reserve"] = runs.members_fingerprint(splits.Pair(members, reserve))
+    return Training(members, reserve, procedure, made_from)
+
+
+def _points(run: runs.Run, row: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """A model's members, and the reserve where its defence needs one.
+
+    An undefended original leaves out what its defended fine-tuning will use: no model has memorised its reserve.
+    """
+    name = runs.defence_of(run, run.roles[row], compressed=True)
+    if name and defenses.DEFENCES[name].procedure.needs_reserve(ORIGINAL):
+        return runs.reserves(run)[row]
+    return runs.split(run)[0].pairs[row].train, None
 
 
 def train_model(

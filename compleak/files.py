@@ -55,6 +55,15 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when the file is written again; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:

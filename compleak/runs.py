@@ -4,6 +4,7 @@ So the data's place, the split and the number of shadows are said once, to `trai
 """
 
 import argparse
+import functools
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import models
 from compleak import cli, paths
 from compleak.checkpoints import refuse_difference
 from compleak.errors import UserError
-from compleak.files import read_json, write_json
+from compleak.files import read_json, stamp, write_json
 from data import datasets, splits
 from defenses import DEFENCES
 
@@ -74,9 +75,11 @@ def create(args: argparse.Namespace) -> Run:
     defence = DEFENCES[config["defend"]].procedure if config["defend"] else None
     if defence:
         defence.check(network(run))
-    split(run)
+    whole = _whole_split(run)
     if defence and defence.needs_reserve(paths.ORIGINAL):
         reserves(run)
+    for index_file, part in zip(paths.index_files(run.root, config["split"]), whole, strict=True):
+        splits.write_index(index_file, part)
     write_json(file, config)
     return run
 
@@ -154,10 +157,20 @@ def network(run: Run) -> nn.Module:
 
 def split(run: Run) -> tuple[splits.Split, splits.Split]:
     """The run's split and its audit sets."""
-    config = run.config
-    files = paths.index_files(run.root, config["split"])
-    options = {key: config[key] for key in ("shadow_num", "seed", "max_points")}
-    return splits.load_or_make(*files, config["images"], **options)
+    split_, audit = (splits.Split(whole.pairs[: len(run.roles)]) for whole in _whole_split(run))
+    return split_, audit
+
+
+def _whole_split(run: Run) -> tuple[splits.Split, splits.Split]:
+    """The split and the audit sets of all shadows that the index files hold, which other runs may have more of."""
+    files = paths.index_files(run.root, run.config["split"])
+    numbers = (run.config[key] for key in ("images", "shadow_num", "seed", "max_points"))
+    return _read_split(files, tuple(map(stamp, files)), *numbers)
+
+
+@functools.lru_cache(maxsize=1)  # with many shadows most of a second, and each answer that is asked for needs it
+def _read_split(files, stamps, images: int, shadow_num: int, seed: int, max_points: int | None):
+    return splits.load_or_make(*files, images, shadow_num=shadow_num, seed=seed, max_points=max_points)
 
 
 def reserves(run: Run) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -43,7 +43,7 @@ TECHNIQUES = {
         masks,
         masks.parse,
         ("0.6", "0.7", "0.8", "0.9"),
-        "a sparsity between 0 and 1, behind the name of another pruner than l1unstructure as in slim_0.7",
+        "a sparsity between 0 and 1 of at most six digits, or slim_0.7 for another pruner than l1unstructure",
         lambda degree: masks.parse(degree).command(),
     ),
     "quantization": Technique(int8, _int8, ("int8",), "int8", "quantization/qat.py --degree {}".format),

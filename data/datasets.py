@@ -106,7 +106,10 @@ def _read_images(source: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]
     try:
         for path, content in tqdm(read, desc=f"reading {source.name}", unit=" images", disable=None, leave=False):
             split, label, name = path.parts[-3:]
-            found[(split == "test", label, name)] = _decode(content, path)
+            key = (split == "test", label, name)
+            if key in found:
+                raise UserError(f"{source} holds two images {split}/{label}/{name}: rename or remove one, {path}")
+            found[key] = _decode(content, path)
     except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise UserError(f"{source} cannot be read ({error}): is it a complete tar archive or folder?") from error
     if not found:

@@ -139,23 +139,29 @@ def check_audit(audit: Split, split: Split, source: Path) -> None:
 def load_or_make(
     path: Path, audit_path: Path, n: int, *, shadow_num: int, seed: int, max_points: int | None
 ) -> tuple[Split, Split]:
-    """The split and its audit sets from their files; what is missing (a file, further shadows) is made and written."""
+    """All of the split and its audit sets that the files hold; what is missing (a file, further shadows) is made."""
     made = make_split(n, shadow_num, seed, max_points)
     split = read_index(path) if path.exists() else made
+    # with --max_points data sets of any size are split alike, but such a file is nobody's but ours
+    if _sizes(split) != _sizes(made) or (max_points and not _same(split, made)):
+        raise UserError(
+            f"{path} is no split of this data set's {n} points: delete it, or give the data another --dataset_name"
+        )
     if len(split.shadows) < shadow_num:
         if not _same(split, made):
             raise UserError(f"{path} holds {len(split.shadows)} shadow split(s), {shadow_num} were asked for")
         split = made
     check_split(split, n, path)
-    if not path.exists() or split is made:
-        write_index(path, split)
-
     audit = read_index(audit_path) if audit_path.exists() else make_audit(split, seed)
     if len(audit.pairs) < len(split.pairs) and _same(audit, make_audit(split, seed)):
         audit = make_audit(split, seed)
     check_audit(audit, split, audit_path)
-    write_index(audit_path, audit)
-    return Split(split.pairs[: 1 + shadow_num]), Split(audit.pairs[: 1 + shadow_num])
+    return split, audit
+
+
+def _sizes(split: Split) -> tuple[int, int, int]:
+    """Victim's members, his non-members, the attacker's pool."""
+    return *map(len, split.victim), len(split.pool) if split.shadows else 0
 
 
 def _same(fewer: Split, more: Split) -> bool:

@@ -5,8 +5,9 @@ standard deviation sigma * CLIP to their sum (algorithm 1). Opacus clips, adds n
 samples come from torch.func, for they must reach through masks, codebooks and fake quantization.
 
 What is trained like this is (epsilon, delta)-differentially private in its members. A mask or a codebook computed from
-such a model is too; the ranges of quantized activations are read off the reserve, which no member is in. Noise and
-batches are drawn from the run's seed, so that a run can be repeated: to release a model, keep its seed secret.
+such a model is too; the ranges of quantized activations are read off the reserve, which neither the model nor its
+original is trained on. Noise and batches are drawn from the run's seed, so that a run can be repeated: to release a
+model, keep its seed secret.
 """
 
 import math
@@ -80,7 +81,7 @@ class DPSGD(Procedure):
 
     @staticmethod
     def needs_reserve(technique):
-        return technique == "quantization"
+        return True  # of int8 alone, but what it shows without noise its original must not have been trained on
 
     @staticmethod
     def check(model):

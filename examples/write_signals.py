@@ -6,7 +6,7 @@
     python CompLeakMR.py --signals /tmp/mine/original.npz /tmp/mine/compressed.npz
 
 Here a scikit-learn network on handwritten digits, and the same with its weights rounded. Nothing is imported from this
-project: the five arrays written at the end are the whole interface.
+project: the four arrays written at the end are the whole interface.
 """
 
 import argparse

@@ -50,9 +50,12 @@ class Pruning(NamedTuple):
 
 
 def parse(text: str) -> Pruning:
-    """`0.6`, or `slim_0.6`; ValueError where it is neither."""
+    """`0.6`, or `slim_0.6`; ValueError where it is neither, or where its name would not say all digits of it."""
     pruner, _, sparsity = text.rpartition("_")
-    return _checked(Pruning(pruner or DEFAULT, float(sparsity)))
+    value = float(sparsity)
+    if float(f"{value:g}") != value:
+        raise ValueError(f"sparsity must have at most six digits, not {sparsity}")
+    return _checked(Pruning(pruner or DEFAULT, value))
 
 
 def _checked(degree: Pruning) -> Pruning:

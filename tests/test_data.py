@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from compleak import signals, training
+from compleak import runs, signals, training
 from compleak.errors import UserError
 from data import datasets, transforms
 
@@ -71,6 +71,15 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
         load(tmp_path, tmp_path / "bad.tar")
 
 
+def test_images_of_one_name_in_two_places_are_refused_rather_than_dropped(tmp_path):
+    name, content = next(iter(image_files().items()))
+    for place in ("", "more"):
+        (tmp_path / "folder" / place / name).parent.mkdir(parents=True)
+        (tmp_path / "folder" / place / name).write_bytes(content)
+    with pytest.raises(UserError, match="holds two images train/cat/0.png: rename or remove one"):
+        load(tmp_path, tmp_path / "folder")
+
+
 def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
     import torchvision
 
@@ -102,11 +111,22 @@ def test_the_query_transform_is_the_same_pixels_every_time_and_says_nothing_of_m
     assert list(inspect.signature(transforms.to_input).parameters) == ["images"]
 
 
-def test_augmentation_is_reached_by_the_training_loop_alone():
-    assert "augmented_batch" in inspect.getsource(training.Points.batch)
-    assert "Points(" in inspect.getsource(training.fit)
-    for query in (training.ask, training.predict, signals.collect, signals.sensitivity):
-        assert "augment" not in inspect.getsource(query).split('"""')[-1]
+def test_augmentation_is_reached_by_training_and_by_no_query(tiny_run, tmp_path, monkeypatch):
+    class Augmented(Exception):
+        pass
+
+    def augmented(*args):
+        raise Augmented
+
+    for module in (training, transforms):
+        monkeypatch.setattr(module, "augmented_batch", augmented)
+    cpu, asked, data = torch.device("cpu"), signals.questions(tiny_run), runs.dataset(tiny_run)
+    signals.answers(tiny_run, asked, "original", "victim_model", cpu, 64, draws=3)
+    training.accuracy(runs.network(tiny_run), data.images[:4], data.labels[:4], cpu, 64)
+    with pytest.raises(Augmented):
+        options = {"flip": False, "device": cpu, "resume": tmp_path / "resume.pt", "identity": {}, "desc": "test"}
+        points = torch.from_numpy(data.images[:4]), torch.from_numpy(data.labels[:4])
+        training.fit(runs.network(tiny_run), *points, training.Recipe(1, 0.1, 4, 0), **options)
 
 
 def test_augmentation_is_drawn_for_each_image_and_is_a_crop_of_the_padded_image():

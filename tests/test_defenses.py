@@ -15,6 +15,7 @@ import reproduce
 import train
 from clustering import kmeans
 from compleak import checkpoints, cli, engines, paths, runs, tradeoff, training
+from compleak.defended import training_of
 from compleak.errors import UserError
 from compleak.report import TPR
 from compleak.techniques import TECHNIQUES, parse_degree
@@ -128,6 +129,35 @@ def test_a_reserve_that_cannot_be_found_is_refused():
         UserError, match="a defence needs a reserve of 2 points and finds 0 .* give a smaller --max_points"
     ):
         splits.make_reserve(split, splits.make_audit(split, 5), 0, 32, 5)
+
+
+@pytest.mark.parametrize("more", [[], ["--undefended_original"], ["--max_points", "40"]])
+@pytest.mark.parametrize("name", ["adv", "dp"])
+def test_no_model_of_a_defended_role_has_trained_on_its_reserve(tmp_path, name, more):
+    flags = [*NETWORK, "--root", str(tmp_path), "--model_name", "resnet18_gn", "--defend", name, "--adaptive", *more]
+    run = runs.create(train.parse(flags))
+    for row in range(len(run.roles)):
+        members, reserve = runs.reserves(run)[row]
+        for technique in (paths.ORIGINAL, *TECHNIQUES):
+            training = training_of(run, row, Recipe(1, 0.1, 16, 5), technique)
+            assert np.array_equal(training.members, members) and not np.isin(reserve, training.members).any()
+            defended = technique != paths.ORIGINAL or "--undefended_original" not in more
+            assert np.array_equal(training.reserve, reserve) if defended else training.reserve is None
+
+
+def test_an_original_without_a_part_of_its_members_is_not_taken_for_one_with_all(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(checkpoints, "is_done", lambda folder, made_from: made.append(made_from) or True)
+    flags = [*NETWORK, "--root", str(tmp_path), "--roles", "victim_model"]
+    for more in ([], ["--defend", "ppb", "--undefended_original"], ["--defend", "adv", "--undefended_original"]):
+        train.main([*flags, *more])
+    assert made[0] == made[1] and {key for key in made[0] if made[0][key] != made[2][key]} == {"members"}
+
+
+def test_a_run_without_room_for_a_reserve_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="too few for a defence's reserve"):
+        train.main([*NETWORK, "--root", str(tmp_path), "--defend", "adv", "--max_points", "3"])
+    assert not list(tmp_path.rglob("*.*"))
 
 
 # Differential privacy

@@ -220,7 +220,20 @@ def test_every_pruner_has_folders_of_its_own_and_a_command_that_fills_them(text,
     assert sum(variant.startswith("pruning") for variant in COMPRESSED) == 4
 
 
-@pytest.mark.parametrize("text", ["slim", "slim_", "slim_1", "slim_0", "slim_nan", "other_0.5", "slim_l1structure_0.5"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slim",
+        "slim_",
+        "slim_1",
+        "slim_0",
+        "slim_nan",
+        "other_0.5",
+        "slim_l1structure_0.5",
+        "0.12345678",
+        "slim_0.9999999",
+    ],
+)
 def test_what_is_no_pruning_is_refused(text):
     with pytest.raises(UserError, match="is no degree of pruning"):
         parse_degree("pruning", text)

@@ -97,6 +97,20 @@ def test_a_compressed_model_of_another_original_is_refused(tiny_root, tiny_run):
         file.write_text(kept)
 
 
+@pytest.mark.parametrize(("variant", "key"), [("original", "lr"), ("pruning_0.6", "epochs")])
+def test_a_shadow_made_by_another_recipe_than_the_victim_is_refused(tiny_root, tiny_run, variant, key):
+    file = paths.role_dir(tiny_root, "tiny", variant, "shadow_model_0") / "meta.json"
+    kept = file.read_text()
+    meta = json.loads(kept)
+    meta["made_from"][key] = 5
+    file.write_text(json.dumps(meta))
+    try:
+        with pytest.raises(UserError, match=f"{variant}: shadow_model_0 was made with {key} 5, victim_model with "):
+            CompLeakNR.main(attack_flags(tiny_root, *pruned()))
+    finally:
+        file.write_text(kept)
+
+
 def test_other_data_under_the_same_name_is_refused(tiny_root, tmp_path):
     from test_data import image_files, write_tar
 
@@ -219,6 +233,7 @@ def test_signals_of_two_runs_are_not_mixed(tiny_root, tiny_run, tmp_path):
         ("train.py --dataset_name x --data_dir /nosuch", "/nosuch does not exist"),
         ("train.py --dataset_name digits --device nosuch", "cannot be used here"),
         ("pruning/prune.py --dataset_name digits --prune_sparsity 1.0", "1.0 is not between 0 and 1"),
+        ("pruning/prune.py --dataset_name digits --prune_sparsity 0.12345678", "'0.12345678' is no degree of pruning"),
         ("quantization/qat.py --dataset_name digits --degree int4", "expected int8"),
         ("clustering/clustering.py --dataset_name digits --bit 9", "invalid choice: 9"),
         ("pruning/prune.py --dataset_name digits --run_name none", "first python train.py --dataset_name digits"),
