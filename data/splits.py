@@ -142,8 +142,7 @@ def load_or_make(
     """All of the split and its audit sets that the files hold; what is missing (a file, further shadows) is made."""
     made = make_split(n, shadow_num, seed, max_points)
     split = read_index(path) if path.exists() else made
-    # with --max_points data sets of any size are split alike, but such a file is nobody's but ours
-    if _sizes(split) != _sizes(made) or (max_points and not _same(split, made)):
+    if _of_other_data(split, made, n, seed, max_points):
         raise UserError(
             f"{path} is no split of this data set's {n} points: delete it, or give the data another --dataset_name"
         )
@@ -159,9 +158,13 @@ def load_or_make(
     return split, audit
 
 
-def _sizes(split: Split) -> tuple[int, int, int]:
-    """Victim's members, his non-members, the attacker's pool."""
-    return *map(len, split.victim), len(split.pool) if split.shadows else 0
+def _of_other_data(split: Split, made: Split, n: int, seed: int, max_points: int | None) -> bool:
+    """Whether `make_split` made this for fewer points; with `max_points`, whenever it did not make it for these."""
+    if max_points:
+        return not _same(split, made)
+    covered = sum(map(len, split.victim)) + (len(split.pool) if split.shadows else 0)
+    fewer = range(max(covered, 6), min(covered + 6, n))  # a third and a sixth are rounded down
+    return any(_same(split, make_split(count, len(split.shadows), seed)) for count in fewer)
 
 
 def _same(fewer: Split, more: Split) -> bool:

@@ -52,9 +52,9 @@ def test_audit_sets_are_balanced_parts_of_the_split(seed):
 
 def test_the_authors_layout_can_be_dropped_in(tmp_path):
     file = tmp_path / "index.pkl"
-    file.write_bytes(pickle.dumps([[0, 1, 2, 3], [4, 5], [([6, 7, 8], [9, 10, 11])]]))
-    split, audit = splits.load_or_make(file, tmp_path / "audit.pkl", 12, shadow_num=1, seed=7, max_points=None)
-    assert split.victim.train.tolist() == [0, 1, 2, 3] and split.shadows[0].test.tolist() == [9, 10, 11]
+    file.write_bytes(pickle.dumps([[0, 1, 2], [3, 4], [([5, 6], [7, 8])]]))
+    split, audit = splits.load_or_make(file, tmp_path / "audit.pkl", 20, shadow_num=1, seed=7, max_points=None)
+    assert split.victim.train.tolist() == [0, 1, 2] and split.shadows[0].test.tolist() == [7, 8]
     splits.write_index(tmp_path / "audit.pkl", audit)
     victim_train, victim_test, shadows = pickle.loads((tmp_path / "audit.pkl").read_bytes())
     assert len(victim_train) == len(victim_test) == 2 and len(shadows) == 1
@@ -62,9 +62,9 @@ def test_the_authors_layout_can_be_dropped_in(tmp_path):
 
 def test_an_overlap_of_victim_and_pool_is_refused(tmp_path):
     file = tmp_path / "index.pkl"
-    file.write_bytes(pickle.dumps([[0, 1, 2, 3], [4, 5], [([6, 7, 8, 0], [9, 10])]]))
+    file.write_bytes(pickle.dumps([[0, 1], [2, 3], [([4, 0], [5, 6])]]))
     with pytest.raises(UserError, match="overlap"):
-        splits.load_or_make(file, tmp_path / "audit.pkl", 12, shadow_num=1, seed=7, max_points=None)
+        splits.load_or_make(file, tmp_path / "audit.pkl", 9, shadow_num=1, seed=7, max_points=None)
 
 
 @pytest.mark.parametrize(("limit", "shadows"), [(None, 1), (None, 2), (20, 1)])
