@@ -44,7 +44,7 @@ def _points(run: runs.Run, row: int) -> tuple[np.ndarray, np.ndarray | None]:
     An undefended original leaves out what its defended fine-tuning will use: no model has memorised its reserve.
     """
     name = runs.defence_of(run, run.roles[row], compressed=True)
-    if name and defenses.DEFENCES[name].procedure.needs_reserve(ORIGINAL):
+    if name and defenses.DEFENCES[name].procedure.needs_reserve:
         return runs.reserves(run)[row]
     return runs.split(run)[0].pairs[row].train, None
 

@@ -76,7 +76,7 @@ def create(args: argparse.Namespace) -> Run:
     if defence:
         defence.check(network(run))
     whole = _whole_split(run)
-    if defence and defence.needs_reserve(paths.ORIGINAL):
+    if defence and defence.needs_reserve:
         reserves(run)
     for index_file, part in zip(paths.index_files(run.root, config["split"]), whole, strict=True):
         splits.write_index(index_file, part)

@@ -70,7 +70,7 @@ def within(table: pd.DataFrame, scenario: str, held: Sequence[str]) -> pd.DataFr
 def trained_on(run: runs.Run) -> int:
     """Members that the victim's original is trained on: fewer than it has where some are the defence's reserve."""
     defence = DEFENCES[run.config["defend"]].procedure if run.config["defend"] else None
-    if defence and defence.needs_reserve(paths.ORIGINAL):
+    if defence and defence.needs_reserve:
         return len(runs.reserves(run)[0][0])
     return len(runs.split(run)[0].victim.train)
 

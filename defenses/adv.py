@@ -59,7 +59,7 @@ def objective(logits: Tensor, labels: Tensor, members: Tensor, weight: float) ->
 class AdversarialRegularization(Procedure):
     """`weight` is alpha (the paper's lambda)."""
 
-    steps_on_reserve = True
+    needs_reserve = steps_on_reserve = True
 
     def __init__(self, weight: float, *, num_cls: int, seed: int) -> None:
         super().__init__()
@@ -68,10 +68,6 @@ class AdversarialRegularization(Procedure):
             torch.manual_seed(seed)
             self.inference = Inference(num_cls)
         self.optimizer = torch.optim.Adam(self.inference.parameters(), RATE)
-
-    @staticmethod
-    def needs_reserve(technique):
-        return True
 
     def start(self, model, optimizer, examples, batch_size, reserve):
         self.inference.to(reserve.device)

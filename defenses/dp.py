@@ -75,13 +75,11 @@ def sample_gradients(model, inputs: Tensor, labels: Tensor) -> tuple[dict[str, T
 class DPSGD(Procedure):
     """`noise` is sigma, the noise multiplier."""
 
+    needs_reserve = True  # of int8 alone: its original must not have been trained on what it shows without noise
+
     def __init__(self, noise: float, *, num_cls: int, seed: int) -> None:
         super().__init__()
         self.noise = noise
-
-    @staticmethod
-    def needs_reserve(technique):
-        return True  # of int8 alone, but what it shows without noise its original must not have been trained on
 
     @staticmethod
     def check(model):

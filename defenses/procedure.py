@@ -15,15 +15,11 @@ class Procedure:
     `penalty` is Network Slimming's weight of the L1 norm of all batch-norm gammas (Liu et al. 2017, eq. 1).
     """
 
-    steps_on_reserve = False  # whether each step sees points of the reserve (`data.splits.make_reserve`)
+    needs_reserve = False  # whether model and original leave out points for it (`data.splits.make_reserve`)
+    steps_on_reserve = False  # whether each step sees points of the reserve
 
     def __init__(self, penalty: float = 0.0) -> None:
         self.penalty = penalty
-
-    @staticmethod
-    def needs_reserve(technique: str) -> bool:
-        """Whether a training wants points beside the members: "original", or the fine-tuning after a technique."""
-        return False
 
     @staticmethod
     def check(model: nn.Module) -> None:
