@@ -15,6 +15,7 @@ the first half is queried together with the members, in one call, and the second
 import hashlib
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ from compleak.training import ask, predict
 from data.splits import Split, fingerprint
 from data.transforms import to_input
 
+# What a broken .npz may raise; RuntimeError where it seems encrypted or of another version.
+DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 FORMAT = 3  # of what `collect` computes: another number makes cached files again
 EPSILON = 1e-3
 DRAWS = 10
@@ -224,7 +227,7 @@ def load(path: Path) -> Record:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("logits", "labels", "member", "audit", "sensitivity") if key in file}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, TypeError, AttributeError) as error:
+    except (*DAMAGED, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not a readable signals file ({error}): see the README for the format of signals"
         ) from error
@@ -301,5 +304,5 @@ def _source(file: Path) -> dict | None:
     try:
         with np.load(file, allow_pickle=False) as found:
             return json.loads(str(found["source"]))
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+    except DAMAGED:
         return None

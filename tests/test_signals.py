@@ -60,6 +60,23 @@ def test_a_truncated_file_is_named(tmp_path):
         signals.load(file)
 
 
+def test_no_flipped_bit_ends_in_anything_but_words(tmp_path):
+    """Every 40th bit; among them streams that zlib refuses, and entries that seem encrypted or of another version."""
+    file, refused = tmp_path / "signals.npz", 0
+    np.savez_compressed(file, source=np.array("{}"), **record())
+    sound = file.read_bytes()
+    for bit in range(0, 8 * len(sound), 40):
+        spoilt = bytearray(sound)
+        spoilt[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(spoilt)
+        assert signals._source(file) in (None, {})
+        try:
+            signals.load(file)
+        except UserError:
+            refused += 1
+    assert refused > 50
+
+
 def test_the_victims_membership_is_withheld_and_nothing_else(tmp_path):
     found = signals.load(written(tmp_path))
     view = signals.attacker_view(found)
