@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from compleak import checkpoints, paths, report, runs
-from compleak.errors import UserError
 from compleak.files import write_atomically
 from compleak.seeds import plus_minus, t_interval
 from compleak.summary import attack_table
@@ -28,15 +27,12 @@ NAMES = {"": "none", "ppb": "PPB", "adv": "AdvReg", "dp": "DP-SGD"}
 
 def summarise_defences(made: Sequence[runs.Run], folder: Path, command: str, settings: dict[str, str]) -> str:
     """Write runs.csv, summary.csv, differences.csv, tradeoff.png and summary.md into `folder`; returns the latter."""
-    if len({run.config["shadow_num"] for run in made}) > 1:
-        counts = ", ".join(f"{run.name} {run.config['shadow_num']}" for run in made)
-        raise UserError(f"runs with as many shadow models each are needed, these have: {counts}; give --shadow_num")
     rows = pd.concat([run_rows(run) for run in made], ignore_index=True)
     spread, compared = over_seeds(rows), differences(rows)
+    text = markdown(made, rows, spread, compared, command, settings)
     for name, frame in {"runs": rows, "summary": spread, "differences": compared}.items():
         write_atomically(folder / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))
     report.save(figure(spread), folder / "tradeoff.png")
-    text = markdown(made, rows, spread, compared, command, settings)
     write_atomically(folder / "summary.md", lambda part: part.write_text(text))
     return text
 

@@ -437,6 +437,15 @@ def test_presets_hold_nothing_but_flags_that_the_stages_know():
     assert set(reproduce.PRESETS["paper"].values()) == {""}
 
 
+def test_runs_of_different_widths_and_a_summary_of_seeds_have_folders_of_their_own():
+    def folder(*flags):
+        return reproduce.name_of(reproduce.parse(flags))
+
+    assert folder() == "digits_resnet18_smoke" and folder("--preset", "paper", "--width", "1") == "digits_resnet18"
+    assert folder("--width", "1") == "digits_resnet18_w1_smoke" and folder("--width", "2") == "digits_resnet18_w2_smoke"
+    assert folder("--seeds", "1", "2", "--defend", "ppb") == "digits_resnet18_smoke_seeds_ppb_4"
+
+
 @pytest.mark.parametrize("stage", [CompLeakMR, query])
 def test_a_model_named_twice_counts_once(stage):
     assert stage.parse(["--variants", "pruning_0.6", "pruning_0.60"]).variants.count("pruning_0.6") == 1
