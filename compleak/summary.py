@@ -32,6 +32,7 @@ def summarise(run: runs.Run, command: str, settings: dict[str, str]) -> str:
     claims = verdicts(table, scores, truth, seed)
     family, steps = added(table, models, scores, truth, seed), greedy_steps(run, truth)
     points = exposed(run, table, truth)
+    text = markdown(run, table, models, claims, (family, steps), command, settings)
     frames = {
         "summary": table,
         "models": models,
@@ -45,7 +46,6 @@ def summarise(run: runs.Run, command: str, settings: dict[str, str]) -> str:
     if run.config["features"] is None:
         data, title = runs.dataset(run), f"{run.name}: the members that are found first"
         report.save(contact_sheet(points, data.images, data.classes, title), run.dir / "exposed.png")
-    text = markdown(run, table, models, claims, (family, steps), command, settings)
     write_atomically(run.dir / "summary.md", lambda part: part.write_text(text))
     return text
 
