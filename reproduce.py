@@ -69,7 +69,6 @@ DEGREES = [(name, degree) for name, technique in TECHNIQUES.items() for degree i
 DEFENDED_DEGREES = [("pruning", "0.6"), ("pruning", "0.9"), ("quantization", "int8"), ("clustering", "4")]
 DEFENCE_GRID = ("ppb:1", "ppb:4", "ppb:16", "adv:0.3", "adv:1", "adv:3", "dp:0.1", "dp:0.3", "dp:1")
 GROUP_NORM_TWIN = {"resnet18": "resnet18_gn"}  # the network that DP-SGD trains in place of one
-VICTIM = paths.roles(0)[0]
 ONLY_RAY = ("ray_address", "cpus_per_task", "gpus_per_task")
 ENGINE = ("engine", "jobs", *ONLY_RAY)  # flags that say where stages run, not what they do
 
@@ -180,7 +179,7 @@ def stages_of(role: str, flags: dict[str, tuple[str, ...]], degrees: list[tuple]
         argv = (*degree_flag, *flags[name], "--roles", role)
         variant = paths.variant_name(name, degree)
         made.append(Stage(f"compress {variant} {role}", module(script), argv, (f"train {role}",)))
-    if keep == "signals" and role != VICTIM:
+    if keep == "signals" and role != paths.VICTIM:
         argv = (*flags["attack"], "--drop_weights", "--roles", role)
         made.append(Stage(f"query {role}", "query", argv, tuple(stage.name for stage in made)))
     return made
@@ -292,9 +291,9 @@ def defence_of(text: str, parser) -> tuple[str, float]:
 
 def lender(args, role: str) -> str:
     """The run that has the same model: an adaptive attacker's victim, another attacker's undefended shadows."""
-    if args.adaptive and role == VICTIM:
+    if args.adaptive and role == paths.VICTIM:
         return name_of(variation(args, adaptive=False))
-    alike = args.defend and not args.adaptive and role != VICTIM
+    alike = args.defend and not args.adaptive and role != paths.VICTIM
     return name_of(variation(args, defend="", defend_arg=None)) if alike else ""
 
 

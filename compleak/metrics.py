@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import beta, norm
 
 FPR = 0.001
+TPR = f"tpr_at_fpr_{FPR}"
 PRIORS = (0.01, 0.1, 0.5)  # of membership, for the precision of an accusation
 CONFIDENCE = 0.95
 REPLICATES = 1000

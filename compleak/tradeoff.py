@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from compleak import checkpoints, paths, report, runs
+from compleak import checkpoints, metrics, paths, report, runs
 from compleak.files import write_atomically
 from compleak.seeds import plus_minus, t_interval
 from compleak.summary import attack_table
@@ -19,7 +19,7 @@ from defenses import DEFENCES, dp
 
 FORMS = ("strongest", "published", "calibrated", "headline")
 TARGET = ["defence", "argument", "network", "attacker", "scenario", "variant", "form"]
-MEASURED = ("auc", report.TPR, "null_auc", "accuracy")
+MEASURED = ("auc", metrics.TPR, "null_auc", "accuracy")
 COLOURS = {"ppb": "#4477aa", "adv": "#ee6677", "dp": "#228833"}
 ALONE, ALL = ("NR", paths.ORIGINAL), ("MR", "all")
 NAMES = {"": "none", "ppb": "PPB", "adv": "AdvReg", "dp": "DP-SGD"}
@@ -75,8 +75,8 @@ def of_form(rows: pd.DataFrame, form: str) -> pd.DataFrame:
 def measured(rows: pd.DataFrame, form: str) -> dict:
     """AUC of a form's attack with the largest, with its name and null control; TPR of the one with the largest."""
     own = of_form(rows, form)
-    best, sharpest = own.loc[own["auc"].idxmax()], own.loc[own[report.TPR].idxmax()]
-    sources = {"auc": best, "null_auc": best, report.TPR: sharpest}
+    best, sharpest = own.loc[own["auc"].idxmax()], own.loc[own[metrics.TPR].idxmax()]
+    sources = {"auc": best, "null_auc": best, metrics.TPR: sharpest}
     found = {key + end: float(row[key + end]) for key, row in sources.items() for end in ("", "_lo", "_hi")}
     return {"attack": report.key_of(best), **found}
 
@@ -141,7 +141,7 @@ def comparisons(rows: pd.DataFrame) -> Iterator[tuple]:
     """Every form, attacker, (scenario, variant) and measure there is."""
     columns = (rows["form"].unique(), rows["attacker"].unique())
     targets = rows[["scenario", "variant"]].drop_duplicates().itertuples(index=False, name=None)
-    return itertools.product(*columns, list(targets), ("auc", report.TPR))
+    return itertools.product(*columns, list(targets), ("auc", metrics.TPR))
 
 
 def paired(one: pd.DataFrame, other: pd.DataFrame, key: str, target: tuple, base: tuple | None = None) -> dict:
@@ -294,7 +294,7 @@ different kinds, as a non-adaptive attacker's are.
 
 ## Leakage: TPR at 0.1 % false alarms, strongest attack
 
-{report.markdown(leakage(spread, "strongest", report.TPR))}
+{report.markdown(leakage(spread, "strongest", metrics.TPR))}
 
 ## Leakage: AUC of the calibrated attack
 
