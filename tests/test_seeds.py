@@ -39,7 +39,11 @@ def test_every_seed_has_its_run_and_their_folder_says_what_they_share(two_seeds,
     assert row["auc_mean"] == pytest.approx(np.mean(own)) and row["auc_sd"] == pytest.approx(np.std(own, ddof=1))
     assert {"lira", "bavaria", "joint", "combined"} <= set(shared["attack"])
     text = (two_seeds / "results/small_seeds/summary.md").read_text()
-    assert "--seeds 1 2 --keep signals" in text and "[seed 2](../small_seed2/summary.md)" in text
+    assert (
+        "- defence: none" in text
+        and "--seeds 1 2 --keep signals" in text
+        and "[seed 2](../small_seed2/summary.md)" in text
+    )
     assert (two_seeds / "results/small_seeds/degrees.png").exists()
     claims = pd.read_csv(two_seeds / "results/small_seeds/claims.csv")
     assert set(claims["claim"]) == {"C1", "C2", "C3"} and (claims["seeds"] == 2).all()
@@ -114,6 +118,17 @@ def test_the_interval_over_seeds_is_students():
     mean, low, high = seeds.t_interval(np.array([1.0, 2.0, 3.0]))
     assert mean == 2 and high - mean == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)  # t of 2 degrees, 97.5 %
     assert mean - low == pytest.approx(high - mean)
+
+
+def test_what_one_seed_has_no_value_of_is_undefined_over_seeds():
+    row = {"scenario": "NR", "variant": "original", "attack": "rmia", "classifier": "", "headline": True}
+    tables = [pd.DataFrame([{**row, **dict.fromkeys(seeds.MEASURED, 0.5), "ppv_0.01": ppv}]) for ppv in (0.25, "")]
+    spread = seeds.over_seeds(tables).iloc[0]  # "" is how a precision of no accusations is read
+    assert spread["seeds"] == 2 and spread["auc_mean"] == 0.5
+    assert np.isnan(spread["ppv_0.01_mean"]) and np.isnan(spread["ppv_0.01_sd"])
+    found = seeds.form_over_seeds(tables, "NR", "original", "headline")
+    assert seeds.plus_minus(found["ppv_0.01"], found["ppv_0.01_sd"]) == "undefined"
+    assert seeds.plus_minus(found["auc"], found["auc_sd"]) == "50.0 ± 0.0"
 
 
 def test_a_claim_is_judged_by_the_spread_over_seeds():
