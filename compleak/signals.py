@@ -63,12 +63,12 @@ def file_of(run: runs.Run, variant: str) -> Path:
     return paths.variant_dir(run.root, run.name, variant) / "signals.npz"
 
 
-def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, draws: int = DRAWS) -> Path:
+def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, draws: int | None = None) -> Path:
     """Join the answers of every model of a variant in `signals.npz`, asking those that have not been asked.
 
-    A file that is these models' already is left as it is; one of fewer shadows gives what it has.
+    A file that is these models' already is left as it is; one of fewer shadows gives what it has. draws: `draws_of`.
     """
-    file, asked = file_of(run, variant), questions(run)
+    file, asked, draws = file_of(run, variant), questions(run), draws_of(run, variant, draws)
     wanted = [answer_source(run, asked, variant, role, draws) for role in run.roles]
     source = {"split": fingerprint(asked.split), "audit": fingerprint(asked.audit), "answers": wanted}
     known = _source(file)
@@ -139,9 +139,16 @@ def answer_source(run: runs.Run, asked: Questions, variant: str, role: str, draw
     }
 
 
-def ask_ahead(run: runs.Run, variant: str, role: str, device: torch.device, batch_size: int, draws: int) -> None:
+def draws_of(run: runs.Run, variant: str, draws: int | None) -> int:
+    """As many as asked for, else as the variant's answers have: to ask again needs weights that may be dropped."""
+    kept = [file_of(run, variant), *(answers_file(run, variant, role) for role in run.roles)]
+    found = (source.get("answers", [source])[0] for source in map(_source, kept) if source)
+    return next(found, {}).get("draws", DRAWS) if draws is None else draws
+
+
+def ask_ahead(run: runs.Run, variant: str, role: str, device: torch.device, batch_size: int, draws: int | None) -> None:
     """Keep one model's answers for `collect`, where they are not in `signals.npz` yet."""
-    known, asked = _source(file_of(run, variant)) or {}, questions(run)
+    known, asked, draws = _source(file_of(run, variant)) or {}, questions(run), draws_of(run, variant, draws)
     if answer_source(run, asked, variant, role, draws) not in known.get("answers", []):
         answers(run, asked, variant, role, device, batch_size, draws, keep=True)
 
@@ -213,8 +220,7 @@ def draws_flag(group) -> None:
     group.add_argument(
         "--sensitivity_draws",
         type=cli.whole,
-        default=DRAWS,
-        help="noise draws for SAMIA, 0 for none (default: %(default)s)",
+        help=f"noise draws for SAMIA, 0 for none (default: what the answers at hand have, else {DRAWS})",
     )
 
 

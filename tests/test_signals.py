@@ -117,6 +117,22 @@ def test_signals_are_what_the_models_answer_to_the_images(tiny_run):
     assert signals.collect(tiny_run, "pruning_0.6", torch.device("cpu"), 32, draws=1).stat().st_mtime_ns == before
 
 
+def test_without_a_flag_the_answers_at_hand_say_how_many_draws_there_are(tiny_run, monkeypatch):
+    import torch
+
+    def collect(**draws):
+        return signals.collect(tiny_run, "pruning_0.7", torch.device("cpu"), 32, **draws)
+
+    file = collect(draws=1)
+    monkeypatch.setattr(signals, "answers", None)  # nobody is asked again
+    assert collect() == file and signals.draws_of(tiny_run, "pruning_0.7", 3) == 3
+    file.unlink()  # what a model said ahead of the others counts as well
+    monkeypatch.undo()
+    signals.ask_ahead(tiny_run, "pruning_0.7", tiny_run.roles[1], torch.device("cpu"), 32, 1)
+    assert signals.draws_of(tiny_run, "pruning_0.7", None) == 1
+    collect()
+
+
 def test_the_null_control_finds_a_transform_that_only_members_get():
     rng = np.random.default_rng(0)
     truth = np.arange(4000) < 2000
