@@ -13,7 +13,7 @@ from pathlib import Path
 from compleak import cli, paths, report, runs
 from compleak.audit import attack_flags, audit, run_signals
 from compleak.errors import UserError
-from compleak.techniques import COMPRESSED, parse_variant
+from compleak.techniques import COMPRESSED, parse_variants
 
 
 def parse(argv=None):
@@ -22,7 +22,6 @@ def parse(argv=None):
     what.add_argument(
         "--variants",
         nargs="+",
-        default=COMPRESSED,
         metavar="VARIANT",
         help="for example pruning_0.6 clustering_4 (default: all eight)",
     )
@@ -38,7 +37,9 @@ def parse(argv=None):
     )
     attack_flags(parser, "MR")
     args = parser.parse_args(argv)
-    args.variants = [parse_variant(text) for text in args.variants]
+    if args.signals and args.variants:
+        parser.error("--signals names the models by itself: leave out --variants")
+    args.variants = parse_variants(args.variants or COMPRESSED)
     return args
 
 

@@ -17,7 +17,7 @@ from compleak import cli, paths, report, runs
 from compleak.audit import attack_flags, audit, run_signals, variant_flags, variant_from_flags
 
 
-def main(argv=None):
+def parse(argv=None):
     parser = cli.parser(__doc__)
     what = variant_flags(parser)
     what.add_argument("--original", action="store_true", help="attack the original model")
@@ -26,7 +26,13 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if sum([args.original, args.compress, args.signals is not None]) != 1:
         parser.error("say what to attack: --original, or --compress with its name and degree, or --signals FILE")
+    if args.signals and (args.compress_name or args.compress_degree or args.pruner_name):
+        parser.error("--signals names the model by itself: leave out --compress_name, --compress_degree, --pruner_name")
+    return args
 
+
+def main(argv=None):
+    args = parse(argv)
     if args.signals:
         table = audit("NR", {args.signals.stem: [args.signals]}, args, args.out or args.signals.parent, None)
     else:

@@ -14,18 +14,23 @@ from compleak import cli, paths, report, runs
 from compleak.audit import attack_flags, audit, run_signals, variant_flags, variant_from_flags
 
 
-def main(argv=None):
+def parse(argv=None):
     parser = cli.parser(__doc__)
     what = variant_flags(parser)
     what.add_argument("--original", action="store_true", help="with the original model (always; the artifact's flag)")
     what.add_argument("--signals", type=Path, nargs=2, metavar=("ORIGINAL", "COMPRESSED"), help="attack these files")
     attack_flags(parser, "SR")
     args = parser.parse_args(argv)
-    if args.signals and (args.original or args.compress):
-        parser.error("--signals names the models by itself: leave out --original and --compress")
+    named = (args.original, args.compress, args.compress_name, args.compress_degree, args.pruner_name)
+    if args.signals and any(named):
+        parser.error("--signals names the models by itself: leave out --original, --compress, its flags, --pruner_name")
     if not args.signals and not args.compress:
         parser.error("say which pair to attack: --original --compress with its name and degree, or --signals")
+    return args
 
+
+def main(argv=None):
+    args = parse(argv)
     if args.signals:
         original, compressed = args.signals
         table = audit("SR", {compressed.stem: [original, compressed]}, args, args.out or compressed.parent, None)

@@ -9,7 +9,7 @@ Gives answers.npz beside each checkpoint, which the first attack on a variant jo
 """
 
 from compleak import checkpoints, cli, devices, paths, runs, signals
-from compleak.techniques import COMPRESSED, parse_variant
+from compleak.techniques import COMPRESSED, parse_variants
 
 
 def parse(argv=None):
@@ -22,7 +22,7 @@ def parse(argv=None):
     signals.draws_flag(group)
     group.add_argument("--drop_weights", action="store_true", help="delete shadows' weights once they have answered")
     args = parser.parse_args(argv)
-    args.variants = [paths.ORIGINAL, *(parse_variant(text) for text in args.variants)]
+    args.variants = [paths.ORIGINAL, *parse_variants(args.variants)]
     return args
 
 

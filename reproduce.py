@@ -17,7 +17,7 @@ others alone.
 
 Gives results/<run>/summary.md, summary.csv, models.csv, claims.csv and figures. <run> is <dataset>_<model>_<preset>;
 for `paper`, which is nothing but the stages' defaults, it is <dataset>_<model>, the folder the stages use themselves.
-With --seeds every seed has its run, <run>_seed<n>, and results/<run> says what they have in common.
+With --seeds every seed has its run, <run>_seed<n>, and results/<run>_seeds says what they have in common.
 With --defences there is a run for each defence and attacker, and results/defences/ compares them.
 """
 
@@ -29,6 +29,7 @@ import train
 from compleak import cli, engines, paths, runs
 from compleak.audit import recipe_flag
 from compleak.engines import Stage
+from compleak.errors import UserError
 from compleak.files import read_json, write_json
 from compleak.seeds import summarise_seeds
 from compleak.summary import summarise
@@ -68,7 +69,6 @@ DEGREES = [(name, degree) for name, technique in TECHNIQUES.items() for degree i
 DEFENDED_DEGREES = [("pruning", "0.6"), ("pruning", "0.9"), ("quantization", "int8"), ("clustering", "4")]
 DEFENCE_GRID = ("ppb:1", "ppb:4", "ppb:16", "adv:0.3", "adv:1", "adv:3", "dp:0.1", "dp:0.3", "dp:1")
 GROUP_NORM_TWIN = {"resnet18": "resnet18_gn"}  # the network that DP-SGD trains in place of one
-VICTIM = paths.roles(0)[0]
 ONLY_RAY = ("ray_address", "cpus_per_task", "gpus_per_task")
 ENGINE = ("engine", "jobs", *ONLY_RAY)  # flags that say where stages run, not what they do
 
@@ -179,7 +179,7 @@ def stages_of(role: str, flags: dict[str, tuple[str, ...]], degrees: list[tuple]
         argv = (*degree_flag, *flags[name], "--roles", role)
         variant = paths.variant_name(name, degree)
         made.append(Stage(f"compress {variant} {role}", module(script), argv, (f"train {role}",)))
-    if keep == "signals" and role != VICTIM:
+    if keep == "signals" and role != paths.VICTIM:
         argv = (*flags["attack"], "--drop_weights", "--roles", role)
         made.append(Stage(f"query {role}", "query", argv, tuple(stage.name for stage in made)))
     return made
@@ -222,12 +222,14 @@ def given_flags(args) -> list[str]:
 def base_name(args) -> str:
     """The run's folder, but for its defence: as given, or made of data, network, width and preset."""
     default = cli.default_name(cli.identity(args))
-    return args.run_name or (default if args.preset == "paper" else f"{default}_{args.preset}")
+    if args.run_name or args.preset == "paper":
+        return args.run_name or default
+    return default + "_w1" * (args.width == 1) + f"_{args.preset}"  # which is not every preset's own width
 
 
 def name_of(args) -> str:
-    """The run's folder."""
-    return cli.run_name(variation(args, run_name=base_name(args)))
+    """The folder of a run, or of what the runs of --seeds have in common."""
+    return cli.run_name(variation(args, run_name=base_name(args) + "_seeds" * bool(args.seeds)))
 
 
 def refuse_unfit(args: argparse.Namespace) -> None:
@@ -236,6 +238,15 @@ def refuse_unfit(args: argparse.Namespace) -> None:
     if args.defend and name in models.NAMES:
         features = 8 if name in models.FOR_FEATURES else None
         DEFENCES[args.defend].procedure.check(models.build(name, 2, 0.125, features))
+
+
+def refuse_unequal(wanted: dict[str, argparse.Namespace]) -> None:
+    """UserError where runs that are to be compared would differ in their shadow models, before any stage has run."""
+    counts = {name: shadows(of_run) for name, of_run in wanted.items()}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{name} {count}" for name, count in counts.items())
+        advice = f"give --shadow_num {max(counts.values())}"
+        raise UserError(f"runs with as many shadow models each are needed, these would have: {found}; {advice}")
 
 
 def variation(args, **changes) -> argparse.Namespace:
@@ -248,7 +259,7 @@ def runs_of(args) -> dict[str, argparse.Namespace]:
     for seed in dict.fromkeys(args.seeds or [args.seed]):
         for own in [args] if args.defences is None else defended(args):
             name = base_name(own) + (f"_seed{seed}" if args.seeds else "")
-            of_run = variation(own, seed=seed, run_name=name)
+            of_run = variation(own, seed=seed, seeds=None, run_name=name)
             found[name_of(of_run)] = of_run
     return found
 
@@ -280,9 +291,9 @@ def defence_of(text: str, parser) -> tuple[str, float]:
 
 def lender(args, role: str) -> str:
     """The run that has the same model: an adaptive attacker's victim, another attacker's undefended shadows."""
-    if args.adaptive and role == VICTIM:
+    if args.adaptive and role == paths.VICTIM:
         return name_of(variation(args, adaptive=False))
-    alike = args.defend and not args.adaptive and role != VICTIM
+    alike = args.defend and not args.adaptive and role != paths.VICTIM
     return name_of(variation(args, defend="", defend_arg=None)) if alike else ""
 
 
@@ -309,6 +320,7 @@ def main(argv=None) -> None:
     wanted = runs_of(args)
     for of_run in wanted.values():
         refuse_unfit(of_run)
+    refuse_unequal(wanted)
     plans = {name: plan(of_run) for name, of_run in wanted.items()}
     stages, place = together(plans)
     stages = lend(stages, place, wanted)
@@ -327,11 +339,12 @@ def main(argv=None) -> None:
         cli.say(summarise_defences(made, folder, args.command, settings))
         cli.say(f"tables and figure are in {folder}")
         return
-    texts = [summarise(run, args.command, settings) for run in made]
+    texts, folders = [summarise(run, args.command, settings) for run in made], [run.dir for run in made]
     if args.seeds:
-        texts = [summarise_seeds(made, paths.run_dir(args.root, name_of(args)), args.command)]
+        folders.append(paths.run_dir(args.root, name_of(args)))
+        texts.append(summarise_seeds(made, folders[-1], args.command))
     cli.say(texts[-1])
-    cli.say(f"tables and figures are in {', '.join(str(run.dir) for run in made)}")
+    cli.say(f"tables and figures are in {', '.join(map(str, folders))}")
 
 
 def together(plans: dict[str, list[Stage]]) -> tuple[list[Stage], dict[str, str]]:

@@ -121,10 +121,10 @@ session=$(printf '%s\n' "$version" "${flags[@]}" "${CHECK_FLAGS:-}" "${BENCH_FLA
 state=$root/.gpu_session/$session
 log=$state/log.txt
 mkdir -p "$state"
-name='import sys, reproduce; print(reproduce.name_of(reproduce.parse(sys.argv[1:])))'
-run=$(PYTHONPATH=$here "$python" -c "$name" "${flags[@]}") || exit 2
-variants=("$root/results/$run" "$root/results_pruning/${run}_0."{6,7,8,9} "$root/results_quantization/${run}_int8"
-    "$root/results_clustering/${run}_"{4,8,16})
+code='import sys, reproduce; from compleak import paths, summary; args = reproduce.parse(sys.argv[1:])
+for v in summary.VARIANTS: print(paths.variant_dir(args.root, reproduce.name_of(args), v))'
+folders=$(PYTHONPATH=$here "$python" -c "$code" "${flags[@]}") || exit 2
+mapfile -t variants <<<"$folders" # the original's first
 trap copy EXIT
 trap 'exit 130' INT TERM
 

@@ -13,23 +13,28 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, Python looks for packages beside this file: they lie one folder up
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from clustering import kmeans
 from compleak import cli
 from compleak.compression import compress
 
 
-def main(argv=None) -> None:
+def parse(argv=None):
     parser = cli.parser(__doc__)
     cli.training_flags(parser, "--epochs", epochs=30, lr=0.00001)
     parser.add_argument(
         "--bit",
         type=int,
-        choices=range(1, 9),
+        choices=range(1, len(kmeans.CLUSTERS) + 1),
         default=4,
         metavar="BIT",
         help="2^BIT clusters a layer (default: %(default)s)",
     )
-    args = parser.parse_args(argv)
-    compress(args, "clustering", str(2**args.bit))
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> None:
+    args = parse(argv)
+    compress(args, "clustering", str(kmeans.CLUSTERS[args.bit - 1]))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ import pandas as pd
 
 from attacks.arrays import Result, Signals, audit_rows
 from attacks.joint import joint
-from compleak import cli, metrics, report
-from compleak.paths import ORIGINAL
+from compleak import cli, metrics, paths, report
 from compleak.verdicts import Scores
 
 
@@ -15,18 +14,18 @@ def added(table: pd.DataFrame, models: pd.DataFrame, scores: Scores, truth: np.n
 
     `adds` is the AUC of the pair's headline (SR) minus that of the original's (NR), paired on the same points.
     """
-    victim = models[models["role"] == "victim_model"].set_index("variant")
-    original = report.scenario_row(table, "NR", ORIGINAL, "headline")
+    victim = models[models["role"] == paths.VICTIM].set_index("variant")
+    original = report.scenario_row(table, "NR", paths.ORIGINAL, "headline")
     rows = []
     for variant in victim.index:
         row = {"variant": variant, "technique": variant.split("_")[0]}
         row |= {"accuracy": victim.loc[variant, "test_accuracy"], "bytes": int(victim.loc[variant, "bytes"])}
         alone, pair = (report.scenario_row(table, scenario, variant, "headline") for scenario in ("NR", "SR"))
         row |= metrics.named({"alone": alone[["auc", "auc_lo", "auc_hi"]]})
-        row |= {"alone_tpr": alone[report.TPR]}
+        row |= {"alone_tpr": alone[metrics.TPR]}
         if pair is not None:
             row |= metrics.named({"with_original": pair[["auc", "auc_lo", "auc_hi"]]})
-            row |= {"with_original_tpr": pair[report.TPR]}
+            row |= {"with_original_tpr": pair[metrics.TPR]}
             row |= metrics.named({"adds": metrics.paired_difference(scores(pair), scores(original), truth, seed=seed)})
         rows.append(row)
     return pd.DataFrame(rows)

@@ -33,6 +33,7 @@ def parser(doc: str, defaults: dict[str, str] | None = None) -> argparse.Argumen
     run = made.add_argument_group("which run")
     run.add_argument(
         "--dataset_name",
+        type=folder_name,
         help="digits, cifar10, cifar100, svhn, purchase100, texas100, location, or any name with --data_dir "
         f"(default: {said['dataset_name']})",
     )
@@ -52,7 +53,9 @@ def parser(doc: str, defaults: dict[str, str] | None = None) -> argparse.Argumen
         "--num_cls", type=positive_int, help="number of classes; checked against the data (default: the data's)"
     )
     run.add_argument(
-        "--run_name", help=f"folder under results/, to which a defence adds its name (default: {said['run_name']})"
+        "--run_name",
+        type=folder_name,
+        help=f"folder under results/, to which a defence adds its name (default: {said['run_name']})",
     )
     defence_flags(made)
     where = made.add_argument_group("where")
@@ -143,6 +146,13 @@ def default_name(named: dict) -> str:
 
 def run_name(args: argparse.Namespace) -> str:
     return (args.run_name or default_name(identity(args))) + paths.defence_suffix(*defence(args).values())
+
+
+def folder_name(text: str) -> str:
+    """What becomes part of a folder's name, and may not lead out of the folder that holds it."""
+    if Path(text).name != text or text == "..":
+        raise argparse.ArgumentTypeError(f"{text!r} is not a plain name: leave out slashes and '..'")
+    return text
 
 
 def positive_int(text: str) -> int:

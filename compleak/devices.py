@@ -13,9 +13,9 @@ def choose(name: str | None) -> torch.device:
     """The device asked for, or CUDA where there is one, or the CPU. UserError where it cannot be used."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        torch.ones(1, dtype=torch.float64, device=device).item()  # what all of it needs: values, in float64 too
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise UserError(f"--device {name} cannot be used here ({reason}): leave it out or use cpu") from error
     return device
 

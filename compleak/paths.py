@@ -4,6 +4,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 ORIGINAL = "original"
+VICTIM = "victim_model"
 
 
 def variant_name(technique: str, degree: str) -> str:
@@ -46,4 +47,4 @@ def role_dir(root: Path, run: str, variant: str, role: str) -> Path:
 
 def roles(shadow_num: int) -> list[str]:
     """The models of a run, victim first."""
-    return ["victim_model", *(f"shadow_model_{i}" for i in range(shadow_num))]
+    return [VICTIM, *(f"shadow_model_{i}" for i in range(shadow_num))]

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 
 import attacks
-from compleak import cli, metrics
+from compleak import cli, metrics, paths
 from compleak.files import write_atomically
+from compleak.metrics import TPR
 
 CONTROLS = ("null", "blind")
 FORMS = ("published", "headline")  # the literature's strongest on the victim; the one that the shadows chose
 OURS = {attack.name for attack in (*attacks.NR, *attacks.SR, *attacks.MR) if not attack.published}
 COLOURS = {"NR": "#4477aa", "SR": "#ccbb44", "MR": "#ee6677", "control": "#999999"}
-TPR = "tpr_at_fpr_0.001"
 
 
 def show(table: pd.DataFrame) -> None:
@@ -35,6 +35,11 @@ def intervals(table: pd.DataFrame, key: str) -> list[str]:
     """A column with its _lo and _hi as `71.2 [70.5, 71.9]` in percent; empty where there is no value."""
     columns = (pd.to_numeric(table[key + end]) for end in ("", "_lo", "_hi"))
     return ["" if np.isnan(value) else interval(value, *ends) for value, *ends in zip(*columns, strict=True)]
+
+
+def cell(row: pd.Series, key: str) -> str:
+    """A measurement of one row with its interval."""
+    return interval(*(row[key + end] for end in ("", "_lo", "_hi")))
 
 
 def interval(value: float, low: float, high: float) -> str:
@@ -93,7 +98,7 @@ def roc_figure(curves: Sequence[tuple[str, np.ndarray, np.ndarray, str]], title:
     axes.plot([least, 1], [least, 1], color="black", linewidth=0.8, label="guessing")
     axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1.05), title=title)
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
-    axes.axvline(1e-3, color="black", linewidth=0.5, linestyle=":")
+    axes.axvline(metrics.FPR, color="black", linewidth=0.5, linestyle=":")
     made.legend(fontsize=8, loc="outside lower center", ncols=1)
     return made
 
@@ -150,7 +155,7 @@ def scenario_row(table: pd.DataFrame, scenario: str, variant: str, form: str) ->
 def cost_figure(models: pd.DataFrame, title: str):
     """Accuracy on members and on others, and bytes on disk, against the degree of compression (victim)."""
     made, panels = figure(12, 3.8, 2)
-    victim = models[models["role"] == "victim_model"]
+    victim = models[models["role"] == paths.VICTIM]
     at = np.arange(len(victim))
     panels[0].plot(at, victim["train_accuracy"], "o-", color=COLOURS["MR"], label="members")
     panels[0].plot(at, victim["test_accuracy"], "o-", color=COLOURS["NR"], label="others")

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from compleak import metrics, report, runs, summary, verdicts
+from compleak import metrics, paths, report, runs, summary, verdicts
 from compleak.exposure import agreement
 from compleak.files import write_atomically
 
 ROW = ["scenario", "variant", "attack", "classifier"]
-MEASURED = ("acc", "auc", report.TPR, "strict_tpr", "strict_fpr", *(f"ppv_{prior}" for prior in metrics.PRIORS))
+MEASURED = ("acc", "auc", metrics.TPR, "strict_tpr", "strict_fpr", *(f"ppv_{prior}" for prior in metrics.PRIORS))
 
 
 def summarise_seeds(made: Sequence[runs.Run], folder: Path, command: str) -> str:
@@ -25,28 +25,32 @@ def summarise_seeds(made: Sequence[runs.Run], folder: Path, command: str) -> str
     for run, table in zip(made, exposure, strict=True):
         table.attrs["run"] = f"seed {run.config['seed']}"
     agreed = agreement(exposure)
-    frames = {"summary": spread, "claims": claims, "agreement": agreed}
-    for name, frame in frames.items():
-        write_atomically(folder / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))
 
     def pick(scenario: str, variant: str, form: str) -> pd.Series | None:
         return form_over_seeds(list(tables.values()), scenario, variant, form)
 
     title = f"{folder.name}: mean over {len(made)} seeds, bars from the lowest to the highest"
-    report.save(report.degrees_figure(pick, summary.VARIANTS, title), folder / "degrees.png")
+    figure = report.degrees_figure(pick, summary.VARIANTS, title)
     text = markdown(folder.name, made, models, pick, claims, agreed, list(tables.values()), command)
+    for name, frame in {"summary": spread, "claims": claims, "agreement": agreed}.items():
+        write_atomically(folder / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))
+    report.save(figure, folder / "degrees.png")
     write_atomically(folder / "summary.md", lambda part: part.write_text(text))
     return text
 
 
 def over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Mean and standard deviation (n - 1) of every row's measurements, and how many seeds have the row."""
+    """Mean and standard deviation (n - 1) of every row's measurements, and how many seeds have the row.
+
+    What one seed has no value of, as the precision of an attack that accuses nobody, is undefined over seeds.
+    """
     joined = pd.concat([report.attack_rows(table) for table in tables], ignore_index=True)
     numbers = joined[ROW].join(joined[list(MEASURED)].apply(pd.to_numeric))
     grouped = numbers.groupby(ROW, sort=False)
     columns = {"seeds": grouped.size()}
     for key in MEASURED:
-        columns |= {f"{key}_mean": grouped[key].mean(), f"{key}_sd": grouped[key].std(ddof=1)}
+        columns[f"{key}_mean"] = grouped[key].agg(lambda values: values.mean(skipna=False))
+        columns[f"{key}_sd"] = grouped[key].agg(lambda values: values.std(skipna=False))
     columns["headline"] = joined.groupby(ROW, sort=False)["headline"].sum()  # in how many seeds it was chosen
     return pd.DataFrame(columns).reset_index()
 
@@ -59,8 +63,8 @@ def form_over_seeds(tables: Sequence[pd.DataFrame], scenario: str, variant: str,
     found = {}
     for key in MEASURED:
         values = pd.to_numeric(pd.Series([row[key] for row in rows]))
-        ends = {"": values.mean(), "_lo": values.min(), "_hi": values.max(), "_sd": values.std(ddof=1)}
-        found |= {key + end: value for end, value in ends.items()}
+        for end, of in {"": "mean", "_lo": "min", "_hi": "max", "_sd": "std"}.items():
+            found[key + end] = values.agg(of, skipna=False)
     return pd.Series(found)
 
 
@@ -85,42 +89,27 @@ def t_interval(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def plus_minus(mean: float, deviation: float) -> str:
-    return f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+    return "undefined" if np.isnan(mean) else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
 def headline(models: pd.DataFrame, pick) -> pd.DataFrame:
     """One line a variant, mean ± standard deviation over seeds in percent; then MR."""
-    victim = models[models["role"] == "victim_model"].groupby("variant", sort=False)
+    victim = models[models["role"] == paths.VICTIM].groupby("variant", sort=False)
     accuracy, size = victim["test_accuracy"].agg(["mean", "std"]), victim["bytes"].mean()
-    lines = []
-    for variant in (*summary.VARIANTS, "all"):
-        known = variant in accuracy.index
-        line = {"variant": variant if known else f"{variant} (MR)"}
-        line["accuracy"] = plus_minus(*accuracy.loc[variant]) if known else ""
-        line["MB"] = f"{size[variant] / 1e6:.2f}" if known else ""
-        for scenario in ("NR", "SR") if known else ("MR",):
-            for form in report.FORMS:
-                row = pick(scenario, variant, form)
-                column = scenario if known else "SR"
-                for key, title in (("auc", "AUC"), (report.TPR, "TPR")):
-                    shown = "" if row is None else plus_minus(row[key], row[f"{key}_sd"])
-                    line[f"{column.replace('SR', 'SR/MR')} {form} {title}"] = shown
-        lines.append(line)
-    return pd.DataFrame(lines).fillna("")
+    said = pd.DataFrame({"accuracy": [plus_minus(*row) for row in accuracy.to_numpy()]}, accuracy.index)
+    said["MB"] = [f"{value / 1e6:.2f}" for value in size]
+    return summary.headline(said, ["all"], pick, lambda row, key: plus_minus(row[key], row[f"{key}_sd"]))
 
 
-def strength(pick, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def strength(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Headline minus the strongest published attack by the same measure, per seed: mean with a t-interval."""
-    lines = []
-    for scenario, variant in tables[0].loc[tables[0]["headline"], ["scenario", "variant"]].itertuples(index=False):
-        line = {"scenario": scenario, "variant": variant}
-        for key, title in (("auc", "AUC"), (report.TPR, "TPR at 0.1% FPR")):
-            gaps = []
-            for table in tables:
-                rows = table[(table["scenario"] == scenario) & (table["variant"] == variant)]
-                gaps.append(rows.loc[rows["headline"], key].iloc[0] - report.published_rows(rows)[key].max())
-            line[title] = report.interval(*t_interval(np.array(gaps)))
-        lines.append(line)
+    gaps, lines = {}, []
+    for table in tables:
+        for target, own, published in summary.contests(table):
+            gaps.setdefault(target, []).append([own[key] - published[key].max() for key in ("auc", metrics.TPR)])
+    for (scenario, variant), found in gaps.items():
+        auc, tpr = (report.interval(*t_interval(gap)) for gap in np.array(found).T)
+        lines.append({"scenario": scenario, "variant": variant, "AUC": auc, "TPR at 0.1% FPR": tpr})
     return pd.DataFrame(lines)
 
 
@@ -144,6 +133,7 @@ def markdown(name, made, models, pick, claims, agreed, tables, command) -> str:
 - data: {config["dataset_name"]} (fingerprint {config["data"]}); network: {config["model_name"]} at width \
 {config["width"]:g}
 - every seed splits, trains, compresses and attacks anew: {links}
+- defence: {runs.defence_said(made[0]) or "none"}
 - shadow models: {config["shadow_num"]}; audited in each run: {members} members and {others} non-members
 - cost: {cost(made)}
 
@@ -166,12 +156,12 @@ Student's t. `alone` counts the runs whose own interval, over audit points, says
 
 Mean difference with its interval over seeds; the published attack is picked with hindsight, for AUC and TPR apart.
 
-{report.markdown(strength(pick, tables))}
+{report.markdown(strength(tables))}
 
 ## What an accusation is worth
 
 At the threshold that gives 0.1 % false alarms on the shadows; PPV is the share of members among the accused where 1, 10
-or 50 % of all points are.
+or 50 % of all points are, undefined where a run accuses nobody.
 
 {report.markdown(accused)}
 

@@ -15,6 +15,7 @@ the first half is queried together with the members, in one call, and the second
 import hashlib
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ from compleak.training import ask, predict
 from data.splits import Split, fingerprint
 from data.transforms import to_input
 
+# What a broken .npz may raise; RuntimeError where it seems encrypted or of another version.
+DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 FORMAT = 3  # of what `collect` computes: another number makes cached files again
 EPSILON = 1e-3
 DRAWS = 10
@@ -60,12 +63,12 @@ def file_of(run: runs.Run, variant: str) -> Path:
     return paths.variant_dir(run.root, run.name, variant) / "signals.npz"
 
 
-def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, draws: int = DRAWS) -> Path:
+def collect(run: runs.Run, variant: str, device: torch.device, batch_size: int, draws: int | None = None) -> Path:
     """Join the answers of every model of a variant in `signals.npz`, asking those that have not been asked.
 
-    A file that is these models' already is left as it is; one of fewer shadows gives what it has.
+    A file that is these models' already is left as it is; one of fewer shadows gives what it has. draws: `draws_of`.
     """
-    file, asked = file_of(run, variant), questions(run)
+    file, asked, draws = file_of(run, variant), questions(run), draws_of(run, variant, draws)
     wanted = [answer_source(run, asked, variant, role, draws) for role in run.roles]
     source = {"split": fingerprint(asked.split), "audit": fingerprint(asked.audit), "answers": wanted}
     known = _source(file)
@@ -136,9 +139,16 @@ def answer_source(run: runs.Run, asked: Questions, variant: str, role: str, draw
     }
 
 
-def ask_ahead(run: runs.Run, variant: str, role: str, device: torch.device, batch_size: int, draws: int) -> None:
+def draws_of(run: runs.Run, variant: str, draws: int | None) -> int:
+    """As many as asked for, else as the variant's answers have: to ask again needs weights that may be dropped."""
+    kept = [file_of(run, variant), *(answers_file(run, variant, role) for role in run.roles)]
+    found = (source.get("answers", [source])[0] for source in map(_source, kept) if source)
+    return next(found, {}).get("draws", DRAWS) if draws is None else draws
+
+
+def ask_ahead(run: runs.Run, variant: str, role: str, device: torch.device, batch_size: int, draws: int | None) -> None:
     """Keep one model's answers for `collect`, where they are not in `signals.npz` yet."""
-    known, asked = _source(file_of(run, variant)) or {}, questions(run)
+    known, asked, draws = _source(file_of(run, variant)) or {}, questions(run), draws_of(run, variant, draws)
     if answer_source(run, asked, variant, role, draws) not in known.get("answers", []):
         answers(run, asked, variant, role, device, batch_size, draws, keep=True)
 
@@ -210,8 +220,7 @@ def draws_flag(group) -> None:
     group.add_argument(
         "--sensitivity_draws",
         type=cli.whole,
-        default=DRAWS,
-        help="noise draws for SAMIA, 0 for none (default: %(default)s)",
+        help=f"noise draws for SAMIA, 0 for none (default: what the answers at hand have, else {DRAWS})",
     )
 
 
@@ -224,7 +233,7 @@ def load(path: Path) -> Record:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("logits", "labels", "member", "audit", "sensitivity") if key in file}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, TypeError, AttributeError) as error:
+    except (*DAMAGED, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not a readable signals file ({error}): see the README for the format of signals"
         ) from error
@@ -301,5 +310,5 @@ def _source(file: Path) -> dict | None:
     try:
         with np.load(file, allow_pickle=False) as found:
             return json.loads(str(found["source"]))
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+    except DAMAGED:
         return None

@@ -1,6 +1,8 @@
 """The end of a reproduction: every stage's outputs gathered into `summary.csv`, `summary.md` and figures."""
 
 import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ def summarise(run: runs.Run, command: str, settings: dict[str, str]) -> str:
     claims = verdicts(table, scores, truth, seed)
     family, steps = added(table, models, scores, truth, seed), greedy_steps(run, truth)
     points = exposed(run, table, truth)
+    text = markdown(run, table, models, claims, (family, steps), command, settings)
     frames = {
         "summary": table,
         "models": models,
@@ -45,7 +48,6 @@ def summarise(run: runs.Run, command: str, settings: dict[str, str]) -> str:
     if run.config["features"] is None:
         data, title = runs.dataset(run), f"{run.name}: the members that are found first"
         report.save(contact_sheet(points, data.images, data.classes, title), run.dir / "exposed.png")
-    text = markdown(run, table, models, claims, (family, steps), command, settings)
     write_atomically(run.dir / "summary.md", lambda part: part.write_text(text))
     return text
 
@@ -130,26 +132,31 @@ def figures(run: runs.Run, table: pd.DataFrame, models: pd.DataFrame, truth: np.
     report.save(report.cost_figure(models, f"{run.name}: what compression costs the victim"), run.dir / "cost.png")
 
 
-def headline(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """One line a variant: accuracy, size, and the strongest published attack and the headline of NR and SR; then MR."""
-    victim = models[models["role"] == "victim_model"].set_index("variant")
+def headline(victim: pd.DataFrame, together: Sequence[str], pick: Callable, shown: Callable) -> pd.DataFrame:
+    """One line a variant: accuracy, size, and the strongest published attack and the headline of NR and SR; then MR.
+
+    victim: `accuracy` and `MB` by variant, as they are shown; together: the variants of MR.
+    pick(scenario, variant, form): its row, or None; shown(row, key): a measurement of it in words.
+    """
     lines = []
-    for variant in (*VARIANTS, *table.loc[table["scenario"] == "MR", "variant"].unique()):
+    for variant in (*victim.index, *together):
         known = variant in victim.index
-        line = {"variant": variant if known else f"{variant} (MR)"}
-        line["accuracy"] = f"{100 * victim.loc[variant, 'test_accuracy']:.1f}" if known else ""
-        line["MB"] = f"{victim.loc[variant, 'bytes'] / 1e6:.2f}" if known else ""
-        for scenario in ("NR", "SR") if known else ("MR",):
-            for form in report.FORMS:
-                row = report.scenario_row(table, scenario, variant, form)
-                if row is None:
-                    continue
-                column = scenario if known else "SR"
-                line[f"{column} {form} AUC"] = report.interval(row["auc"], row["auc_lo"], row["auc_hi"])
-                line[f"{column} {form} TPR"] = report.interval(*(row[report.TPR + end] for end in ("", "_lo", "_hi")))
+        line = {"variant": variant, **victim.loc[variant]} if known else {"variant": f"{variant} (MR)"}
+        for scenario, form in itertools.product(("NR", "SR") if known else ("MR",), report.FORMS):
+            row, column = pick(scenario, variant, form), "NR" if scenario == "NR" else "SR/MR"
+            for key, title in (("auc", "AUC"), (metrics.TPR, "TPR")) if row is not None else ():
+                line[f"{column} {form} {title}"] = shown(row, key)
         lines.append(line)
-    made = pd.DataFrame(lines).fillna("")
-    return made.rename(columns={column: column.replace("SR", "SR/MR") for column in made.columns})
+    return pd.DataFrame(lines).fillna("")
+
+
+def headline_rows(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """`headline` of one run."""
+    victim = models[models["role"] == paths.VICTIM].set_index("variant")
+    said = pd.DataFrame({"accuracy": [f"{100 * value:.1f}" for value in victim["test_accuracy"]]}, victim.index)
+    said["MB"] = [f"{value / 1e6:.2f}" for value in victim["bytes"]]
+    together = table.loc[table["scenario"] == "MR", "variant"].unique()
+    return headline(said, together, functools.partial(report.scenario_row, table), report.cell)
 
 
 def claim_table(claims: list[Difference]) -> pd.DataFrame:
@@ -205,7 +212,7 @@ strongest attack of the literature in that scenario by its AUC on the victim, wh
 attack, of the literature or ours, that did best on the shadow models, each in turn the pretended victim (by the area
 under the ROC curve over the log of the false-positive rate, from 0.1 % up): {headlines(table)}.
 
-{report.markdown(headline(table, models))}
+{report.markdown(headline_rows(table, models))}
 
 ![ROC](roc.png)
 ![Leakage against compression](degrees.png)
@@ -278,7 +285,7 @@ def family_rows(family: pd.DataFrame) -> pd.DataFrame:
 def greedy_rows(steps: pd.DataFrame) -> pd.DataFrame:
     """`ablation.greedy` for people."""
     shown = steps[["models", "added"]].copy()
-    for key, title in (("auc", "AUC"), (report.TPR, "TPR at 0.1% FPR"), ("gain", "gain of AUC")):
+    for key, title in (("auc", "AUC"), (metrics.TPR, "TPR at 0.1% FPR"), ("gain", "gain of AUC")):
         shown[title] = report.intervals(steps, key)
     return shown
 
@@ -298,22 +305,26 @@ def accusation_rows(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def strength_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """AUC and TPR at 0.1 % FPR of headline and strongest published attack, for the original, each pair and all.
+def contests(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.Series, pd.DataFrame]]:
+    """(scenario, variant), headline and published attacks for the original, each pair and all.
 
-    A table without either, as `--attacks` may leave it, has no line.
+    A table without either, as `--attacks` may leave it, is left out.
     """
+    for target, rows in table.groupby(["scenario", "variant"], sort=False):
+        own, published = rows[rows["headline"]], report.published_rows(rows)
+        if len(own) and len(published):
+            yield target, own.iloc[0], published
+
+
+def strength_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """AUC and TPR at 0.1 % FPR of headline and strongest published attack."""
     lines = []
-    for (scenario, variant), _ in table[table["headline"]].groupby(["scenario", "variant"], sort=False):
-        rows = table[(table["scenario"] == scenario) & (table["variant"] == variant)]
-        published, own = report.published_rows(rows), rows[rows["headline"]].iloc[0]
-        if not len(published):
-            continue
+    for (scenario, variant), own, published in contests(table):
         line = {"scenario": scenario, "variant": variant}
-        for key, title in (("auc", "AUC"), (report.TPR, "TPR")):
+        for key, title in (("auc", "AUC"), (metrics.TPR, "TPR")):
             best = published.loc[published[key].idxmax()]
-            line[f"{title} headline"] = report.interval(*own[[key, f"{key}_lo", f"{key}_hi"]])
-            line[f"{title} published"] = report.interval(*best[[key, f"{key}_lo", f"{key}_hi"]])
+            line[f"{title} headline"] = report.cell(own, key)
+            line[f"{title} published"] = report.cell(best, key)
             line[f"{title} by"] = report.key_of(best)
         lines.append(line)
     return pd.DataFrame(lines)

@@ -1,6 +1,6 @@
 """The three compressions and their degrees as data, for every stage that loops over them or reads one from a flag."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ class Technique(NamedTuple):
 
 def _clusters(text: str) -> int:
     value = int(text)
-    if value not in (2**bit for bit in range(1, 9)):
+    if value not in kmeans.CLUSTERS:
         raise ValueError
     return value
 
@@ -35,7 +35,7 @@ def _int8(text: str) -> str:
 
 
 def _clustering_command(degree: str) -> str:
-    return f"clustering/clustering.py --bit {int(degree).bit_length() - 1}"
+    return f"clustering/clustering.py --bit {kmeans.CLUSTERS.index(int(degree)) + 1}"
 
 
 TECHNIQUES = {
@@ -48,10 +48,19 @@ TECHNIQUES = {
     ),
     "quantization": Technique(int8, _int8, ("int8",), "int8", "quantization/qat.py --degree {}".format),
     "clustering": Technique(
-        kmeans, _clusters, ("4", "8", "16"), "a number of clusters 2, 4, ..., 256", _clustering_command
+        kmeans,
+        _clusters,
+        ("4", "8", "16"),
+        f"a number of clusters 2, 4, ..., {kmeans.CLUSTERS[-1]}",
+        _clustering_command,
     ),
 }
 COMPRESSED = tuple(variant_name(name, degree) for name, technique in TECHNIQUES.items() for degree in technique.degrees)
+
+
+def parse_variants(texts: Iterable[str]) -> list[str]:
+    """Compressed variants' names as folders spell them, each once."""
+    return list(dict.fromkeys(map(parse_variant, texts)))
 
 
 def parse_variant(text: str) -> str:

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from compleak import checkpoints, paths, report, runs
-from compleak.errors import UserError
+from compleak import checkpoints, metrics, paths, report, runs
 from compleak.files import write_atomically
 from compleak.seeds import plus_minus, t_interval
 from compleak.summary import attack_table
@@ -20,7 +19,7 @@ from defenses import DEFENCES, dp
 
 FORMS = ("strongest", "published", "calibrated", "headline")
 TARGET = ["defence", "argument", "network", "attacker", "scenario", "variant", "form"]
-MEASURED = ("auc", report.TPR, "null_auc", "accuracy")
+MEASURED = ("auc", metrics.TPR, "null_auc", "accuracy")
 COLOURS = {"ppb": "#4477aa", "adv": "#ee6677", "dp": "#228833"}
 ALONE, ALL = ("NR", paths.ORIGINAL), ("MR", "all")
 NAMES = {"": "none", "ppb": "PPB", "adv": "AdvReg", "dp": "DP-SGD"}
@@ -28,15 +27,12 @@ NAMES = {"": "none", "ppb": "PPB", "adv": "AdvReg", "dp": "DP-SGD"}
 
 def summarise_defences(made: Sequence[runs.Run], folder: Path, command: str, settings: dict[str, str]) -> str:
     """Write runs.csv, summary.csv, differences.csv, tradeoff.png and summary.md into `folder`; returns the latter."""
-    if len({run.config["shadow_num"] for run in made}) > 1:
-        counts = ", ".join(f"{run.name} {run.config['shadow_num']}" for run in made)
-        raise UserError(f"runs with as many shadow models each are needed, these have: {counts}; give --shadow_num")
     rows = pd.concat([run_rows(run) for run in made], ignore_index=True)
     spread, compared = over_seeds(rows), differences(rows)
+    text = markdown(made, rows, spread, compared, command, settings)
     for name, frame in {"runs": rows, "summary": spread, "differences": compared}.items():
         write_atomically(folder / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))
     report.save(figure(spread), folder / "tradeoff.png")
-    text = markdown(made, rows, spread, compared, command, settings)
     write_atomically(folder / "summary.md", lambda part: part.write_text(text))
     return text
 
@@ -86,8 +82,8 @@ def of_form(rows: pd.DataFrame, form: str) -> pd.DataFrame:
 
 def measured(rows: pd.DataFrame) -> dict:
     """AUC of the attack with the largest, with its name and null control; TPR of the one with the largest."""
-    best, sharpest = rows.loc[rows["auc"].idxmax()], rows.loc[rows[report.TPR].idxmax()]
-    sources = {"auc": best, "null_auc": best, report.TPR: sharpest}
+    best, sharpest = rows.loc[rows["auc"].idxmax()], rows.loc[rows[metrics.TPR].idxmax()]
+    sources = {"auc": best, "null_auc": best, metrics.TPR: sharpest}
     found = {key + end: float(row[key + end]) for key, row in sources.items() for end in ("", "_lo", "_hi")}
     return {"attack": f"{best['scenario']} {best['variant']} {report.key_of(best)}", **found}
 
@@ -152,7 +148,7 @@ def comparisons(rows: pd.DataFrame) -> Iterator[tuple]:
     """Every form, attacker, (scenario, variant) and measure there is."""
     columns = (rows["form"].unique(), rows["attacker"].unique())
     targets = rows[["scenario", "variant"]].drop_duplicates().itertuples(index=False, name=None)
-    return itertools.product(*columns, list(targets), ("auc", report.TPR))
+    return itertools.product(*columns, list(targets), ("auc", metrics.TPR))
 
 
 def paired(one: pd.DataFrame, other: pd.DataFrame, key: str, target: tuple, base: tuple | None = None) -> dict:
@@ -306,7 +302,7 @@ fall far below it where victim and shadows are of different kinds, as a non-adap
 
 ## Leakage: TPR at 0.1 % false alarms, strongest attack
 
-{report.markdown(leakage(spread, "strongest", report.TPR))}
+{report.markdown(leakage(spread, "strongest", metrics.TPR))}
 
 ## Leakage: AUC of the calibrated attack
 

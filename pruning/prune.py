@@ -33,7 +33,7 @@ from pruning import shrink
 SHRUNK, SHRUNK_META = "shrunk.pt2", "shrunk.json"
 
 
-def main(argv=None) -> None:
+def parse(argv=None):
     parser = cli.parser(__doc__)
     cli.training_flags(parser, "--prune_epochs", epochs=30, lr=0.001)
     pruner_flag(parser)
@@ -48,7 +48,11 @@ def main(argv=None) -> None:
         action="store_true",
         help=f"write the smaller dense network to {SHRUNK} (not of l1unstructure, nor of resnet18_gn)",
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> None:
+    args = parse(argv)
     name, degree = parse_degree("pruning", pruning_degree(args.pruner_name, str(args.prune_sparsity)))
     if args.shrink:
         shrink.refuse_what_cannot_shrink(degree.pruner, runs.network(runs.open_run(args)))

@@ -17,11 +17,15 @@ from compleak import cli
 from compleak.compression import compress
 
 
-def main(argv=None) -> None:
+def parse(argv=None):
     parser = cli.parser(__doc__)
     cli.training_flags(parser, "--quantized_epochs", epochs=30, lr=0.001)
     parser.add_argument("--degree", default="int8", help="int8 is the only one (default: %(default)s)")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> None:
+    args = parse(argv)
     compress(args, "quantization", args.degree)
 
 

@@ -17,7 +17,7 @@ from clustering import kmeans
 from compleak import checkpoints, cli, engines, paths, runs, tradeoff, training
 from compleak.defended import training_of
 from compleak.errors import UserError
-from compleak.report import TPR
+from compleak.metrics import TPR
 from compleak.techniques import TECHNIQUES, parse_degree
 from compleak.training import Recipe
 from data import splits

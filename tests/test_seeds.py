@@ -30,7 +30,7 @@ def command(root, *flags):
 
 def test_every_seed_has_its_run_and_their_folder_says_what_they_share(two_seeds, capsys):
     runs = [pd.read_csv(two_seeds / f"results/small_seed{seed}/summary.csv", keep_default_na=False) for seed in (1, 2)]
-    shared = pd.read_csv(two_seeds / "results/small/summary.csv", keep_default_na=False)
+    shared = pd.read_csv(two_seeds / "results/small_seeds/summary.csv", keep_default_na=False)
     row = shared[(shared["scenario"] == "NR") & (shared["variant"] == "original") & (shared["attack"] == "rmia")].iloc[
         0
     ]
@@ -38,11 +38,23 @@ def test_every_seed_has_its_run_and_their_folder_says_what_they_share(two_seeds,
     assert own[0] != own[1] and row["seeds"] == 2
     assert row["auc_mean"] == pytest.approx(np.mean(own)) and row["auc_sd"] == pytest.approx(np.std(own, ddof=1))
     assert {"lira", "bavaria", "joint", "combined"} <= set(shared["attack"])
-    text = (two_seeds / "results/small/summary.md").read_text()
-    assert "--seeds 1 2 --keep signals" in text and "[seed 2](../small_seed2/summary.md)" in text
-    assert (two_seeds / "results/small/degrees.png").exists()
-    claims = pd.read_csv(two_seeds / "results/small/claims.csv")
+    text = (two_seeds / "results/small_seeds/summary.md").read_text()
+    assert (
+        "- defence: none" in text
+        and "--seeds 1 2 --keep signals" in text
+        and "[seed 2](../small_seed2/summary.md)" in text
+    )
+    assert (two_seeds / "results/small_seeds/degrees.png").exists()
+    claims = pd.read_csv(two_seeds / "results/small_seeds/claims.csv")
     assert set(claims["claim"]) == {"C1", "C2", "C3"} and (claims["seeds"] == 2).all()
+    assert not (two_seeds / "results/small").exists()  # a single run's
+
+
+def test_seeds_with_more_and_less_shadows_are_refused_before_anything_is_done(two_seeds):
+    before = {file: file.stat().st_mtime_ns for file in two_seeds.rglob("*.*")}
+    with pytest.raises(UserError, match="small_seed1 2, small_seed2 2, small_seed3 1; give --shadow_num 2$"):
+        reproduce.main([*command(two_seeds, "--seeds", 1, 2, 3), "--shadow_num", "1"])
+    assert before == {file: file.stat().st_mtime_ns for file in two_seeds.rglob("*.*")}
 
 
 def test_shadow_weights_are_dropped_and_everything_else_goes_on(two_seeds, capsys):
@@ -106,6 +118,17 @@ def test_the_interval_over_seeds_is_students():
     mean, low, high = seeds.t_interval(np.array([1.0, 2.0, 3.0]))
     assert mean == 2 and high - mean == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)  # t of 2 degrees, 97.5 %
     assert mean - low == pytest.approx(high - mean)
+
+
+def test_what_one_seed_has_no_value_of_is_undefined_over_seeds():
+    row = {"scenario": "NR", "variant": "original", "attack": "rmia", "classifier": "", "headline": True}
+    tables = [pd.DataFrame([{**row, **dict.fromkeys(seeds.MEASURED, 0.5), "ppv_0.01": ppv}]) for ppv in (0.25, "")]
+    spread = seeds.over_seeds(tables).iloc[0]  # "" is how a precision of no accusations is read
+    assert spread["seeds"] == 2 and spread["auc_mean"] == 0.5
+    assert np.isnan(spread["ppv_0.01_mean"]) and np.isnan(spread["ppv_0.01_sd"])
+    found = seeds.form_over_seeds(tables, "NR", "original", "headline")
+    assert seeds.plus_minus(found["ppv_0.01"], found["ppv_0.01_sd"]) == "undefined"
+    assert seeds.plus_minus(found["auc"], found["auc_sd"]) == "50.0 ± 0.0"
 
 
 def test_a_claim_is_judged_by_the_spread_over_seeds():

@@ -60,6 +60,23 @@ def test_a_truncated_file_is_named(tmp_path):
         signals.load(file)
 
 
+def test_no_flipped_bit_ends_in_anything_but_words(tmp_path):
+    """Every 40th bit; among them streams that zlib refuses, and entries that seem encrypted or of another version."""
+    file, refused = tmp_path / "signals.npz", 0
+    np.savez_compressed(file, source=np.array("{}"), **record())
+    sound = file.read_bytes()
+    for bit in range(0, 8 * len(sound), 40):
+        spoilt = bytearray(sound)
+        spoilt[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(spoilt)
+        assert signals._source(file) in (None, {})
+        try:
+            signals.load(file)
+        except UserError:
+            refused += 1
+    assert refused > 50
+
+
 def test_the_victims_membership_is_withheld_and_nothing_else(tmp_path):
     found = signals.load(written(tmp_path))
     view = signals.attacker_view(found)
@@ -98,6 +115,22 @@ def test_signals_are_what_the_models_answer_to_the_images(tiny_run):
     assert np.isfinite(found.sensitivity[found.audit]).all() and np.isnan(found.sensitivity[~found.audit]).all()
     before = file.stat().st_mtime_ns
     assert signals.collect(tiny_run, "pruning_0.6", torch.device("cpu"), 32, draws=1).stat().st_mtime_ns == before
+
+
+def test_without_a_flag_the_answers_at_hand_say_how_many_draws_there_are(tiny_run, monkeypatch):
+    import torch
+
+    def collect(**draws):
+        return signals.collect(tiny_run, "pruning_0.7", torch.device("cpu"), 32, **draws)
+
+    file = collect(draws=1)
+    monkeypatch.setattr(signals, "answers", None)  # nobody is asked again
+    assert collect() == file and signals.draws_of(tiny_run, "pruning_0.7", 3) == 3
+    file.unlink()  # what a model said ahead of the others counts as well
+    monkeypatch.undo()
+    signals.ask_ahead(tiny_run, "pruning_0.7", tiny_run.roles[1], torch.device("cpu"), 32, 1)
+    assert signals.draws_of(tiny_run, "pruning_0.7", None) == 1
+    collect()
 
 
 def test_the_null_control_finds_a_transform_that_only_members_get():
