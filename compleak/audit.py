@@ -4,8 +4,6 @@ import argparse
 import contextlib
 import hashlib
 import time
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +22,6 @@ from data.splits import DEFAULT_SEED
 
 START = "Start Membership Inference Attacks"
 FIRST_STAGE = "SR2/random_forest"  # the row of SR whose scores MR starts from
-# A kept file is not there or not whole: it is made anew.
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 SCENARIOS = {"NR": attacks.NR, "SR": attacks.SR, "MR": attacks.MR}
 
 
@@ -248,7 +244,7 @@ def _pairs(files: list[Path | None], hashes: list[str | None], seed: int, code: 
 
 def first_stage(original, compressed, pair: Pair, seed: int) -> attacks.Membership:
     """What SR says of a pair: as it was left, or made now and left for the next table."""
-    with contextlib.suppress(*DAMAGED), np.load(pair.file, allow_pickle=False) as found:
+    with contextlib.suppress(*signals.DAMAGED), np.load(pair.file, allow_pickle=False) as found:
         if str(found["key"]) == pair.key:
             return attacks.Membership(found["shadow"], found["victim"])
     made = attacks.membership(original, compressed, seed=seed)
@@ -277,7 +273,7 @@ def blind_control(run: runs.Run | None, file: Path, record: signals.Record, seed
         return None
     points, kept = signals.points(file)[record.audit[0]], run.dir / "blind.npz"
     key = hashlib.sha256(points.tobytes() + record.truth.tobytes() + f"{seed} {code}".encode()).hexdigest()
-    with contextlib.suppress(*DAMAGED), np.load(kept, allow_pickle=False) as found:
+    with contextlib.suppress(*signals.DAMAGED), np.load(kept, allow_pickle=False) as found:
         if str(found["key"]) == key:
             return found["scores"]
     scores = attacks.blind(runs.dataset(run).images[points], record.truth, seed=seed)

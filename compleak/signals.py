@@ -30,7 +30,7 @@ from compleak.training import ask, predict
 from data.splits import Split, fingerprint
 from data.transforms import to_input
 
-# What a broken .npz may raise; RuntimeError where it seems encrypted or of another version.
+# What a missing or broken .npz may raise; RuntimeError where it seems encrypted or of another version.
 DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 FORMAT = 3  # of what `collect` computes: another number makes cached files again
 EPSILON = 1e-3
@@ -187,7 +187,8 @@ def answers(
 def query_order(split: Split, audit: Split) -> tuple[np.ndarray, np.ndarray]:
     """The two calls in which all points are asked: members with half of the non-members, then everything else.
 
-    Each is in the order of the data set, so that a point's place in the file does not say whether it is a member.
+    Each is in the order of the data set. A place in the second call says that the point is no member: attacks must not
+    look at the order.
     """
     members, others = audit.victim
     half = len(others) // 2

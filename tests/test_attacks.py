@@ -223,6 +223,17 @@ HAND = Signals(  # two models, two points, three classes; one logit vector per (
 ROWS = (np.array([0, 0]), np.array([0, 1]))
 
 
+def test_a_points_place_in_the_file_does_not_move_its_score():
+    signals = planted_signals(3, 400, seed=6).variants[0]
+    order = np.random.default_rng(1).permutation(400)
+    per_point = (signals.logits[:, order], signals.labels[order], signals.member[:, order], signals.audit[:, order])
+    place = np.searchsorted(np.flatnonzero(signals.audit[0]), order[per_point[3][0]])
+    for row in attacks.NR:
+        if row.name not in {"shokri2017", "nasr2018", "samia", "combined"}:  # random bags and batches follow the order
+            before, after = (row.run([asked], seed=0).scores for asked in (signals, Signals(*per_point)))
+            np.testing.assert_allclose(after, before[place], rtol=1e-6, atol=1e-9, err_msg=row.key)
+
+
 def test_posteriors_are_sorted_and_the_label_follows_their_order():
     np.testing.assert_allclose(shokri2017_features(HAND, ROWS), [[0.5, 0.3, 0.2], [0.7, 0.2, 0.1]], rtol=1e-6)
     np.testing.assert_allclose(
