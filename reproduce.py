@@ -224,7 +224,8 @@ def base_name(args) -> str:
     default = cli.default_name(cli.identity(args))
     if args.run_name or args.preset == "paper":
         return args.run_name or default
-    return default + "_w1" * (args.width == 1) + f"_{args.preset}"  # which is not every preset's own width
+    full = args.width == 1 and "--width" in PRESETS[args.preset]["network"]  # unnamed, it would be the preset's own
+    return default + "_w1" * full + f"_{args.preset}"
 
 
 def name_of(args) -> str:

@@ -13,7 +13,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from attacks.arrays import Result, Signals, audit_rows, outside
+from attacks.arrays import Result, Signals, Unusable, audit_rows, outside, reference_count
 from attacks.base import base
 from attacks.bavaria import bavaria
 from attacks.blind import blind
@@ -35,7 +35,8 @@ from attacks.sr import sr
 from attacks.threshold import STATISTICS, threshold
 from attacks.yeom2018 import entropy, yeom2018
 
-__all__ = ["KNOWN", "MR", "NR", "SR", "Attack", "Membership", "Result", "Signals", "blind", "membership", "missing"]
+__all__ = ["KNOWN", "MR", "NR", "SR", "Attack", "Membership", "Result", "Signals", "Unusable", "blind", "membership"]
+__all__ += ["missing"]
 
 
 class Attack(NamedTuple):
@@ -162,6 +163,5 @@ def missing(attack: Attack, models: Sequence[Signals | None]) -> list[str]:
 
 def _fewest_references(target: Signals) -> tuple[int, int]:
     """Of any audit point: a shadow's, the victim's."""
-    mask = outside(target)
-    count = mask.sum(axis=0) - mask
+    count = reference_count(outside(target))
     return tuple(int(count[rows].min()) for rows in audit_rows(target))

@@ -36,6 +36,10 @@ class Signals(NamedTuple):
     sensitivity: np.ndarray | None = None  # (R, N, C) float32, NaN outside audit[r]
 
 
+class Unusable(ValueError):
+    """These signals do not say what an attack needs: too few points, no reference, answers that are all the same."""
+
+
 class Result(NamedTuple):
     """An attack's answer for the victim's audit points, in file order."""
 
@@ -77,11 +81,15 @@ def outside(target: Signals) -> np.ndarray:
     return (target.member == 0) & np.isfinite(target.logits).all(axis=-1)
 
 
+def reference_count(mask) -> np.ndarray:
+    """(R, N): how many models of `mask`, (R, N) bool, are references of each model's points: all but itself."""
+    return mask.sum(axis=0) - mask
+
+
 def check_references(mask, target: Signals, attack: str) -> None:
-    """ValueError unless every audit row has a model in `mask`, (R, N) bool, other than its own."""
-    count = mask.sum(axis=0) - mask
-    if not all(count[rows].all() for rows in audit_rows(target)):
-        raise ValueError(f"{attack} needs, for every audit point, a reference model known not to have trained on it")
+    """Unusable unless every audit row has a reference in `mask`."""
+    if not all(reference_count(mask)[rows].all() for rows in audit_rows(target)):
+        raise Unusable(f"{attack} needs, for every audit point, a reference model known not to have trained on it")
 
 
 class Moments(NamedTuple):
@@ -94,7 +102,7 @@ class Moments(NamedTuple):
 
 def reference_moments(mask, values) -> Moments:
     """Moments of `values` over the models of `mask` other than the row's own; both (R, N)."""
-    count = mask.sum(axis=0) - mask
+    count = reference_count(mask)
     kept = np.where(mask, values, 0.0)
     centre = kept.sum(axis=0) / np.maximum(mask.sum(axis=0), 1)  # sums of squares about zero would cancel
     kept = np.where(mask, kept - centre, 0.0)
@@ -230,6 +238,8 @@ def out_of_fold(fit, features, member, rows, victim_features) -> Result:
     """
     shadow_scores = np.empty(len(features))
     for seen, unseen in held_out(*rows):
+        if len(np.unique(member[seen])) < 2:
+            raise Unusable(f"the shadows' {len(features)} audit rows are too few to hold some out")
         shadow_scores[unseen] = fit(features[seen], member[seen])(features[unseen])
     return decide(shadow_scores, member, fit(features, member)(victim_features))
 
@@ -244,8 +254,9 @@ def held_out(models, points):
                      for names, count in ((models, SHADOW_FOLDS), (points, POINT_FOLDS)))  # fmt: skip
     for one in range(shadow.max() + 1):
         for part in range(third.max() + 1):
-            others = shadow != one if shadow.any() else True
-            yield others & (third != part), (shadow == one) & (third == part)
+            others, unseen = shadow != one if shadow.any() else True, (shadow == one) & (third == part)
+            if unseen.any():
+                yield others & (third != part), unseen
 
 
 def forest(features, member, points, victim_features, *, seed: int):
@@ -254,7 +265,7 @@ def forest(features, member, points, victim_features, *, seed: int):
     The shadows' are out of bag: the mean of the trees that saw neither the row nor its point, so that a second stage
     may be trained on them. Bags are drawn by point, without replacement (a point audited by several shadows is in a
     bag with all its rows or with none), and the trees are added in their own order: the same to the last bit.
-    Raises ValueError where a point is in every bag.
+    Raises Unusable where a point is in every bag.
     """
     features, victim_features = (np.asarray(values, dtype=np.float32) for values in (features, victim_features))
     names, point = np.unique(points, return_inverse=True)
@@ -276,7 +287,7 @@ def forest(features, member, points, victim_features, *, seed: int):
             seen += out
             victim += victims
     if not seen.all():
-        raise ValueError(f"{TREES} trees are too few for out-of-bag scores of all {len(features)} rows")
+        raise Unusable(f"{TREES} trees are too few for out-of-bag scores of all {len(features)} rows")
     return shadow / seen, victim / TREES
 
 

@@ -20,6 +20,7 @@ from attacks.arrays import (
     Moments,
     Result,
     Signals,
+    Unusable,
     audit_rows,
     check_references,
     confidence,
@@ -28,6 +29,7 @@ from attacks.arrays import (
     reference_moments,
 )
 
+LEAST = 2e-3  # degrees of freedom of the prior: variances that differ without bound
 MOST = 100.0  # degrees of freedom of the prior: nearly a Gaussian, and its tail does not underflow
 
 
@@ -36,7 +38,8 @@ def variance_prior(variance, degrees) -> tuple[float, float]:
     shifted = np.log(variance) - digamma(degrees / 2) + np.log(degrees / 2)
     excess = shifted.var(ddof=1) - polygamma(1, degrees / 2).mean()
     alike = excess <= polygamma(1, MOST / 2)  # no more spread than chance makes of a single variance
-    half = MOST / 2 if alike else brentq(lambda x: polygamma(1, x) - excess, 1e-3, MOST / 2)
+    excess = min(excess, polygamma(1, LEAST / 2))
+    half = MOST / 2 if alike else brentq(lambda x: polygamma(1, x) - excess, LEAST / 2, MOST / 2)
     return 2 * half, float(np.exp(shifted.mean() + digamma(half) - np.log(half)))
 
 
@@ -45,7 +48,7 @@ def tail(own, references: Moments, known) -> np.ndarray:
     count, mean, variance = references
     several = known & (np.nan_to_num(variance) > 0)
     if several.sum() < 2:
-        raise ValueError("bavaria needs points with two reference models that are known not to have trained on them")
+        raise Unusable("bavaria needs points with two reference models that are known not to have trained on them")
     v, w = variance_prior(variance[several], count[several] - 1)
     centre = mean[known].mean()
     between = max(mean[known].var() - w * (1 / count[known]).mean(), 1e-6 * w)

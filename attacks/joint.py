@@ -23,6 +23,7 @@ from sklearn.covariance import ledoit_wolf
 from attacks.arrays import (
     Result,
     Signals,
+    Unusable,
     audit_rows,
     check_references,
     confidence,
@@ -56,7 +57,7 @@ def predict(own, mask, rows) -> Prediction:
     counts = mask.sum(axis=0)
     several = counts > 1
     if not several.any():
-        raise ValueError("joint needs points that two models are known not to have trained on")
+        raise Unusable("joint needs points that two models are known not to have trained on")
     kept = np.where(mask[..., None], own, 0.0)
     means = kept.sum(axis=0) / np.maximum(counts, 1)[:, None]  # (N, K)
     scale = np.sqrt(counts / np.maximum(counts - 1, 1))

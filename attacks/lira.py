@@ -11,7 +11,17 @@ latter is as good as known: it cancels in the order, and the score is the plain 
 
 import numpy as np
 
-from attacks.arrays import Result, Signals, audit_rows, check_references, confidence, decide, outside, reference_moments
+from attacks.arrays import (
+    Result,
+    Signals,
+    Unusable,
+    audit_rows,
+    check_references,
+    confidence,
+    decide,
+    outside,
+    reference_moments,
+)
 
 FORMS = ("global_variance", "per_point_variance")
 
@@ -32,5 +42,7 @@ def lira(target: Signals, *, seed: int = 0, classifier: str = "global_variance")
     score = own - mean
     if classifier == "per_point_variance":
         common = np.nanmean(variance) if (count > 1).any() else 1.0
+        if not common > 0:
+            raise Unusable("lira needs references that do not all answer alike")
         score = score / np.sqrt(np.where(np.nan_to_num(variance) > 0, variance, common))
     return decide(score[shadow], target.member[shadow], score[victim])

@@ -185,12 +185,12 @@ def _attack_all(
         started = time.monotonic()
         try:
             result = _run(attack, views, pairs, {**options, "earlier": results})
-            head = [scenario, variant, attack.name, attack.classifier, attack.artifact_row]
-            row = _row(head, result.scores, result.decision, truth, options["seed"], time.monotonic() - started)
-        except ValueError as error:  # answers that say nothing: all equal, for instance
-            cli.say(f"{scenario} {variant}: {attack.key} left out, it cannot use these signals ({error})")
+        except attacks.Unusable as error:
+            cli.say(f"{scenario} {variant}: {attack.key} left out, {error}")
             continue
         results[attack.key] = result
+        head = [scenario, variant, attack.name, attack.classifier, attack.artifact_row]
+        row = _row(head, result.scores, result.decision, truth, options["seed"], time.monotonic() - started)
         null_row = _row(head, *null_control(result.scores, result.decision, truth), options["seed"], 0.0)
         row |= {f"null_{key}": null_row[key] for key in ("auc", "auc_lo", "auc_hi")}
         rows.append(row | _on_shadows(attack, result, known, truth))

@@ -40,10 +40,10 @@ def points_table(table: pd.DataFrame, scores: Scores, truth: np.ndarray, points,
 
 
 def false_alarms(scores, truth) -> np.ndarray:
-    """(A,): the share of non-members accused where the point is, of the others and itself: never 0, 1 where all tie."""
+    """(A,): the share of non-members accused where the point is, a member counted among them: never 0."""
     others = np.sort(scores[~truth])
     accused = len(others) - np.searchsorted(others, scores, side="left")
-    return (accused + truth) / (1 + len(others))
+    return (accused + truth) / (len(others) + truth)
 
 
 def contact_sheet(points: pd.DataFrame, images: np.ndarray, classes: Sequence[str], title: str):

@@ -143,8 +143,10 @@ def load_or_make(
     made = make_split(n, shadow_num, seed, max_points)
     split = read_index(path) if path.exists() else made
     if _of_other_data(split, made, n, seed, max_points):
+        made_for = f" with --max_points {max_points}" if max_points else ""
         raise UserError(
-            f"{path} is no split of this data set's {n} points: delete it, or give the data another --dataset_name"
+            f"{path} is no split of this data set's {n} points{made_for}: delete it, or give the data another "
+            f"--dataset_name"
         )
     if len(split.shadows) < shadow_num:
         if not _same(split, made):

@@ -202,6 +202,16 @@ def test_shadow_scores_find_nothing_where_there_is_nothing():
             assert abs(roc_auc_score(known, shadow_scores) - 0.5) < 4 * math.sqrt(1 / (6 * len(known))), attack.key
 
 
+def test_models_that_all_answer_alike_and_audits_of_two_points_are_no_use_to_some_attacks():
+    signals = planted_signals(3, 60, seed=1).variants[0]
+    alike = signals._replace(logits=np.repeat(signals.logits[:1], 3, axis=0))
+    for attack in (bavaria, lambda given: lira(given, classifier="per_point_variance")):
+        with pytest.raises(attacks.Unusable, match="needs"):
+            attack(alike)
+    with pytest.raises(attacks.Unusable, match="too few"):
+        joint([planted_signals(2, 10, seed=0).variants[0]])
+
+
 def test_a_few_huge_losses_do_not_turn_model_updates_round():
     original = planted_signals(2, 4000, leak=0.0, seed=5).variants[0]
     member, hard = original.member == 1, np.random.default_rng(0).random((2, 4000)) < 0.04

@@ -146,7 +146,8 @@ def test_a_claim_is_judged_by_the_spread_over_seeds():
 def test_exposure_is_the_false_positive_rate_at_which_a_point_is_first_accused():
     truth = np.array([True, False, True, False, False])
     found = exposure.false_alarms(np.array([5.0, 4.0, 4.0, 1.0, 0.0]), truth)
-    np.testing.assert_allclose(found, [1 / 4, 1 / 4, 1 / 4, 2 / 4, 3 / 4])  # of three non-members, itself counted with
+    np.testing.assert_allclose(found, [1 / 4, 1 / 3, 2 / 4, 2 / 3, 1])  # of three non-members and a member
+    np.testing.assert_array_equal(exposure.false_alarms(np.zeros(5), truth), 1)
 
 
 def test_agreement_is_the_rank_correlation_of_common_members():

@@ -71,7 +71,7 @@ def test_an_overlap_of_victim_and_pool_is_refused(tmp_path):
 def test_a_split_of_other_data_of_the_same_name_is_refused(tmp_path, limit, shadows):
     file = tmp_path / "index.pkl"
     splits.write_index(file, splits.make_split(200, 1, seed=7, max_points=limit))
-    with pytest.raises(UserError, match="index.pkl is no split of this data set's 600 points: delete it"):
+    with pytest.raises(UserError, match="index.pkl is no split of this data set's 600 points.*: delete it"):
         splits.load_or_make(file, tmp_path / "audit.pkl", 600, shadow_num=shadows, seed=7, max_points=limit)
 
 
