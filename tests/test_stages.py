@@ -139,9 +139,11 @@ def test_nr_gives_the_protocols_table_scores_and_controls(tiny_root, tmp_path, c
     truth = signals.load(tiny_root / "results/tiny/signals.npz").truth
     assert truth.sum() == 60
     for name in rows:
+        asked = np.isfinite(scores[name])
+        assert scores[name].dtype == np.float64 and scores[name].shape == truth.shape
         if name != "null":
-            assert scores[name].dtype == np.float64 and scores[name].shape == truth.shape
-            assert metrics.auc(scores[name], truth) == pytest.approx(table["auc"][rows.index(name)])
+            assert asked.sum() == (60 if name == "blind" else 120)  # blind is fitted on the other half
+            assert metrics.auc(scores[name][asked], truth[asked]) == pytest.approx(table["auc"][rows.index(name)])
     assert np.isnan(scores["null"][truth]).all() and np.isfinite(scores["null"][~truth]).all()
 
 
@@ -503,6 +505,7 @@ def claim_world(shifts):
                 "classifier": "",
                 "headline": attack == "joint",
                 "auc": metrics.auc(values, truth),
+                "shadow_log_auc": shift,
             }
         )
     return pd.DataFrame(rows), lambda row: scores[row["scenario"], row["variant"], row["attack"]], truth
@@ -517,6 +520,17 @@ def test_verdicts_follow_the_paired_interval(pair, alone, verdict):
     table, scores, truth = claim_world(nr | sr)
     found = [d for d in verdicts.verdicts(table, scores, truth, seed=0) if d.claim == "C2" and d.form == "headline"]
     assert verdicts.overall(found) == verdict
+
+
+def test_the_headlines_baseline_is_what_the_shadows_prefer_whatever_the_victim_says():
+    table, scores, truth = claim_world({("NR", "original", "joint"): 1.0, ("NR", COMPRESSED[0], "joint"): 2.0,
+                                        ("SR", COMPRESSED[0], "joint"): 1.5})  # fmt: skip
+    for preferred, verdict in (("original", "holds"), (COMPRESSED[0], "does not hold")):
+        table["shadow_log_auc"] = (table["variant"] == preferred).astype(float)
+        (found,) = [
+            d for d in verdicts.verdicts(table, scores, truth, seed=0) if d.claim == "C2" and d.form == "headline"
+        ]
+        assert found.verdict == verdict and preferred in found.what
 
 
 def test_c1_wants_less_from_heavy_and_the_same_from_light_compression():
