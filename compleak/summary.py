@@ -261,7 +261,8 @@ The headline may not fall behind the strongest published attack, picked with hin
 
 Both must sit at an AUC of 50: `null`, the headline attack of each table on non-members alone, and `blind`, a
 classifier that sees the {inputs} and no model, fitted on half of these points and judged on the rest.
-{inside(distinct_controls(table))} of {len(controls)} have it within their 95 % interval, of which one in twenty misses by chance. {control_verdict(distinct_controls(table))}
+{inside(distinct_controls(table))} of {len(controls)} have it within their 95 % interval, of which one in twenty misses
+by chance. {control_verdict(distinct_controls(table))}
 All `null` rows compare the same two halves of the non-members, on related models: they stray together.
 
 {report.markdown(controls)}
