@@ -92,6 +92,13 @@ def check_references(mask, target: Signals, attack: str) -> None:
         raise Unusable(f"{attack} needs, for every audit point, a reference model known not to have trained on it")
 
 
+def references_of(target: Signals, attack: str) -> np.ndarray:
+    """`outside`, once it is known to give every audit row a reference; else Unusable."""
+    mask = outside(target)
+    check_references(mask, target, attack)
+    return mask
+
+
 class Moments(NamedTuple):
     """What the references of each (model, point) say, the model's own answer left out; (R, N) each."""
 

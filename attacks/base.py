@@ -8,7 +8,7 @@ drawn from the posterior without the point (Sablayrolles et al. 2019, section 4)
 With a = 1 and gamma = 1 RMIA ranks points in the same order.
 """
 
-from attacks.arrays import Result, Signals, audit_rows, check_references, cross_entropy, decide, outside
+from attacks.arrays import Result, Signals, audit_rows, cross_entropy, decide, references_of
 from attacks.rmia import log_ratios, references
 
 
@@ -16,6 +16,5 @@ def base(target: Signals, *, seed: int = 0) -> Result:
     """Scores of the victim's audit points, (A,). `seed` is unused. Raises ValueError where there is no reference."""
     shadow, victim = audit_rows(target)
     log_p = -cross_entropy(target.logits, target.labels)  # (R, N)
-    check_references(outside(target), target, "base")
-    score = log_ratios(log_p, references(target, log_p), 1.0)
+    score = log_ratios(log_p, references(log_p, references_of(target, "base")), 1.0)
     return decide(score[shadow], target.member[shadow], score[victim])

@@ -22,11 +22,10 @@ from attacks.arrays import (
     Signals,
     Unusable,
     audit_rows,
-    check_references,
     confidence,
     decide,
-    outside,
     reference_moments,
+    references_of,
 )
 
 LEAST = 2e-3  # degrees of freedom of the prior: variances that differ without bound
@@ -66,8 +65,6 @@ def bavaria(target: Signals, *, seed: int = 0) -> Result:
     """
     shadow, victim = audit_rows(target)
     own = confidence(target.logits, target.labels)
-    mask = outside(target)
-    check_references(mask, target, "bavaria")
-    references = reference_moments(mask, own)
+    references = reference_moments(references_of(target, "bavaria"), own)
     scores = tail(own, references, references.count > 0)
     return decide(scores[shadow], target.member[shadow], scores[victim])

@@ -16,11 +16,10 @@ from attacks.arrays import (
     Signals,
     Unusable,
     audit_rows,
-    check_references,
     confidence,
     decide,
-    outside,
     reference_moments,
+    references_of,
 )
 
 FORMS = ("global_variance", "per_point_variance")
@@ -36,9 +35,7 @@ def lira(target: Signals, *, seed: int = 0, classifier: str = "global_variance")
         raise ValueError(f"unknown form {classifier!r}: use {' or '.join(FORMS)}")
     shadow, victim = audit_rows(target)
     own = confidence(target.logits, target.labels)
-    mask = outside(target)
-    check_references(mask, target, "lira")
-    count, mean, variance = reference_moments(mask, own)
+    count, mean, variance = reference_moments(references_of(target, "lira"), own)
     score = own - mean
     if classifier == "per_point_variance":
         common = np.nanmean(variance) if (count > 1).any() else 1.0

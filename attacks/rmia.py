@@ -18,7 +18,7 @@ only decides which points tie, so its choice hardly moves the AUC.
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from attacks.arrays import Result, Signals, audit_rows, check_references, cross_entropy, decide, outside
+from attacks.arrays import Result, Signals, audit_rows, cross_entropy, decide, references_of
 
 OFFLINE_A = tuple(np.arange(11) / 10)
 GAMMA = (1.0, 1.25, 1.5, 2.0, 4.0)
@@ -32,9 +32,9 @@ def log_p_out(log_p, mask) -> np.ndarray:
     return np.where(count > 0, total - np.log(np.maximum(count, 1)), np.nan)
 
 
-def references(target: Signals, log_p) -> np.ndarray:
-    """`log_p_out` of every model's points, its own answer left out, (R, N) -> (R, N)."""
-    mask, own = outside(target), np.eye(len(log_p), dtype=bool)
+def references(log_p, mask) -> np.ndarray:
+    """`log_p_out` of every model's points, its own answer left out, (R, N) and (R, N) bool -> (R, N)."""
+    own = np.eye(len(log_p), dtype=bool)
     return np.stack([log_p_out(log_p, mask & ~itself[:, None]) for itself in own])
 
 
@@ -76,8 +76,7 @@ def rmia(target: Signals, *, seed: int = 0) -> Result:
     """
     shadow, victim = audit_rows(target)
     log_p = -cross_entropy(target.logits, target.labels)  # (R, N)
-    check_references(outside(target), target, "rmia")
-    reference = references(target, log_p)
+    reference = references(log_p, references_of(target, "rmia"))
     member, best = target.member[shadow], (-1.0,)
     for a in OFFLINE_A:
         for gamma, scores in zip(GAMMA, score(target, log_p, reference, *shadow, a, GAMMA), strict=True):
