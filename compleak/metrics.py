@@ -202,7 +202,8 @@ def _resampled(scores, member, members, others) -> tuple[np.ndarray, np.ndarray]
     tied = bool((below != upto).any())
     allowed = int((np.arange(len(ranked)) / len(ranked) <= FPR).sum()) - 1  # false alarms
     values = np.empty((2, len(members)))
-    for row, (drawn, against) in enumerate(zip(members.astype(np.int64), others, strict=True)):
+    for row, (drawn, against) in enumerate(zip(members, others, strict=True)):
+        drawn = drawn.astype(np.int64)  # a product of uint16 wraps round
         passed = np.concatenate([[0], against[order].cumsum(dtype=np.int64)])  # non-members up to each rank
         twice = passed[below] + passed[upto] if tied else 2 * passed[below]
         first = np.searchsorted(passed, len(ranked) - allowed) - 1  # rank of the highest that may not be accused
