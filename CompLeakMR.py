@@ -12,8 +12,9 @@ from pathlib import Path
 
 from compleak import cli, paths, report, runs
 from compleak.audit import attack_flags, audit, run_signals
-from compleak.errors import UserError
 from compleak.techniques import COMPRESSED, parse_variants
+from core import console
+from core.errors import UserError
 
 
 def parse(argv=None):
@@ -69,4 +70,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    console.run_script(main)

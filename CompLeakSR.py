@@ -12,6 +12,7 @@ from pathlib import Path
 
 from compleak import cli, paths, report, runs
 from compleak.audit import attack_flags, audit, run_signals, variant_flags, variant_from_flags
+from core import console
 
 
 def parse(argv=None):
@@ -43,4 +44,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    console.run_script(main)

@@ -8,8 +8,9 @@ what meta.json says. 64 shadows of ResNet-18 and their eight compressions are th
 Gives answers.npz beside each checkpoint, which the first attack on a variant joins in signals.npz.
 """
 
-from compleak import checkpoints, cli, devices, paths, runs, signals
+from compleak import checkpoints, cli, paths, runs, signals
 from compleak.techniques import COMPRESSED, parse_variants
+from core import console, devices
 
 
 def parse(argv=None):
@@ -35,8 +36,8 @@ def main(argv=None) -> None:
         if args.drop_weights and role != run.roles[0]:
             for variant in args.variants:
                 checkpoints.drop_weights(paths.role_dir(run.root, run.name, variant, role))
-        cli.say(f"{role}: asked as {len(args.variants)} variants")
+        console.say(f"{role}: asked as {len(args.variants)} variants")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    console.run_script(main)

@@ -29,12 +29,13 @@ import train
 from compleak import cli, engines, paths, runs
 from compleak.audit import recipe_flag
 from compleak.engines import Stage
-from compleak.errors import UserError
-from compleak.files import read_json, write_json
 from compleak.seeds import summarise_seeds
 from compleak.summary import summarise
 from compleak.techniques import TECHNIQUES
 from compleak.tradeoff import summarise_defences
+from core import arguments, console
+from core.errors import UserError
+from core.files import read_json, write_json
 from data.splits import DEFAULT_SEED
 from defenses import DEFENCES
 
@@ -85,11 +86,13 @@ def parse(argv=None):
         help="smoke: minutes on digits; quick: an hour on CIFAR-10 and two cores; compact: a quarter of the width and "
         "1,200 members, for comparing defences on a CPU; paper: its grid, for a GPU (default: %(default)s)",
     )
-    parser.add_argument("--shadow_num", type=cli.positive_int, default=1, help="shadow models (default: %(default)s)")
+    parser.add_argument(
+        "--shadow_num", type=arguments.positive_int, default=1, help="shadow models (default: %(default)s)"
+    )
     seeds = parser.add_mutually_exclusive_group()
-    seeds.add_argument("--seed", type=cli.seed, default=DEFAULT_SEED, help="of everything (default: %(default)s)")
+    seeds.add_argument("--seed", type=arguments.seed, default=DEFAULT_SEED, help="of everything (default: %(default)s)")
     seeds.add_argument(
-        "--seeds", type=cli.seed, nargs="+", help="the whole audit once for each, and what differs between them"
+        "--seeds", type=arguments.seed, nargs="+", help="the whole audit once for each, and what differs between them"
     )
     parser.add_argument(
         "--keep",
@@ -133,15 +136,18 @@ def engine_flags(parser) -> None:
         help='this machine, or a Ray cluster, which needs pip install ".[ray]" (default: %(default)s)',
     )
     group.add_argument(
-        "--jobs", type=cli.positive_int, default=1, help="stages at once on this machine (default: %(default)s)"
+        "--jobs", type=arguments.positive_int, default=1, help="stages at once on this machine (default: %(default)s)"
     )
     group.add_argument("--ray_address", help="host:port, or auto for this machine's cluster (default: start one here)")
     group.add_argument(
-        "--cpus_per_task", type=cli.positive_int, default=1, help="cores and threads of a stage (default: %(default)s)"
+        "--cpus_per_task",
+        type=arguments.positive_int,
+        default=1,
+        help="cores and threads of a stage (default: %(default)s)",
     )
     group.add_argument(
         "--gpus_per_task",
-        type=cli.whole_or_share,
+        type=arguments.share_up_to_one,
         default=1.0,
         help="share of a GPU that a stage takes, where the cluster has any (default: %(default)s)",
     )
@@ -285,7 +291,7 @@ def defence_of(text: str, parser) -> tuple[str, float]:
     name, colon, argument = text.partition(":")
     try:
         default = DEFENCES[name].default
-        return name, cli.positive_float(argument) if colon else default
+        return name, arguments.positive_float(argument) if colon else default
     except (KeyError, ValueError, argparse.ArgumentTypeError):
         parser.error(f"--defences {text}: expected {' or '.join(f'{n}:ARG' for n in DEFENCES)}, ARG a positive number")
 
@@ -325,7 +331,7 @@ def main(argv=None) -> None:
     plans = {name: plan(of_run) for name, of_run in wanted.items()}
     stages, place = together(plans)
     stages = lend(stages, place, wanted)
-    with cli.progress(None, "stages", total=len(stages)) as bar, engine(args) as chosen:
+    with console.progress(None, "stages", total=len(stages)) as bar, engine(args) as chosen:
 
         def ended(stage: Stage, seconds: float) -> None:
             name = place[stage.name]
@@ -337,15 +343,15 @@ def main(argv=None) -> None:
     settings = {**PRESETS[args.preset], "networks of SAMIA and MR": f"--recipe {args.recipe}"}
     if args.defences is not None:
         folder = paths.run_dir(args.root, "defences")
-        cli.say(summarise_defences(made, folder, args.command, settings))
-        cli.say(f"tables and figure are in {folder}")
+        console.say(summarise_defences(made, folder, args.command, settings))
+        console.say(f"tables and figure are in {folder}")
         return
     texts, folders = [summarise(run, args.command, settings) for run in made], [run.dir for run in made]
     if args.seeds:
         folders.append(paths.run_dir(args.root, name_of(args)))
         texts.append(summarise_seeds(made, folders[-1], args.command))
-    cli.say(texts[-1])
-    cli.say(f"tables and figures are in {', '.join(map(str, folders))}")
+    console.say(texts[-1])
+    console.say(f"tables and figures are in {', '.join(map(str, folders))}")
 
 
 def together(plans: dict[str, list[Stage]]) -> tuple[list[Stage], dict[str, str]]:
@@ -387,4 +393,4 @@ def command(args, parser) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    console.run_script(main)

@@ -13,10 +13,11 @@ import time
 import torch
 
 import models
-from compleak import checkpoints, cli, devices, paths, runs
+from compleak import checkpoints, cli, paths, runs
 from compleak.defended import privacy_said, train_model, training_of
-from compleak.provenance import provenance
 from compleak.training import Recipe, accuracy
+from core import arguments, console, devices
+from core.provenance import provenance
 from data.splits import DEFAULT_SEED, Pair
 
 
@@ -25,21 +26,26 @@ def parse(argv=None):
     cli.training_flags(parser, "--epochs", epochs=100, lr=0.1)
     parser.add_argument(
         "--slim_penalty",
-        type=cli.not_negative,
+        type=arguments.not_negative,
         default=0.0,
         help="weight of the L1 norm of batch norm's scales, for prune.py --pruner_name slim (default: %(default)s)",
     )
     group = parser.add_argument_group("split")
-    group.add_argument("--shadow_num", type=cli.positive_int, default=1, help="shadow models (default: %(default)s)")
     group.add_argument(
-        "--seed", type=cli.seed, default=DEFAULT_SEED, help="of split, initial weights and order (default: %(default)s)"
+        "--shadow_num", type=arguments.positive_int, default=1, help="shadow models (default: %(default)s)"
     )
     group.add_argument(
-        "--max_points", type=cli.positive_int, help="members and non-members a model at most (default: all)"
+        "--seed",
+        type=arguments.seed,
+        default=DEFAULT_SEED,
+        help="of split, initial weights and order (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max_points", type=arguments.positive_int, help="members and non-members a model at most (default: all)"
     )
     group.add_argument(
         "--label_noise",
-        type=cli.share,
+        type=arguments.share_below_one,
         default=0.0,
         help="share of all labels drawn anew, so that an easy data set has to be memorised (default: %(default)s)",
     )
@@ -62,10 +68,10 @@ def train_role(args, run: runs.Run, row: int, role: str, pair: Pair, device: tor
     made_from = {**network, "members": members, **recipe._asdict(), **training.made_from}
     folder = paths.role_dir(run.root, run.name, paths.ORIGINAL, role)
     if checkpoints.is_done(folder, made_from):
-        cli.say(f"original {role}: done before, {folder}")
+        console.say(f"original {role}: done before, {folder}")
         return
     if run.config["defend"] and (twin := checkpoints.take_twin(folder, made_from)):
-        cli.say(f"original {role}: the same as {twin}, copied to {folder}")
+        console.say(f"original {role}: the same as {twin}, copied to {folder}")
         return
 
     started = time.monotonic()
@@ -82,7 +88,7 @@ def train_role(args, run: runs.Run, row: int, role: str, pair: Pair, device: tor
     meta = checkpoints.save(folder, {key: value.cpu() for key, value in model.state_dict().items()}, made_from, facts)
     size = checkpoints.megabytes(meta["bytes"])
     accuracies = f"accuracy {on_members:.2%} on members, {on_others:.2%} on others"
-    cli.say(f"original {role}: {accuracies}{privacy_said(facts)}; {size}; {folder}")
+    console.say(f"original {role}: {accuracies}{privacy_said(facts)}; {size}; {folder}")
 
 
 def main(argv=None) -> None:
@@ -94,4 +100,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    console.run_script(main)

@@ -14,10 +14,12 @@ import torch
 
 from benchmarks import synthetic
 from benchmarks.measure import Row, Size, row
-from compleak import cli, metrics, paths
-from compleak.errors import UserError
+from compleak import metrics, paths
 from compleak.report import attack_rows, key_of
 from compleak.techniques import COMPRESSED
+from core import console
+from core.errors import UserError
+from core.project import PROJECT
 
 CORES = 2  # what the budgets are for
 SCRIPT_BUDGETS = {"NR": 60.0, "SR": 20.0, "MR": 10.0}  # seconds
@@ -43,7 +45,7 @@ def two_cores(device: torch.device):
 def run_script(scenario: str, files: list[Path], out: Path, device: torch.device) -> tuple[float, pd.DataFrame]:
     """Wall-clock seconds of CompLeak<scenario>.py on these files, and its table."""
     flags = ["--signals", *files, "--out", out, "--device", device]
-    command = [sys.executable, paths.PROJECT / f"CompLeak{scenario}.py", *flags]
+    command = [sys.executable, PROJECT / f"CompLeak{scenario}.py", *flags]
     started = time.perf_counter()
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     seconds = time.perf_counter() - started
@@ -61,7 +63,7 @@ def attack_stage(size: Size, device: torch.device) -> list[Row]:
         models = files if size.every_nr else files[:1]
         jobs = [("NR", [file]) for file in models] + [("SR", [original, file]) for file in compressed]
         runs = {}
-        for scenario, group in cli.progress([*jobs, ("MR", files)], f"attacks on {device.type}"):
+        for scenario, group in console.progress([*jobs, ("MR", files)], f"attacks on {device.type}"):
             runs.setdefault(scenario, []).append(run_script(scenario, group, out, device))
         intervals = interval_seconds(out / "NR_scores.npz", original)
     budgets = device.type == "cpu"

@@ -27,10 +27,12 @@ import torch
 
 from benchmarks import attack_stage, loops, many, paper
 from benchmarks.measure import CPU, CUDA, MIB, QUICK, Row, Size, peak_bytes
-from compleak import cli, devices, paths, report
-from compleak.errors import UserError
-from compleak.files import write_atomically
-from compleak.provenance import commit, machine, provenance
+from compleak import report
+from core import arguments, console, devices
+from core.errors import UserError
+from core.files import write_atomically
+from core.project import PROJECT
+from core.provenance import commit, machine, provenance
 
 SECTIONS: dict[str, Callable[[Size, torch.device], list[Row]]] = {
     "training": loops.training,
@@ -49,7 +51,9 @@ COLUMNS = ["section", "device", *(name for name in Row._fields if name != "note"
 
 
 def parse(argv=None) -> argparse.Namespace:
-    made = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    made = arguments.Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     what = made.add_argument_group("what to measure")
     what.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections (default: all)")
     what.add_argument("--full", action="store_true", help="run NR on all nine models rather than one")
@@ -57,7 +61,7 @@ def parse(argv=None) -> argparse.Namespace:
     what.add_argument("--resume", action="store_true", help="keep the sections that this commit has measured here")
     where = made.add_argument_group("where")
     where.add_argument("--device", help="only this one: cpu or cuda (default: the CPU, and CUDA where there is one)")
-    where.add_argument("--out", type=Path, default=paths.PROJECT / "results" / "benchmarks", help="folder of the table")
+    where.add_argument("--out", type=Path, default=PROJECT / "results" / "benchmarks", help="folder of the table")
     return made.parse_args(argv)
 
 
@@ -66,21 +70,21 @@ def main(argv=None) -> pd.DataFrame:
     chosen = [devices.choose(name) for name in ([args.device] if args.device else available())]
     file = args.out / f"{slug(chosen[-1], args.quick)}.csv"
     table, failed = read(file), []
-    for section, device in cli.progress(plan(args, chosen), "sections"):
+    for section, device in console.progress(plan(args, chosen), "sections"):
         if args.resume and measured(table, section, device):
-            cli.say(f"{section} on {device.type}: measured before")
+            console.say(f"{section} on {device.type}: measured before")
             continue
         try:
             rows = run_section(section, size_for(args, device), device, apart=not args.quick)
         except (UserError, RuntimeError, BrokenProcessPool) as error:
             failed.append(f"{section} on {device.type} failed: {' '.join(str(error).split())[:200]}")
-            cli.say(failed[-1])
+            console.say(failed[-1])
             continue
         table = replace(table, section, device, rows)
         table = replace(table, ESTIMATE, device, paper.estimate(as_rows(table, device), device))
         write(file, table, chosen[-1])
-        cli.say(f"{section} on {device.type}: {len(rows)} rows, {file}")
-    cli.say(report.markdown(readable(table[table["section"].isin([*(args.only or SECTIONS), ESTIMATE])])))
+        console.say(f"{section} on {device.type}: {len(rows)} rows, {file}")
+    console.say(report.markdown(readable(table[table["section"].isin([*(args.only or SECTIONS), ESTIMATE])])))
     if failed:
         raise UserError(f"{len(failed)} section(s) could not be measured: {failed[0]}")
     return table
@@ -216,4 +220,4 @@ def digits(value: float) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    console.run_script(main)

@@ -27,11 +27,12 @@ from torch import nn
 
 import models
 from benchmarks.loops import CLASSES, images_and_labels
-from compleak import cli, devices, training
-from compleak.errors import UserError
+from compleak import training
 from compleak.techniques import TECHNIQUES, parse_degree
 from compleak.training import Recipe, ask, fit
-from data.transforms import to_input
+from core import arguments, console, devices
+from core.errors import UserError
+from data.inputs import to_input
 from defenses import DEFENCES, build
 
 IMAGES, BATCH, EPOCHS = 1000, 128, 4
@@ -134,18 +135,20 @@ def checks(width: float, device: torch.device, folder: Path) -> Iterator[tuple[b
 
 
 def main(argv=None) -> None:
-    made = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    made = arguments.Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     made.add_argument("--device", help="cuda, cpu, ... (default: CUDA where there is one, else the CPU)")
-    made.add_argument("--width", type=cli.positive_float, default=1.0, help="of ResNet-18 (default: %(default)s)")
+    made.add_argument("--width", type=arguments.positive_float, default=1.0, help="of ResNet-18 (default: %(default)s)")
     args = made.parse_args(argv)
     device, failed = devices.choose(args.device), 0
     with tempfile.TemporaryDirectory() as folder:
         for holds, what in checks(args.width, device, Path(folder)):
-            cli.say(f"{'ok' if holds else 'FAILED'}: {what}")
+            console.say(f"{'ok' if holds else 'FAILED'}: {what}")
             failed += not holds
     if failed:
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    console.run_script(main)

@@ -12,10 +12,11 @@ from torch import nn
 import models
 from benchmarks.measure import Row, Size, in_turns, row
 from clustering import kmeans
-from compleak import devices, signals
+from compleak import signals
 from compleak.checkpoints import save_resume
 from compleak.training import SAVE_AFTER, SAVE_EVERY, Recipe, ask, fit
-from data.transforms import to_input
+from core import devices
+from data.inputs import to_input
 from defenses import Procedure
 from pruning import masks
 from quantization import int8

@@ -14,7 +14,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from benchmarks.loops import bare_loop, network, resident_batch, sgd
 from benchmarks.measure import Row, Size, in_turns, row, synchronise
-from compleak import devices
+from core import devices
 
 STEPS, ROUNDS = 40, 3  # at most: there are many forms, and they differ by more than a few percent
 WARM_UP = 3  # steps before a step is captured

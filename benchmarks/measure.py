@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from compleak import cli
+from core import console
 
 MIB = 2**20
 
@@ -71,7 +71,7 @@ def in_turns(jobs: dict[str, Callable], rounds: int, device: torch.device, desc:
     Jobs follow each other A B, B A, A B, ...: what slows the machine for a while slows them alike.
     """
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for turn in cli.progress(range(rounds + 1), desc):
+    for turn in console.progress(range(rounds + 1), desc):
         for name in list(jobs)[:: 1 if turn % 2 else -1]:
             seconds[name].append(seconds_of(jobs[name], device))
     return {name: np.array(values[1:]) for name, values in seconds.items()}

@@ -8,8 +8,9 @@ import torch
 import attacks
 from benchmarks import attack_stage, loops, synthetic
 from benchmarks.measure import Row, Size
-from compleak import checkpoints, cli, paths
+from compleak import checkpoints, paths
 from compleak.techniques import TECHNIQUES, parse_degree
+from core import console
 
 # `reproduce.py --preset paper --dataset_name cifar10`: the stages' defaults
 MODELS = 2  # a victim and a shadow
@@ -24,7 +25,7 @@ def disk(size: Size, device: torch.device) -> list[Row]:
     source, rows = loops.network(size), []
     with tempfile.TemporaryDirectory() as folder:
         rows.append(megabytes(paths.ORIGINAL, saved(folder, source.state_dict())))
-        for name, technique in cli.progress(TECHNIQUES.items(), "packing"):
+        for name, technique in console.progress(TECHNIQUES.items(), "packing"):
             for degree in technique.degrees:
                 prepared = technique.module.prepare(source, parse_degree(name, degree)[1]).train()
                 prepared(loops.resident_batch(size, torch.device("cpu"))[0])  # int8 needs ranges

@@ -16,6 +16,7 @@ if __name__ == "__main__":  # run as a script, Python looks for packages beside 
 from clustering import kmeans
 from compleak import cli
 from compleak.compression import compress
+from core import console
 
 
 def parse(argv=None):
@@ -38,4 +39,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    console.run_script(main)

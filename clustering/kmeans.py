@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from compleak.layers import assert_equal_outputs, load_exactly, take, unchanged_tensors, weighted_layers
+from models.tools import assert_equal_outputs, load_exactly, take, unchanged_tensors, weighted_layers
 
 CLUSTERS = tuple(2**bit for bit in range(1, 9))
 MAX_ROUNDS = 100_000  # Lloyd's algorithm ends by itself; this guards against a cycle through rounding

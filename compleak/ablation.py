@@ -5,8 +5,9 @@ import pandas as pd
 
 from attacks.arrays import Result, Signals, audit_rows
 from attacks.joint import joint
-from compleak import cli, metrics, paths, report
+from compleak import metrics, paths, report
 from compleak.verdicts import Scores
+from core import console
 
 
 def added(table: pd.DataFrame, models: pd.DataFrame, scores: Scores, truth: np.ndarray, seed: int) -> pd.DataFrame:
@@ -40,7 +41,7 @@ def greedy(views: dict[str, Signals], truth: np.ndarray, seed: int) -> pd.DataFr
     known = next(iter(views.values()))
     member = known.member[audit_rows(known)[0]]
     taken, rows, last = [], [], None
-    with cli.progress(None, "models added greedily", total=len(views) * (len(views) + 1) // 2) as bar:
+    with console.progress(None, "models added greedily", total=len(views) * (len(views) + 1) // 2) as bar:
         while len(taken) < len(views):
             found: dict[str, Result] = {}
             for variant in views.keys() - set(taken):

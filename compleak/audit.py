@@ -13,11 +13,12 @@ import pandas as pd
 
 import attacks
 from attacks.arrays import audit_rows
-from compleak import cli, devices, metrics, paths, runs, signals
-from compleak.errors import UserError
-from compleak.files import read_json, sha256, write_atomically, write_json
-from compleak.provenance import provenance
+from compleak import metrics, paths, runs, signals
 from compleak.techniques import TECHNIQUES, parse_degree, pruner_flag, pruning_degree
+from core import arguments, console, devices
+from core.errors import UserError
+from core.files import read_json, sha256, write_atomically, write_json
+from core.provenance import provenance
 from data.splits import DEFAULT_SEED
 
 START = "Start Membership Inference Attacks"
@@ -63,7 +64,7 @@ def attack_flags(parser: argparse.ArgumentParser, scenario: str) -> None:
         help=f"rows of the table: {', '.join(known)} (default: all{left_out and f' but {left_out}'})",
     )
     group.add_argument("--out", type=Path, help="folder for the table and scores (default: beside the signals)")
-    group.add_argument("--seed", type=cli.seed, help="of the attacks and the bootstrap (default: the run's)")
+    group.add_argument("--seed", type=arguments.seed, help="of the attacks and the bootstrap (default: the run's)")
     signals.draws_flag(group)
     recipe_flag(group)
     group.add_argument(
@@ -131,15 +132,15 @@ def audit(
     record_file, table_file = out / f"{scenario}.json", out / f"{scenario}.csv"
     if args.skip_done and _done(out, scenario, made_from):
         table = pd.read_csv(table_file, keep_default_na=False)
-        cli.say(f"{scenario}: done before, {table_file}")
+        console.say(f"{scenario}: done before, {table_file}")
         return table
 
     device = devices.choose(args.device)
     signals.same_points(list(records.values()), [str(path) for path in records])
     truth = next(iter(records.values())).truth
-    cli.say(START)
+    console.say(START)
     if run and run.config["defend"]:
-        cli.say(f"{run.name}: {runs.defence_said(run)}")
+        console.say(f"{run.name}: {runs.defence_said(run)}")
     rows, scores = [], {}
     for variant, files in jobs.items():
         views = [signals.attacker_view(records[path]) if path else None for path in files]
@@ -180,13 +181,13 @@ def _attack_all(
     for attack in chosen_rows:
         lacks = attacks.missing(attack, views)
         if lacks:
-            cli.say(f"{scenario} {variant}: {attack.key} left out, these signals hold no {' and no '.join(lacks)}")
+            console.say(f"{scenario} {variant}: {attack.key} left out, these signals hold no {' and no '.join(lacks)}")
             continue
         started = time.monotonic()
         try:
             result = _run(attack, views, pairs, {**options, "earlier": results})
         except attacks.Unusable as error:
-            cli.say(f"{scenario} {variant}: {attack.key} left out, {error}")
+            console.say(f"{scenario} {variant}: {attack.key} left out, {error}")
             continue
         results[attack.key] = result
         head = [scenario, variant, attack.name, attack.classifier, attack.artifact_row]
@@ -224,9 +225,9 @@ def _on_shadows(attack: attacks.Attack, result: attacks.Result, known: np.ndarra
 
 def _run(attack: attacks.Attack, views: list, pairs: list[Pair], options: dict) -> attacks.Result:
     """One attack. What SR finds of a pair is left for MR, which makes what SR has not left."""
-    options = {**options, "progress": lambda epochs: cli.progress(epochs, attack.key)}
+    options = {**options, "progress": lambda epochs: console.progress(epochs, attack.key)}
     if attack.name == "MR":
-        stages = cli.progress(list(zip(views[1:], pairs, strict=True)), "SR of each compressed model")
+        stages = console.progress(list(zip(views[1:], pairs, strict=True)), "SR of each compressed model")
         options["memberships"] = [first_stage(views[0], view, pair, options["seed"]) for view, pair in stages]
     result = attack.run(views, **options)
     if attack.key == FIRST_STAGE:
@@ -269,7 +270,7 @@ def null_control(scores: np.ndarray, decision: np.ndarray, truth: np.ndarray) ->
 def blind_control(run: runs.Run | None, file: Path, record: signals.Record, seed: int, code: str):
     """Scores of the classifier that sees raw images only, (A,), NaN on half; kept with the run. None without a run."""
     if run is None:
-        cli.say("blind left out: it needs the images, and these signals are from files alone")
+        console.say("blind left out: it needs the images, and these signals are from files alone")
         return None
     points, kept = signals.points(file)[record.audit[0]], run.dir / "blind.npz"
     key = hashlib.sha256(points.tobytes() + record.truth.tobytes() + f"{seed} {code}".encode()).hexdigest()

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from compleak.errors import UserError
-from compleak.files import read_json, sha256, write_atomically, write_json
+from core.errors import UserError
+from core.files import read_json, sha256, write_atomically, write_json
 
 FORMAT = 1
 WEIGHTS, META, RESUME = "model.pt", "meta.json", "resume.pt"

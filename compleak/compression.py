@@ -6,14 +6,15 @@ import time
 import torch
 from torch import nn
 
-from compleak import checkpoints, cli, devices, paths, runs
+from compleak import checkpoints, paths, runs
 from compleak.defended import privacy_said, train_model, training_of
-from compleak.errors import UserError
-from compleak.provenance import provenance
 from compleak.techniques import TECHNIQUES, parse_degree
 from compleak.training import Recipe, accuracy
+from core import console, devices
+from core.errors import UserError
+from core.provenance import provenance
+from data.inputs import to_input
 from data.splits import Pair
-from data.transforms import to_input
 
 MAX_INT8_SHARE = 0.27  # of the float model's bytes (PROTOCOL §3); in narrow networks scales and biases weigh more
 FEW_FEATURES = 8  # as they do where there are fewer than these
@@ -42,10 +43,10 @@ def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: st
     made_from |= training.made_from
     folder = paths.role_dir(run.root, run.name, variant, role)
     if checkpoints.is_done(folder, made_from):
-        cli.say(f"{variant} {role}: done before, {folder}")
+        console.say(f"{variant} {role}: done before, {folder}")
         return
     if run.config["defend"] and (twin := checkpoints.take_twin(folder, made_from)):
-        cli.say(f"{variant} {role}: the same as {twin}, copied to {folder}")
+        console.say(f"{variant} {role}: the same as {twin}, copied to {folder}")
         return
 
     started = time.monotonic()
@@ -79,7 +80,7 @@ def _compress_role(args, run: runs.Run, variant: str, degree, row: int, role: st
     meta = checkpoints.save(folder, tensors, made_from, facts)
     old, new = original["bytes"], meta["bytes"]
     size = f"{checkpoints.megabytes(old)} -> {checkpoints.megabytes(new)} ({new / old:.2f}x)"
-    cli.say(
+    console.say(
         f"{variant} {role}: {held}; test accuracy {before:.2%} -> {after:.2%}{privacy_said(facts)}; {size}; {folder}"
     )
 

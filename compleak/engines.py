@@ -25,8 +25,9 @@ from typing import NamedTuple
 
 import torch
 
-from compleak import cli, paths
-from compleak.errors import UserError
+from core import console
+from core.errors import UserError
+from core.project import PROJECT
 
 OBJECT_STORE = 100 << 20  # bytes; Ray would take a third of the memory for results that are here a few lines of text
 RETRIES = 2  # of a stage whose worker died or that raised what is not the user's mistake
@@ -88,7 +89,7 @@ def run_plan(stages: Sequence[Stage], engine: Engine, begun=lambda stage: None, 
             done.add(stage.name)
             ended(stage, outcome.seconds)
         elif outcome.retry and attempts[stage.name] <= RETRIES:
-            cli.say(f"{stage.name}: {outcome.error}; trying again")
+            console.say(f"{stage.name}: {outcome.error}; trying again")
             waiting.insert(0, stage)
         else:
             failed[stage.name] = outcome.error
@@ -108,7 +109,7 @@ def check_order(stages: Sequence[Stage]) -> None:
 def show(stage: Stage, outcome: Outcome) -> None:
     """What a stage printed in another process, and the whole of what stopped it."""
     if outcome.said.strip():
-        cli.say(outcome.said.rstrip())
+        console.say(outcome.said.rstrip())
     if outcome.trace:
         print(f"{stage.name}:\n{outcome.trace.rstrip()}", file=sys.stderr, flush=True)
 
@@ -136,7 +137,7 @@ def attempt(stage: Stage, command: Sequence[str]) -> Outcome:
 
     command: what the user typed, for the stage to write beside its outputs.
     """
-    sys.argv = [str(paths.PROJECT / command[0]), *command[1:]]
+    sys.argv = [str(PROJECT / command[0]), *command[1:]]
     started, said, error, trace = time.monotonic(), io.StringIO(), "", ""
     # Printed in one piece by the driver; and progress bars, which it has one of, find no terminal here.
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -153,7 +154,7 @@ def attempt(stage: Stage, command: Sequence[str]) -> Outcome:
 
 def typed_command() -> list[str]:
     """This process's command line, its script as seen from the project, which may lie elsewhere on another machine."""
-    return [os.path.relpath(sys.argv[0], paths.PROJECT), *sys.argv[1:]]
+    return [os.path.relpath(sys.argv[0], PROJECT), *sys.argv[1:]]
 
 
 def thread_limits(threads: int) -> dict[str, str]:
@@ -243,7 +244,7 @@ def on_ray(address: str | None, cpus: int, gpus: float) -> Iterator[Engine]:
         if not any(has_room(node, cpus, gpus) for node in ray.nodes()):
             if address is None:
                 raise UserError(f"this machine has no room for a stage that takes --cpus_per_task {cpus}")
-            cli.say(f"no machine of the cluster has {cpus} cores and {gpus:g} GPUs: stages wait for one to join it")
+            console.say(f"no machine of the cluster has {cpus} cores and {gpus:g} GPUs: stages wait for one to join it")
         yield Engine(lambda stage: task.options(name=stage.name).remote(stage, command), wait)
     finally:
         ray.shutdown()
@@ -255,7 +256,7 @@ def _connected_ray(address: str | None, cpus: int):
         import ray
     except ImportError as error:
         raise UserError('--engine ray needs Ray: pip install ".[ray]"') from error
-    search = os.pathsep.join(filter(None, [str(paths.PROJECT), os.environ.get("PYTHONPATH")]))
+    search = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     settings = {"runtime_env": {"env_vars": {"PYTHONPATH": search, **thread_limits(cpus)}}}
     if address is None:
         settings |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}

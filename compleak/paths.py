@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
 ORIGINAL = "original"
 VICTIM = "victim_model"
 

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 import attacks
-from compleak import cli, metrics, paths
-from compleak.files import write_atomically
+from compleak import metrics, paths
 from compleak.metrics import TPR
+from core import console
+from core.files import write_atomically
 
 CONTROLS = ("null", "blind")
 FORMS = ("published", "headline")  # the literature's strongest on the victim; the one that the shadows chose
@@ -19,7 +20,7 @@ COLOURS = {"NR": "#4477aa", "SR": "#ccbb44", "MR": "#ee6677", "control": "#99999
 
 def show(table: pd.DataFrame) -> None:
     """Print a scenario's table in percent."""
-    cli.say(percent(table).to_string(index=False))
+    console.say(percent(table).to_string(index=False))
 
 
 def percent(table: pd.DataFrame) -> pd.DataFrame:

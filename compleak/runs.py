@@ -15,8 +15,9 @@ from torch import nn
 import models
 from compleak import cli, paths
 from compleak.checkpoints import refuse_difference
-from compleak.errors import UserError
-from compleak.files import read_json, stamp, write_json
+from core.errors import UserError
+from core.files import read_json, stamp, write_json
+from core.project import PROJECT
 from data import datasets, splits
 from defenses import DEFENCES
 
@@ -224,7 +225,7 @@ def train_command(run: Run) -> str:
     return " ".join(["python train.py", name_flags(run.config, run.name, run.root), *changed])
 
 
-def name_flags(named: dict, run_name: str | None, root: Path = paths.PROJECT) -> str:
+def name_flags(named: dict, run_name: str | None, root: Path = PROJECT) -> str:
     """The flags that name a run again, for messages that quote a command."""
     flags = [f"--dataset_name {named['dataset_name']}", f"--model_name {named['model_name']}"]
     flags += [f"--width {named['width']:g}"] if named["width"] != 1 else []
@@ -234,5 +235,5 @@ def name_flags(named: dict, run_name: str | None, root: Path = paths.PROJECT) ->
         flags += [f"--{key}" for key in ("adaptive", "undefended_original") if defence[key]]
     base = run_name and run_name.removesuffix(paths.defence_suffix(*defence.values()))
     flags += [f"--run_name {base}"] if base not in (None, cli.default_name(named)) else []
-    flags += [f"--root {root}"] if root != paths.PROJECT else []
+    flags += [f"--root {root}"] if root != PROJECT else []
     return " ".join(flags)

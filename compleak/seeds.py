@@ -9,7 +9,7 @@ from scipy.stats import t
 
 from compleak import metrics, paths, report, runs, summary, verdicts
 from compleak.exposure import agreement
-from compleak.files import write_atomically
+from core.files import write_atomically
 
 ROW = ["scenario", "variant", "attack", "classifier"]
 MEASURED = ("acc", "auc", metrics.TPR, "strict_tpr", "strict_fpr", *(f"ppv_{prior}" for prior in metrics.PRIORS))

@@ -23,12 +23,13 @@ import numpy as np
 import torch
 
 from attacks.arrays import Signals
-from compleak import cli, compression, paths, runs
-from compleak.errors import UserError
-from compleak.files import write_atomically
+from compleak import compression, paths, runs
 from compleak.training import ask, predict
+from core import arguments, console
+from core.errors import UserError
+from core.files import write_atomically
+from data.inputs import to_input
 from data.splits import Split, fingerprint
-from data.transforms import to_input
 
 # What a missing or broken .npz may raise; RuntimeError where it seems encrypted or of another version.
 DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -171,7 +172,7 @@ def answers(
     data, points = runs.dataset(run), asked.points
     audited = np.isin(points, np.concatenate(asked.audit.pairs[run.roles.index(role)]))
     model = compression.load_model(run, variant, role)
-    with cli.progress(None, f"asking {variant} {role}", total=len(points) + draws * int(audited.sum())) as bar:
+    with console.progress(None, f"asking {variant} {role}", total=len(points) + draws * int(audited.sum())) as bar:
         logits = np.concatenate([ask(model, data.images[part], device, batch_size, bar) for part in asked.calls])
         shaken = np.full_like(logits, np.nan)
         if draws:
@@ -220,7 +221,7 @@ def sensitivity(model, images: np.ndarray, logits: np.ndarray, device, batch_siz
 def draws_flag(group) -> None:
     group.add_argument(
         "--sensitivity_draws",
-        type=cli.whole,
+        type=arguments.whole_number,
         help=f"noise draws for SAMIA, 0 for none (default: what the answers at hand have, else {DRAWS})",
     )
 

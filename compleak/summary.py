@@ -12,9 +12,9 @@ from compleak import checkpoints, metrics, paths, report, runs, signals
 from compleak.ablation import added, family_figure, greedy
 from compleak.defended import privacy_said
 from compleak.exposure import contact_sheet, points_table
-from compleak.files import read_json, write_atomically
 from compleak.techniques import COMPRESSED
 from compleak.verdicts import MARGIN, Difference, overall, verdicts
+from core.files import read_json, write_atomically
 
 VARIANTS = (paths.ORIGINAL, *COMPRESSED)
 CLAIMS = {

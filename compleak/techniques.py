@@ -5,8 +5,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from clustering import kmeans
-from compleak.errors import UserError
 from compleak.paths import variant_name
+from core.errors import UserError
 from pruning import masks
 from quantization import int8
 

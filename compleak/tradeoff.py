@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from compleak import checkpoints, metrics, paths, report, runs
-from compleak.files import write_atomically
 from compleak.seeds import plus_minus, t_interval
 from compleak.summary import attack_table
+from core.files import write_atomically
 from defenses import DEFENCES, dp
 
 FORMS = ("strongest", "published", "calibrated", "headline")

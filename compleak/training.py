@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from compleak import devices
 from compleak.checkpoints import load_resume, save_resume
-from compleak.cli import progress
-from compleak.errors import UserError
-from data.transforms import augmented_batch, draw_augmentation, no_augmentation, pad, to_input
+from core import devices
+from core.console import progress
+from core.errors import UserError
+from data.inputs import augmented_batch, draw_augmentation, no_augmentation, pad, to_input
 from defenses import Procedure
 
 SAVE_EVERY = 5  # epochs; a killed run loses at most these ...

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from compleak.errors import UserError
+from core.errors import UserError
 from data import tables
 
 SIDE = 32  # pixels; what the networks are built for (PROTOCOL §2)

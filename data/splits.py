@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compleak.errors import UserError
-from compleak.files import write_atomically
+from core.errors import UserError
+from core.files import write_atomically
 
 DEFAULT_SEED = 7
 RESERVE_PART = 4  # a defence's reserve is this part of a model's members

@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import pandas as pd
 
-from compleak.errors import UserError
+from core.errors import UserError
 
 SOURCE = "https://github.com/privacytrustlab/datasets"
 ROWS = 5000  # parsed at a time: pandas takes eight bytes a value, and there can be 400 million

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compleak import devices
+from core import devices
 from defenses.procedure import Procedure
 from quantization import int8
 

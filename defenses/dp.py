@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 import models
-from compleak.errors import UserError
+from core.errors import UserError
 from defenses.procedure import Procedure
 from quantization import int8
 

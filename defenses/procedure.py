@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compleak import devices
+from core import devices
 
 
 class Procedure:

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from compleak.layers import weighted_layers
+from models.tools import weighted_layers
 
 
 def choose(model: nn.Module, sparsity: float) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from compleak.layers import assert_equal_outputs, cost, load_exactly, take, unchanged_tensors
+from models.tools import assert_equal_outputs, cost, load_exactly, take, unchanged_tensors
 from pruning import magnitude, slim, structured
 
 

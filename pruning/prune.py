@@ -21,13 +21,14 @@ if __name__ == "__main__":  # run as a script, Python looks for packages beside 
 
 import torch
 
-from compleak import checkpoints, cli, devices, paths, runs
+from compleak import checkpoints, cli, paths, runs
 from compleak.compression import CHECKED_IMAGES, compress, load_model, model_meta
-from compleak.files import read_json, sha256, write_json
-from compleak.layers import cost
-from compleak.provenance import provenance
 from compleak.techniques import parse_degree, pruner_flag, pruning_degree
-from data.transforms import to_input
+from core import arguments, console, devices
+from core.files import read_json, sha256, write_json
+from core.provenance import provenance
+from data.inputs import to_input
+from models.tools import cost
 from pruning import shrink
 
 SHRUNK, SHRUNK_META = "shrunk.pt2", "shrunk.json"
@@ -39,7 +40,7 @@ def parse(argv=None):
     pruner_flag(parser)
     parser.add_argument(
         "--prune_sparsity",
-        type=cli.proper_share,
+        type=arguments.proper_share,
         default=0.7,
         help="share of what is pruned to remove, in (0, 1) (default: %(default)s)",
     )
@@ -71,7 +72,7 @@ def shrink_role(run: runs.Run, variant: str, row: int, role: str) -> None:
     if file.exists() and facts_file.exists():
         facts = read_json(facts_file)
         if facts.get("made_from") == made_from and facts.get("sha256") == sha256(file):
-            cli.say(f"{variant} {role}: shrunk before, {file}")
+            console.say(f"{variant} {role}: shrunk before, {file}")
             return
 
     started = time.monotonic()
@@ -90,8 +91,8 @@ def shrink_role(run: runs.Run, variant: str, row: int, role: str) -> None:
     facts = {"made_from": made_from, "sha256": sha256(file), "bytes": size, "property": held, **after._asdict()}
     seconds = round(time.monotonic() - started, 1)
     write_json(facts_file, {**facts, "seconds": seconds, **provenance(torch.device("cpu"))})
-    cli.say(f"{variant} {role}: {held}; {checkpoints.megabytes(size)}; {file}")
+    console.say(f"{variant} {role}: {held}; {checkpoints.megabytes(size)}; {file}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    console.run_script(main)

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compleak.errors import UserError
-from compleak.files import write_atomically
-from compleak.layers import weighted_layers
+from core.errors import UserError
+from core.files import write_atomically
+from models.tools import weighted_layers
 from pruning.masks import DEFAULT
 
 RTOL, ATOL = 1e-4, 1e-5  # of float32 outputs, the latter of the largest; in float64 a millionth of these

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compleak.errors import UserError
-from compleak.layers import norm_after
+from core.errors import UserError
+from models.tools import norm_after
 from pruning.magnitude import keep_largest, pruned_count
 
 

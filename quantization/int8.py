@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compleak.layers import assert_equal_outputs, load_exactly, norm_after
+from models.tools import assert_equal_outputs, load_exactly, norm_after
 
 WEIGHT_LEVELS = 127
 INPUT_LEVELS = 255

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # run as a script, Python looks for packages beside 
 
 from compleak import cli
 from compleak.compression import compress
+from core import console
 
 
 def parse(argv=None):
@@ -30,4 +31,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    console.run_script(main)

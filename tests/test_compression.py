@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import models
 from clustering import kmeans
-from compleak.layers import weighted_layers
+from models.tools import weighted_layers
 from pruning import magnitude, masks
 from pruning.masks import Pruning
 from quantization import int8

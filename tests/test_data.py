@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from compleak import runs, signals, training
-from compleak.errors import UserError
-from data import datasets, transforms
+from core.errors import UserError
+from data import datasets
+from data import inputs as transforms
 
 
 def image_files(size=32, classes=("cat", "dog"), each=2):

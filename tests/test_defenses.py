@@ -16,10 +16,10 @@ import train
 from clustering import kmeans
 from compleak import checkpoints, cli, engines, paths, runs, tradeoff, training
 from compleak.defended import training_of
-from compleak.errors import UserError
 from compleak.metrics import TPR
 from compleak.techniques import TECHNIQUES, parse_degree
 from compleak.training import Recipe
+from core.errors import UserError
 from data import splits
 from defenses import DEFENCES, Procedure, adv, build, dp, ppb
 from quantization import int8

@@ -15,9 +15,10 @@ from threadpoolctl import threadpool_limits
 
 import reproduce
 import train
-from compleak import checkpoints, cli, engines
+from compleak import checkpoints, engines
 from compleak.engines import RETRIES, Engine, Outcome, Stage
-from compleak.errors import UserError
+from core import console
+from core.errors import UserError
 from pruning import prune
 
 NEEDS_RAY = pytest.mark.skipif(find_spec("ray") is None, reason='Ray is not installed: pip install ".[ray]"')
@@ -234,7 +235,7 @@ def test_two_jobs_give_the_local_runs_table(local_table, tmp_path, monkeypatch):
 def test_bad_engines_get_one_line(flags, says, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["reproduce.py", *flags, "--root", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
-        cli.run(reproduce.main)
+        console.run_script(reproduce.main)
     err = capsys.readouterr().err
     assert stopped.value.code == 2 and says in err and len(err.strip().splitlines()) == 1, err
 

@@ -14,9 +14,9 @@ import CompLeakNR
 import CompLeakSR
 from compleak import checkpoints, paths
 from compleak.compression import load_model
-from compleak.errors import UserError
-from compleak.layers import Cost, cost, norm_after, weighted_layers
 from compleak.techniques import COMPRESSED, TECHNIQUES, parse_degree, parse_variant
+from core.errors import UserError
+from models.tools import Cost, cost, norm_after, weighted_layers
 from pruning import magnitude, masks, prune, shrink, slim, structured
 from pruning.masks import PRUNERS, Pruning
 

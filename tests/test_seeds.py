@@ -10,7 +10,7 @@ import CompLeakNR
 import reproduce
 from attacks.joint import joint
 from compleak import ablation, engines, exposure, metrics, seeds, verdicts
-from compleak.errors import UserError
+from core.errors import UserError
 from tests.planted import gaussian_signals
 
 ROLES = ("victim_model", "shadow_model_0", "shadow_model_1")

@@ -5,7 +5,7 @@ import pytest
 
 from compleak import metrics, signals
 from compleak.audit import null_control
-from compleak.errors import UserError
+from core.errors import UserError
 from data import splits
 
 

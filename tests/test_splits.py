@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import train
 from compleak import paths, runs
-from compleak.errors import UserError
+from core.errors import UserError
 from data import splits
 
 

@@ -23,8 +23,9 @@ import CompLeakSR
 import query
 import reproduce
 from compleak import audit, checkpoints, metrics, paths, runs, signals, summary, verdicts
-from compleak.errors import UserError
 from compleak.techniques import COMPRESSED, TECHNIQUES, parse_degree
+from core import console
+from core.errors import UserError
 from pruning.masks import Pruning
 
 OURS = ("joint", "calibrated", "combined")
@@ -259,10 +260,9 @@ def test_signals_of_two_runs_are_not_mixed(tiny_root, tiny_run, tmp_path):
 def test_bad_arguments_get_one_line(command, says, tmp_path, capsys, monkeypatch):
     name, *arguments = command.split()
     monkeypatch.setattr(sys, "argv", [name, *arguments, "--root", str(tmp_path)])
-    from compleak import cli
 
     with pytest.raises(SystemExit) as stopped:
-        cli.run(lambda _: main_of(name)(None))
+        console.run_script(lambda _: main_of(name)(None))
     out, err = capsys.readouterr()
     assert stopped.value.code == 2 and says in err and len(err.strip().splitlines()) == 1, err
     assert not list(tmp_path.rglob("*.*"))

@@ -18,9 +18,10 @@ import train
 from attacks.blind import WIDEST, features
 from clustering import kmeans
 from compleak import checkpoints, compression, runs, training
-from compleak.errors import UserError
 from compleak.training import Recipe
-from data import datasets, transforms
+from core.errors import UserError
+from data import datasets
+from data import inputs as transforms
 from defenses import Procedure
 from pruning import masks
 from quantization import int8

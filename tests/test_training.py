@@ -9,8 +9,8 @@ from conftest import stopped_in
 
 import models
 from compleak import checkpoints, training
-from compleak.errors import UserError
 from compleak.training import Recipe
+from core.errors import UserError
 from defenses import Procedure
 
 CPU = torch.device("cpu")
@@ -112,7 +112,7 @@ def test_a_pickle_in_a_checkpoint_is_refused_unread(tmp_path, capsys):
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
-    from compleak.files import write_atomically
+    from core.files import write_atomically
 
     target = tmp_path / "table.csv"
     target.write_text("old")
@@ -127,7 +127,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
 
 
 def test_only_a_dead_process_of_this_machine_has_its_half_written_file_removed(tmp_path, monkeypatch):
-    from compleak import files
+    from core import files
 
     monkeypatch.setattr(files.platform, "node", lambda: "here.lan")
     monkeypatch.setattr(files, "_alive", lambda process: process == 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attacks import arrays
 from compleak import training
-from compleak.errors import UserError
+from core.errors import UserError
 
 
 def main(argv) -> None:

@@ -9,13 +9,14 @@ from importlib.metadata import version
 
 import torch
 
-from compleak import devices, paths
+from core import devices
+from core.project import PROJECT
 
 
 def provenance(device: torch.device) -> dict:
     """How to make this output again, and where it was made."""
     return {
-        "command": " ".join(["python", os.path.relpath(sys.argv[0], paths.PROJECT), *sys.argv[1:]]),
+        "command": " ".join(["python", os.path.relpath(sys.argv[0], PROJECT), *sys.argv[1:]]),
         "commit": commit(),
         "versions": {
             "python": platform.python_version(),
@@ -32,7 +33,7 @@ def commit() -> str:
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
-            cwd=paths.PROJECT,
+            cwd=PROJECT,
             capture_output=True,
             text=True,
         )

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from compleak.errors import UserError
+from core.errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

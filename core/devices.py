@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from compleak.errors import UserError
+from core.errors import UserError
 
 
 def choose(name: str | None) -> torch.device:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compleak import devices
+from core import devices
 
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
