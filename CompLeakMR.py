@@ -3,71 +3,61 @@
     python CompLeakMR.py --dataset_name cifar10 --model_name resnet18
     python CompLeakMR.py --signals original.npz compressed_1.npz compressed_2.npz
 
-Needs all eight compressed models (or those named with --variants); or signals files (README, "Bring your own model").
+Needs all eight compressed models (or those named with --variants); or signals files (docs/own-models.md).
 Attacks with all of them, then with each technique's family alone. CompLeakMR.ipynb is the same with a figure.
-Prints one table; MR.csv, MR_scores.npz and MR.json lie beside the original's signals, or in --out.
+Prints one table. MR.csv, MR_scores.npz and MR.json lie beside the original's signals; for --signals in a folder named
+after the files beside the first; or in --out.
 """
 
 from pathlib import Path
 
-from compleak import cli, paths, report, runs
-from compleak.audit import attack_flags, audit, run_signals
-from compleak.techniques import COMPRESSED, parse_variants
-from core import console
+from compleak.audits.attack_stage import attack
+from compleak.audits.flags import add_attack_flags, attack_settings
+from compleak.reports.cells import print_attack_table
+from compleak.runs.flags import stage_parser
+from compleak.runs.settings import AttackSettings
+from compleak.runs.variants import PAPER_GRID, parse_compressed
+from core.console import run_script
 from core.errors import UserError
 
 
-def parse(argv=None):
-    parser = cli.parser(__doc__)
-    what = parser.add_argument_group("what to attack")
-    what.add_argument(
+def parse(argv=None) -> AttackSettings:
+    parser = stage_parser(__doc__)
+    group = parser.add_argument_group("what to attack")
+    group.add_argument(
         "--variants",
         nargs="+",
         metavar="VARIANT",
-        help="for example pruning_0.6 clustering_4 (default: all eight)",
+        help="for example pruning_0.6 clustering_4 (default: the paper's eight)",
     )
-    what.add_argument(
-        "--without_original", action="store_true", help="the attacker has no access to the original model"
-    )
-    what.add_argument(
+    group.add_argument("--without_original", action="store_true", help="the attacker does not have the original model")
+    group.add_argument(
         "--signals",
         type=Path,
         nargs="+",
         metavar="FILE",
         help="ORIGINAL COMPRESSED... (no ORIGINAL with --without_original)",
     )
-    attack_flags(parser, "MR")
+    add_attack_flags(parser, "MR")
     args = parser.parse_args(argv)
     if args.signals and args.variants:
         parser.error("--signals names the models by itself: leave out --variants")
-    args.variants = parse_variants(args.variants or COMPRESSED)
-    return args
-
-
-def families(variants: list[str]) -> dict[str, list[str]]:
-    """All variants together, then those of each technique where that is not all."""
-    groups = {"all": list(variants)}
-    for variant in variants:
-        groups.setdefault(variant.split("_", 1)[0], []).append(variant)
-    return {name: group for name, group in groups.items() if name == "all" or len(group) < len(variants)}
+    if args.signals and len(args.signals) < 2 and not args.without_original:
+        raise UserError("--signals needs the original's file and at least one compressed model's")
+    return attack_settings(
+        args,
+        "MR",
+        variants=parse_compressed(args.variants) if args.variants else PAPER_GRID,
+        files=tuple(args.signals or ()),
+        with_original=not args.without_original,
+    )
 
 
 def main(argv=None):
-    args = parse(argv)
-    if args.signals:
-        original, *compressed = [None, *args.signals] if args.without_original else args.signals
-        if not compressed:
-            raise UserError("--signals needs the original's file and at least one compressed model's")
-        table = audit("MR", {"all": [original, *compressed]}, args, args.out or args.signals[0].parent, None)
-    else:
-        run, first = runs.open_run(args), [] if args.without_original else [paths.ORIGINAL]
-        files = dict(zip([*first, *args.variants], run_signals(args, run, [*first, *args.variants]), strict=True))
-        original = files.get(paths.ORIGINAL)
-        jobs = {name: [original, *(files[v] for v in group)] for name, group in families(args.variants).items()}
-        table = audit("MR", jobs, args, args.out or run.dir, run)
-    report.show(table)
+    table = attack(parse(argv))
+    print_attack_table(table)
     return table
 
 
 if __name__ == "__main__":
-    console.run_script(main)
+    run_script(main)

@@ -3,41 +3,46 @@
     python query.py --dataset_name cifar10 --model_name resnet18 --roles shadow_model_3 --drop_weights
 
 The attack scripts ask by themselves what has not been asked. This stage asks model by model, as soon as one has been
-trained and compressed, so that with many shadows its weights need not be kept: --drop_weights leaves of each shadow
-what meta.json says. 64 shadows of ResNet-18 and their eight compressions are then 2 GB rather than 10.
+trained and compressed, so that with many shadow models their weights need not be kept: --drop_weights leaves of each
+shadow model what meta.json says. 64 shadow models of ResNet-18 and their compressions are then 2 GB rather than 10.
 Gives answers.npz beside each checkpoint, which the first attack on a variant joins in signals.npz.
 """
 
-from compleak import checkpoints, cli, paths, runs, signals
-from compleak.techniques import COMPRESSED, parse_variants
-from core import console, devices
+from compleak.audits.flags import add_draws_flag
+from compleak.queries.collect import query_models
+from compleak.runs.flags import add_roles_flag, stage_options, stage_parser
+from compleak.runs.settings import QuerySettings
+from compleak.runs.variants import PAPER_GRID, parse_compressed
+from core.console import run_script
 
 
-def parse(argv=None):
-    parser = cli.parser(__doc__)
+def parse(argv=None) -> QuerySettings:
+    parser = stage_parser(__doc__)
     group = parser.add_argument_group("what to ask")
-    cli.roles_flag(group)
+    add_roles_flag(group)
     group.add_argument(
-        "--variants", nargs="*", default=COMPRESSED, metavar="VARIANT", help="with the original (default: all eight)"
+        "--variants",
+        nargs="*",
+        metavar="VARIANT",
+        help="for example pruning_0.6 clustering_4, with the original (default: the paper's eight)",
     )
-    signals.draws_flag(group)
-    group.add_argument("--drop_weights", action="store_true", help="delete shadows' weights once they have answered")
+    add_draws_flag(group)
+    group.add_argument(
+        "--drop_weights", action="store_true", help="delete shadow models' weights once they have answered"
+    )
     args = parser.parse_args(argv)
-    args.variants = [paths.ORIGINAL, *parse_variants(args.variants)]
-    return args
+    return QuerySettings(
+        **stage_options(args),
+        roles=None if args.roles is None else tuple(args.roles),
+        variants=PAPER_GRID if args.variants is None else parse_compressed(args.variants),
+        draws=args.sensitivity_draws,
+        drop_weights=args.drop_weights,
+    )
 
 
 def main(argv=None) -> None:
-    args = parse(argv)
-    device, run = devices.choose(args.device), runs.open_run(args)
-    for _, role in runs.chosen(run, args.roles):
-        for variant in args.variants:
-            signals.ask_ahead(run, variant, role, device, args.batch_size, args.sensitivity_draws)
-        if args.drop_weights and role != run.roles[0]:
-            for variant in args.variants:
-                checkpoints.drop_weights(paths.role_dir(run.root, run.name, variant, role))
-        console.say(f"{role}: asked as {len(args.variants)} variants")
+    query_models(parse(argv))
 
 
 if __name__ == "__main__":
-    console.run_script(main)
+    run_script(main)

@@ -1,20 +1,26 @@
-"""The sum of two log-odds of membership of the same scenario (ours): `joint`, which has the shape of the distributions
-right when they are Gaussian, and `calibrated`, which assumes nothing of it and is coarse in the tails. Their errors are
-different ones, and the sum is seldom worse than the better of the two.
+"""The sum of the log-odds of `joint` and `calibrated` (ours).
+
+`joint` has the right shape where confidences are Gaussian; `calibrated` assumes no shape and is coarse in the tails.
+The two err on different points, and their sum is seldom worse than the better of the two.
 """
 
 from collections.abc import Mapping, Sequence
 
-from attacks.arrays import Result, Signals, audit_rows, decide
 from attacks.calibrated import calibrated
+from attacks.common.signals import Result, Signals, audit_rows
+from attacks.common.thresholds import decide
 from attacks.joint import joint
 
 
 def combined(models: Sequence[Signals], *, seed: int, earlier: Mapping[str, Result] | None = None) -> Result:
-    """Log-odds of membership of the victim's audit points, (A,). earlier: results of `joint` and `calibrated` if known.
+    """Log-odds of membership of the victim's audit points, (A,).
 
-    Raises ValueError where those do.
+    earlier: results of `joint` and `calibrated` on the same models, by name, where they are known. Raises ValueError
+    where those do.
     """
-    parts = [(earlier or {}).get(attack.__name__) or attack(models, seed=seed) for attack in (joint, calibrated)]
-    shadow_scores, scores = (sum(part) for part in zip(*((p.shadow_scores, p.scores) for p in parts), strict=True))
-    return decide(shadow_scores, models[0].member[audit_rows(models[0])[0]], scores)
+    earlier = earlier or {}
+    by_joint = earlier.get("joint") or joint(models, seed=seed)
+    by_calibrated = earlier.get("calibrated") or calibrated(models, seed=seed)
+    shadow_scores = by_joint.shadow_scores + by_calibrated.shadow_scores
+    shadow, _ = audit_rows(models[0])
+    return decide(shadow_scores, models[0].member[shadow], by_joint.scores + by_calibrated.scores)

@@ -1,16 +1,21 @@
-"""The gap attack (Yeom et al. 2018, section 3.2; named by Choquette-Choo et al. 2021): a member is what the model gets
-right. Needs nothing but the predicted label, and is as good as the model's gap between members and others.
+"""The gap attack (Yeom et al. 2018, section 3.2; named by Choquette-Choo et al. 2021).
+
+A point is called a member if the model predicts its label. The attack needs the predicted class alone, and is as good
+as the gap between the model's accuracy on members and on non-members is wide.
 """
 
 import numpy as np
 
-from attacks.arrays import Result, Signals, audit_rows
+from attacks.common.signals import Result, Signals, audit_rows
+
+
+def is_right(target: Signals, rows) -> np.ndarray:
+    """1 where the prediction is the label, else 0, (n,) float64."""
+    return (target.logits[rows].argmax(axis=-1) == target.labels[rows[1]]).astype(np.float64)
 
 
 def gap(target: Signals, *, seed: int = 0) -> Result:
-    """1 where the prediction is right, else 0; (A,). `seed` is unused. There is no threshold to choose."""
+    """1 where the prediction is right, else 0; (A,). There is no threshold to choose. `seed` is unused."""
     shadow, victim = audit_rows(target)
-    of_shadows, of_victim = (
-        (target.logits[rows].argmax(axis=-1) == target.labels[rows[1]]).astype(np.float64) for rows in (shadow, victim)
-    )
-    return Result(of_victim, of_victim > 0, of_shadows)
+    scores = is_right(target, victim)
+    return Result(scores, scores > 0, is_right(target, shadow))

@@ -1,17 +1,17 @@
 """Likelihood ratio over all the models an attacker holds (ours; LiRA of Carlini et al. 2022, section VI, made joint).
 
-A point's confidences on K related models go up and down together, so that K single verdicts, added up, count the same
-evidence K times. Here the K confidences are one Gaussian vector.
+A point's confidences on K related models rise and fall together, so that the sum of K single verdicts would count the
+same evidence K times. Here the K confidences are one Gaussian vector.
 
-1. What a model that never saw the point would say is predicted from the references: their mean, drawn towards the mean
-   of all points as far as few references cannot be trusted (the best linear prediction of a random-effects model, whose
-   covariances within and between points are estimated from all of them).
-2. Given that prediction e, the vector of a member and that of another are Gaussians with means a + B e and covariances
-   of their own, fitted on the shadows' members and non-members, covariances shrunk (Ledoit & Wolf 2004).
+1. The references predict what a model that never saw the point would say: it is their mean, drawn towards the mean of
+   all points. The fewer the references, the further it is drawn (the best linear prediction of a random-effects model,
+   whose covariances within and between points are estimated from all points).
+2. Given that prediction e, the vector of a member and the vector of a non-member are Gaussians with means a + B e and a
+   covariance each, fitted on the shadows' members and non-members; covariances are shrunk (Ledoit & Wolf 2004).
 3. The score is the log of the ratio of the two densities.
 
-A prediction from fewer references is less certain, and the victim's points have more of them than a shadow's: the
-covariances are corrected for that difference.
+A prediction from fewer references is less certain, and the victim's points have more references than a shadow's points:
+the covariances are corrected for that difference.
 """
 
 from collections.abc import Sequence
@@ -20,28 +20,34 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.covariance import ledoit_wolf
 
-from attacks.arrays import (
-    Result,
-    Signals,
-    Unusable,
-    audit_rows,
-    check_references,
-    confidence,
-    out_of_fold,
-    outside,
-    reference_moments,
-)
-from attacks.sr import check_same_points
+from attacks.common.folds import score_out_of_fold
+from attacks.common.references import check_references, known_outsiders, reference_moments
+from attacks.common.signals import Result, Signals, Unusable, audit_rows, check_same_points, stack_rows
+from attacks.common.statistics import confidence
+from attacks.common.thresholds import decide
 
-FLOOR = 1e-6  # least eigenvalue of a covariance, of the mean one; least singular value of a design, of the largest
+# Smallest eigenvalue of a covariance, relative to their mean; smallest singular value of a design, to the largest.
+FLOOR = 1e-6
+
+
+class Spread(NamedTuple):
+    """How answers of models that never saw a point vary."""
+
+    centre: np.ndarray  # (K,) mean over points
+    between: np.ndarray  # (K, K) covariance of the points' expected answers
+    within: np.ndarray  # (K, K) covariance of the models' answers about one point
 
 
 class Prediction(NamedTuple):
-    """What the references say a model that never saw the point would answer."""
+    """What a model that never saw the point would answer, according to the references."""
 
     mean: np.ndarray  # (n, K)
     uncertainty: np.ndarray  # (counts, K, K): covariance of the error of the mean, by number of references
     count: np.ndarray  # (n,) index into `uncertainty`
+
+    def of(self, rows) -> "Prediction":
+        """The prediction of these rows alone, indices or a mask."""
+        return Prediction(self.mean[rows], self.uncertainty, self.count[rows])
 
 
 class Conditional(NamedTuple):
@@ -52,27 +58,31 @@ class Conditional(NamedTuple):
     uncertainty: np.ndarray  # (K, K): that mean
 
 
-def predict(own, mask, rows) -> Prediction:
-    """Step 1 for the (model, point) rows. own: (R, N, K) answers, mask: (R, N) the models outside of each point."""
+def estimate_spread(answers, mask) -> Spread:
+    """From answers (R, N, K) of the models outside of each point, mask (R, N)."""
     counts = mask.sum(axis=0)
     several = counts > 1
     if not several.any():
         raise Unusable("joint needs points that two models are known not to have trained on")
-    kept = np.where(mask[..., None], own, 0.0)
-    means = kept.sum(axis=0) / np.maximum(counts, 1)[:, None]  # (N, K)
+    of_outsiders = np.where(mask[..., None], answers, 0.0)
+    means = of_outsiders.sum(axis=0) / np.maximum(counts, 1)[:, None]  # (N, K)
     scale = np.sqrt(counts / np.maximum(counts - 1, 1))
-    residuals = ((own - means) * scale[:, None])[mask & several]
+    residuals = ((answers - means) * scale[:, None])[mask & several]
     within = positive(ledoit_wolf(residuals, assume_centered=True)[0])
     asked = counts > 0
-    between = positive(np.cov(means[asked], rowvar=False).reshape(within.shape) - within * (1 / counts[asked]).mean())
-    centre = means[asked].mean(axis=0)
+    observed = np.cov(means[asked], rowvar=False).reshape(within.shape)
+    between = positive(observed - within * (1 / counts[asked]).mean())
+    return Spread(means[asked].mean(axis=0), between, within)
 
-    moments = [reference_moments(mask, own[..., k]) for k in range(own.shape[-1])]
-    available = moments[0].count[rows]
+
+def predict(answers, mask, rows) -> Prediction:
+    """Step 1 for the (model, point) rows. answers: (R, N, K); mask: (R, N), the models outside of each point."""
+    centre, between, within = estimate_spread(answers, mask)
+    moments = [reference_moments(mask, answers[..., k]) for k in range(answers.shape[-1])]
     mean = np.stack([moment.mean[rows] for moment in moments], axis=1)
-    numbers, index = np.unique(available, return_inverse=True)
-    gains = [between @ np.linalg.inv(between + within / number) for number in numbers]
-    shrunk = centre + np.einsum("nij,nj->ni", np.stack(gains)[index], mean - centre)
+    numbers, index = np.unique(moments[0].count[rows], return_inverse=True)
+    gains = np.stack([between @ np.linalg.inv(between + within / number) for number in numbers])
+    shrunk = centre + np.einsum("nij,nj->ni", gains[index], mean - centre)
     return Prediction(shrunk, np.stack([between - gain @ between for gain in gains]), index)
 
 
@@ -82,8 +92,8 @@ def positive(covariance) -> np.ndarray:
     return (vectors * np.maximum(values, FLOOR * max(values.mean(), FLOOR))) @ vectors.T
 
 
-def conditional(answers, predicted: Prediction) -> Conditional:
-    """Step 2 for one class of rows."""
+def fit_conditional(answers, predicted: Prediction) -> Conditional:
+    """Step 2 for members alone or for non-members alone. answers: (n, K)."""
     design = np.hstack([np.ones((len(answers), 1)), predicted.mean])
     coefficients = np.linalg.lstsq(design, answers, rcond=FLOOR)[0]  # predictions that hardly vary have no slopes
     residuals = answers - design @ coefficients
@@ -92,38 +102,44 @@ def conditional(answers, predicted: Prediction) -> Conditional:
 
 
 def log_density(answers, predicted: Prediction, given: Conditional) -> np.ndarray:
-    """(n,) log densities, up to a constant."""
+    """(n,) log densities of answers (n, K), up to a constant."""
     slopes = given.coefficients[1:].T
     residuals = answers - given.coefficients[0] - predicted.mean @ slopes.T
-    found = np.empty(len(answers))
+    densities = np.empty(len(answers))
     for number, uncertainty in enumerate(predicted.uncertainty):
         rows = predicted.count == number
         covariance = positive(given.covariance + slopes @ (uncertainty - given.uncertainty) @ slopes.T)
         square = np.einsum("ni,ni->n", residuals[rows], np.linalg.solve(covariance, residuals[rows].T).T)
-        found[rows] = -0.5 * (square + np.linalg.slogdet(covariance)[1])
-    return found
+        densities[rows] = -0.5 * (square + np.linalg.slogdet(covariance)[1])
+    return densities
 
 
 def joint(models: Sequence[Signals], *, seed: int = 0) -> Result:
     """Log-likelihood ratios of the victim's audit points, (A,), from K models of the same points. `seed` is unused.
 
-    Raises ValueError where a point has no reference, or no point has two.
+    Raises Unusable where an audit point has no reference, or where two models are outside of no point.
     """
     check_same_points(models)
     shadow, victim = audit_rows(models[0])
-    own = np.stack([confidence(model.logits, model.labels) for model in models], axis=-1)  # (R, N, K)
-    mask = np.all([outside(model) for model in models], axis=0)
+    mask = np.all([known_outsiders(model) for model in models], axis=0)
     check_references(mask, models[0], "joint")
+    confidences = np.stack([confidence(model.logits, model.labels) for model in models], axis=-1)  # (R, N, K)
+    rows = stack_rows(shadow, victim)
+    answers = confidences[rows]
+    predicted = predict(confidences, mask, rows)
 
-    both = tuple(np.concatenate(pair) for pair in zip(shadow, victim, strict=True))
-    answers, (mean, uncertainty, count) = own[both], predict(own, mask, both)
+    def fit(places, member):
+        members, others = places[member == 1], places[member == 0]
+        of_members = fit_conditional(answers[members], predicted.of(members))
+        of_others = fit_conditional(answers[others], predicted.of(others))
+        return lambda places: log_ratio(answers[places], predicted.of(places), of_members, of_others)
 
-    def fit(seen, member):
-        classes = [conditional(answers[part], chosen(part)) for part in (seen[member == 1], seen[member == 0])]
-        return lambda asked: np.subtract(*(log_density(answers[asked], chosen(asked), given) for given in classes))
+    member = models[0].member[shadow]
+    fitted_on, applied_to = np.split(np.arange(len(answers)), [len(member)])
+    shadow_scores, scores = score_out_of_fold(fit, fitted_on, member, shadow, applied_to)
+    return decide(shadow_scores, member, scores)
 
-    def chosen(part):
-        return Prediction(mean[part], uncertainty, count[part])
 
-    place = np.arange(len(answers))
-    return out_of_fold(fit, place[: len(shadow[0])], models[0].member[shadow], shadow, place[len(shadow[0]) :])
+def log_ratio(answers, predicted: Prediction, of_members: Conditional, of_others: Conditional) -> np.ndarray:
+    """Step 3: (n,) log-likelihood ratios of answers (n, K)."""
+    return log_density(answers, predicted, of_members) - log_density(answers, predicted, of_others)

@@ -1,12 +1,14 @@
 """Nasr, Shokri, Houmansadr 2018, Machine learning with membership privacy using adversarial regularization (CCS).
 
-The inference model h(x, y, f(x)) of section 3.2 sees the true label beside the posterior: here a classifier on the
-sorted posterior and the one-hot label in the same order, which says at what rank the true class stands.
+The inference model h(x, y, f(x)) of section 3.2 sees the true label beside the posterior. Here it is a classifier on
+the sorted posterior and the one-hot label in the same order, which says at which rank the true class stands.
 """
 
 import numpy as np
 
-from attacks.arrays import Result, Signals, audit_rows, classify, descending_order, posterior
+from attacks.common.classifiers import classify
+from attacks.common.signals import Result, Signals, audit_rows
+from attacks.common.statistics import descending_order, posterior
 
 
 def features(target: Signals, rows) -> np.ndarray:

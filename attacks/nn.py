@@ -5,32 +5,37 @@ networks that SAMIA is compared with, one network on three views of a prediction
 - `top3`: its three largest entries in descending order (Salem et al. 2019, section III; `nn_top3`)
 - `posterior_and_label`: the posterior and the one-hot label beside it (Nasr et al. 2018, section 3.2; `nn_cls`)
 
-Unsorted, as published: `nn` and `nn_cls` must learn from the shadows what any order of the classes means, and want more
-of their rows than `nn_top3`. `shokri2017` and `nasr2018` see the same posteriors sorted.
+`nn` and `nn_cls` see the posterior unsorted, as published. They must learn from the shadows what each class means, and
+need more of the shadows' rows than `nn_top3`. `shokri2017` and `nasr2018` see the same posteriors sorted.
 """
-
-from itertools import pairwise
 
 import numpy as np
 import torch
 
-from attacks.arrays import Result, Signals, audit_rows, decide, posterior
-from attacks.training import Recipe, choose, one_cycle, sgd, standardise, train_and_score
+from attacks.common.networks import Recipe, choose_recipe, one_cycle, sgd, standardise, train_and_score
+from attacks.common.signals import Result, Signals, audit_rows
+from attacks.common.statistics import posterior
+from attacks.common.thresholds import decide
 
 RECIPES = {"paper": Recipe(sgd, epochs=100, batch=128), "fast": Recipe(one_cycle, epochs=10, batch=128)}
 TOP = 3
 
 
 def perceptron(width: int) -> torch.nn.Module:
-    """(b, width) -> (b, 2): hidden layers of 512, 256 and 128."""
-    layers = []
-    for before, after in pairwise((width, 512, 256, 128)):
-        layers += [torch.nn.Linear(before, after), torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers, torch.nn.Linear(128, 2))
+    """(b, width) -> (b, 2), with hidden layers of 512, 256 and 128."""
+    return torch.nn.Sequential(
+        torch.nn.Linear(width, 512),
+        torch.nn.ReLU(),
+        torch.nn.Linear(512, 256),
+        torch.nn.ReLU(),
+        torch.nn.Linear(256, 128),
+        torch.nn.ReLU(),
+        torch.nn.Linear(128, 2),
+    )
 
 
 def view(target: Signals, rows, features: str) -> np.ndarray:
-    """What the network sees: (n, C), the (n, 3) largest of fewer where there are fewer classes, or (n, 2C)."""
+    """What the network sees: (n, C) of "posterior", (n, min(3, C)) of "top3", (n, 2C) of "posterior_and_label"."""
     p = posterior(target.logits[rows])
     if features == "posterior":
         return p
@@ -46,14 +51,21 @@ def nn(
 ) -> Result:
     """Log-odds of membership of the victim's audit points, (A,).
 
-    features: "posterior", "top3" or "posterior_and_label"; recipe: "paper" or "fast" (`attacks.training`); progress: a
-    callable that wraps the iterable of epochs, or None. Raises ValueError for other features or another recipe.
+    features: "posterior", "top3" or "posterior_and_label"; recipe: "paper" or "fast" (`attacks.common.networks`);
+    progress: a callable that wraps the iterable of epochs, or None. Raises ValueError for other features or another
+    recipe.
     """
     shadow, victim = audit_rows(target)
-    fitted_on, applied_to = standardise(*(view(target, rows, features) for rows in (shadow, victim)))
-    member, chosen = target.member[shadow], choose(RECIPES, recipe)
+    fitted_on, applied_to = standardise(view(target, shadow, features), view(target, victim, features))
+    member = target.member[shadow]
     shadow_scores, scores = train_and_score(
-        lambda: perceptron(fitted_on.shape[1]), chosen, fitted_on, member, applied_to,
-        seed=seed, device=device, progress=progress,
-    )  # fmt: skip
+        lambda: perceptron(fitted_on.shape[1]),
+        choose_recipe(RECIPES, recipe),
+        fitted_on,
+        member,
+        applied_to,
+        seed=seed,
+        device=device,
+        progress=progress,
+    )
     return decide(shadow_scores, member, scores)

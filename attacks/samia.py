@@ -1,18 +1,22 @@
 """Yuan & Zhang 2022, Membership inference attacks and defenses in neural network pruning (USENIX Security): SAMIA.
 
-Self-attention over the classes (section 4.3): every class is a token of three features, its posterior, the sensitivity
-of that posterior to the input, and whether it is the label. Tokens stand in the posterior's descending order, as in
-`nasr2018`, so that the head, which reads all of them side by side, sees ranks.
+Self-attention over the classes (section 4.3). Each class is a token of three features: its posterior, the sensitivity
+of that posterior to the input, and whether the class is the label. Tokens stand in descending order of the posterior,
+as in `nasr2018`, so that the head, which reads all of them side by side, sees ranks.
 """
 
 import numpy as np
 from torch import nn
 
-from attacks.arrays import Result, Signals, audit_rows, decide, descending_order, posterior
-from attacks.training import Recipe, choose, one_cycle, sgd, standardise, train_and_score
+from attacks.common.networks import Recipe, choose_recipe, one_cycle, sgd, standardise, train_and_score
+from attacks.common.signals import Result, Signals, audit_rows
+from attacks.common.statistics import descending_order, posterior
+from attacks.common.thresholds import decide
 
 
 class SelfAttention(nn.Module):
+    """Three encoder layers of four heads over C tokens, then a perceptron over all of them."""
+
     def __init__(self, num_classes: int, width: int = 64):
         super().__init__()
         layer = nn.TransformerEncoderLayer(width, 4, 128, dropout=0.2, activation="gelu", batch_first=True)
@@ -30,23 +34,30 @@ RECIPES = {"paper": Recipe(sgd, epochs=100, batch=128), "fast": Recipe(one_cycle
 def tokens(target: Signals, rows) -> np.ndarray:
     """(n, C, 3): posterior, sensitivity and one-hot label of each class, from the most to the least likely."""
     order = descending_order(target.logits[rows])
-    ranked = [np.take_along_axis(v, order, axis=-1) for v in (posterior(target.logits[rows]), target.sensitivity[rows])]
-    return np.stack([*ranked, order == target.labels[rows[1]][:, None]], axis=-1)
+    ranked_posterior = np.take_along_axis(posterior(target.logits[rows]), order, axis=-1)
+    ranked_sensitivity = np.take_along_axis(target.probes["sensitivity"][rows], order, axis=-1)
+    return np.stack([ranked_posterior, ranked_sensitivity, order == target.labels[rows[1]][:, None]], axis=-1)
 
 
 def samia(target: Signals, *, seed: int, recipe: str = "fast", device="cpu", progress=None) -> Result:
     """Log-odds of membership of the victim's audit points, (A,).
 
-    recipe: "paper" or "fast" (`attacks.training`); progress: a callable that wraps the iterable of epochs, or None.
-    Raises ValueError without sensitivity or for another recipe.
+    recipe: "paper" or "fast" (`attacks.common.networks`); progress: a callable that wraps the iterable of epochs, or
+    None. Raises ValueError without the probe "sensitivity" or for another recipe.
     """
-    if target.sensitivity is None:
-        raise ValueError("samia needs the sensitivity of the posteriors, and these signals hold none")
     shadow, victim = audit_rows(target)
+    if "sensitivity" not in target.probes:
+        raise ValueError("samia needs the sensitivity of the posteriors, and these signals hold none")
     fitted_on, applied_to = standardise(tokens(target, shadow), tokens(target, victim))
-    member, chosen = target.member[shadow], choose(RECIPES, recipe)
+    member = target.member[shadow]
     shadow_scores, scores = train_and_score(
-        lambda: SelfAttention(target.logits.shape[-1]), chosen, fitted_on, member, applied_to,
-        seed=seed, device=device, progress=progress,
-    )  # fmt: skip
+        lambda: SelfAttention(target.logits.shape[-1]),
+        choose_recipe(RECIPES, recipe),
+        fitted_on,
+        member,
+        applied_to,
+        seed=seed,
+        device=device,
+        progress=progress,
+    )
     return decide(shadow_scores, member, scores)

@@ -1,13 +1,15 @@
 """Shokri et al. 2017, Membership inference attacks against machine learning models (IEEE S&P).
 
-A classifier on the posterior tells members from non-members (section V.D). One classifier serves all classes and the
-posterior is sorted in descending order, so that it reads "how sure", not "which class"; unsorted, logistic regression
-sits at chance.
+A classifier on the posterior tells members from non-members (section V.D). Here one classifier serves all classes, and
+the posterior is sorted in descending order, so that the classifier sees how sure the model is and not of which class.
+On unsorted posteriors logistic regression does no better than chance.
 """
 
 import numpy as np
 
-from attacks.arrays import Result, Signals, audit_rows, classify, posterior
+from attacks.common.classifiers import classify
+from attacks.common.signals import Result, Signals, audit_rows
+from attacks.common.statistics import posterior
 
 
 def features(target: Signals, rows) -> np.ndarray:

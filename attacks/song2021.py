@@ -8,17 +8,9 @@ is small when the prediction is both confident and right. A point is called a me
 threshold, chosen on the shadows' points of that class.
 """
 
-import numpy as np
-
-from attacks.arrays import Result, Signals, decide_per_class, log_odds
-
-
-def modified_entropy(logits, labels) -> np.ndarray:
-    """Mentr of equation 8, (..., N, C) and (N,) -> (..., N) float64."""
-    odds = log_odds(logits)
-    log_p, log_not_p = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
-    own = np.arange(odds.shape[-1]) == labels[:, None]  # (N, C)
-    return -np.where(own, np.exp(log_not_p) * log_p, np.exp(log_p) * log_not_p).sum(axis=-1)
+from attacks.common.signals import Result, Signals
+from attacks.common.statistics import modified_entropy
+from attacks.common.thresholds import decide_per_class
 
 
 def song2021(target: Signals, *, seed: int = 0) -> Result:

@@ -2,12 +2,14 @@
 
 A point with a small loss is called a member (section 3.3, adversary 2); the threshold is the one that separates the
 shadows' members best. `entropy` is the variant without the label: the entropy of the prediction (Salem et al. 2019,
-section V). Neither is random; `seed` is there so that all attacks are called alike.
+section V). Neither draws random numbers; `seed` is there so that all attacks are called alike.
 """
 
 import numpy as np
 
-from attacks.arrays import Result, Signals, audit_rows, cross_entropy, decide, log_posterior
+from attacks.common.signals import Result, Signals, audit_rows
+from attacks.common.statistics import cross_entropy, log_posterior
+from attacks.common.thresholds import decide
 
 
 def yeom2018(target: Signals, *, seed: int = 0) -> Result:

@@ -14,9 +14,9 @@ import torch
 
 from benchmarks import synthetic
 from benchmarks.measure import Row, Size, row
-from compleak import metrics, paths
-from compleak.report import attack_rows, key_of
-from compleak.techniques import COMPRESSED
+from compleak.audits import metrics
+from compleak.findings.rows import attack_rows, key_of
+from compleak.runs.variants import ORIGINAL, PAPER_GRID
 from core import console
 from core.errors import UserError
 from core.project import PROJECT
@@ -56,7 +56,7 @@ def run_script(scenario: str, files: list[Path], out: Path, device: torch.device
 
 def attack_stage(size: Size, device: torch.device) -> list[Row]:
     """NR on one model (or on all), SR on every pair, MR on all together, in the order of a real audit."""
-    names = [paths.ORIGINAL, *COMPRESSED[: size.compressed]]
+    names = [str(variant) for variant in (ORIGINAL, *PAPER_GRID[: size.compressed])]
     with tempfile.TemporaryDirectory() as folder, two_cores(device):
         original, *compressed = files = synthetic.write(Path(folder), names, size.audited, size.samia)
         out = Path(folder)  # beside the signals, where the scripts look for what an earlier one left

@@ -27,7 +27,7 @@ import torch
 
 from benchmarks import attack_stage, loops, many, paper
 from benchmarks.measure import CPU, CUDA, MIB, QUICK, Row, Size, peak_bytes
-from compleak import report
+from compleak.reports.page import markdown_table
 from core import arguments, console, devices
 from core.errors import UserError
 from core.files import write_atomically
@@ -84,7 +84,7 @@ def main(argv=None) -> pd.DataFrame:
         table = replace(table, ESTIMATE, device, paper.estimate(as_rows(table, device), device))
         write(file, table, chosen[-1])
         console.say(f"{section} on {device.type}: {len(rows)} rows, {file}")
-    console.say(report.markdown(readable(table[table["section"].isin([*(args.only or SECTIONS), ESTIMATE])])))
+    console.say(markdown_table(readable(table[table["section"].isin([*(args.only or SECTIONS), ESTIMATE])])))
     if failed:
         raise UserError(f"{len(failed)} section(s) could not be measured: {failed[0]}")
     return table
@@ -191,7 +191,7 @@ def markdown(table: pd.DataFrame, device: torch.device) -> str:
             "What is compared was measured in turns in one process. Values are medians, in brackets the extremes.",
             f"Budgets not met: {', '.join(late) or 'none'}.",
             "",
-            report.markdown(readable(table)),
+            markdown_table(readable(table)),
             "",
         ]
     )

@@ -27,12 +27,13 @@ from torch import nn
 
 import models
 from benchmarks.loops import CLASSES, images_and_labels
-from compleak import training
-from compleak.techniques import TECHNIQUES, parse_degree
-from compleak.training import Recipe, ask, fit
+from compleak.runs.variants import PAPER_GRID, TECHNIQUES, Variant
+from compleak.training import loop
+from compleak.training.evaluate import ask
+from compleak.training.loop import Recipe, fit
 from core import arguments, console, devices
 from core.errors import UserError
-from data.inputs import to_input
+from data.inputs import image_to_input
 from defenses import DEFENCES, build
 
 IMAGES, BATCH, EPOCHS = 1000, 128, 4
@@ -64,27 +65,27 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 def stopped_and_resumed(width: float, device: torch.device, resume: Path) -> nn.Module:
     """A network whose training was cut off in an epoch and started again by another process, as it were."""
-    epoch, begun = training._epoch, itertools.count()
+    train_epoch, begun = loop.train_epoch, itertools.count()
 
-    def stops(*arguments):
+    def stop_or_train(*arguments):
         if next(begun) == STOP:
             raise Stopped
-        return epoch(*arguments)
+        return train_epoch(*arguments)
 
-    with mock.patch.object(training, "SAVE_EVERY", 1):
-        with contextlib.suppress(Stopped), mock.patch.object(training, "_epoch", stops):
+    with mock.patch.object(loop, "SAVE_EVERY", 1):
+        with contextlib.suppress(Stopped), mock.patch.object(loop, "train_epoch", stop_or_train):
             trained(network(width), device, resume)
         assert resume.exists(), "nothing was saved before the stop"
         return trained(network(width), device, resume)
 
 
-def held(source: nn.Module, name: str, degree: str, width: float, device: torch.device, folder: Path) -> str:
+def verified(source: nn.Module, variant: Variant, width: float, device: torch.device, folder: Path) -> str:
     """The line in which a compression says what it has asserted of the model restored from its file's content."""
-    module, parsed = TECHNIQUES[name].module, parse_degree(name, degree)[1]
-    prepared = trained(module.prepare(source, parsed), device, folder / f"{name}{degree}.pt", epochs=1).eval()
+    module, degree = variant.module, variant.parsed_degree
+    prepared = trained(module.prepare(source, degree), device, folder / f"{variant}.pt", epochs=1).eval()
     restored = module.unpack(network(width), module.pack(prepared)).to(device, memory_format=torch.channels_last)
     with devices.exact():
-        return module.verify(prepared, restored, parsed, to_input(images_and_labels(64, device)[0]))
+        return module.verify(prepared, restored, degree, image_to_input(images_and_labels(64, device)[0]))
 
 
 def furthest(model: nn.Module, device: torch.device) -> float:
@@ -94,11 +95,13 @@ def furthest(model: nn.Module, device: torch.device) -> float:
     return float(abs(expected - got).max() / abs(expected).max())
 
 
-def twice(source: nn.Module, name: str, degree: str, device: torch.device, folder: Path) -> bool:
+def fine_tuned_twice_alike(source: nn.Module, variant: Variant, device: torch.device, folder: Path) -> bool:
     """Whether two fine-tunings of a compressed network end in the same bits."""
-    module, parsed = TECHNIQUES[name].module, parse_degree(name, degree)[1]
-    tuned = (trained(module.prepare(source, parsed), device, folder / f"{name}_{run}.pt", epochs=1) for run in "ab")
-    return same(*tuned)
+    one, other = (
+        trained(variant.module.prepare(source, variant.parsed_degree), device, folder / f"{variant}_{run}.pt", epochs=1)
+        for run in "ab"
+    )
+    return same(one, other)
 
 
 def defended(name: str, width: float, device: torch.device, resume: Path) -> nn.Module:
@@ -114,16 +117,15 @@ def checks(width: float, device: torch.device, folder: Path) -> Iterator[tuple[b
     yield same(model, trained(network(width), device, folder / "two.pt")), "two trainings end in the same bits"
     resumed = stopped_and_resumed(width, device, folder / "stopped.pt")
     yield same(model, resumed), "a stopped training goes on to the same bits"
-    for name, technique in TECHNIQUES.items():
-        for degree in technique.degrees:
-            try:
-                yield True, held(model, name, degree, width, device, folder)
-            except (AssertionError, RuntimeError) as error:
-                yield False, f"{name} {degree}: {' '.join(str(error).split())[:200]}"
-        yield (
-            twice(model, name, technique.degrees[0], device, folder),
-            f"two fine-tunings by {name} end in the same bits",
-        )
+    for variant in PAPER_GRID:
+        try:
+            yield True, verified(model, variant, width, device, folder)
+        except (AssertionError, RuntimeError) as error:
+            yield False, f"{variant}: {' '.join(str(error).split())[:200]}"
+    for technique in TECHNIQUES:
+        variant = next(variant for variant in PAPER_GRID if variant.technique == technique)
+        alike = fine_tuned_twice_alike(model, variant, device, folder)
+        yield alike, f"two fine-tunings by {technique} end in the same bits"
     for name in DEFENCES:
         try:
             pair = (defended(name, width, device, folder / f"{name}_{run}.pt") for run in "ab")

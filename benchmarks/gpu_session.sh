@@ -121,8 +121,9 @@ session=$(printf '%s\n' "$version" "${flags[@]}" "${CHECK_FLAGS:-}" "${BENCH_FLA
 state=$root/.gpu_session/$session
 log=$state/log.txt
 mkdir -p "$state"
-code='import sys, reproduce; from compleak import paths, summary; args = reproduce.parse(sys.argv[1:])
-for v in summary.VARIANTS: print(paths.variant_dir(args.root, reproduce.name_of(args), v))'
+code='import sys, reproduce; from compleak.runs.places import variant_dir; from compleak.runs.variants import ORIGINAL
+plan = reproduce.parse(sys.argv[1:]).plan
+for variant in (ORIGINAL, *plan.variants): print(variant_dir(plan.run.root, plan.name, variant))'
 folders=$(PYTHONPATH=$here "$python" -c "$code" "${flags[@]}") || exit 2
 mapfile -t variants <<<"$folders" # the original's first
 trap copy EXIT

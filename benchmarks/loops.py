@@ -12,11 +12,12 @@ from torch import nn
 import models
 from benchmarks.measure import Row, Size, in_turns, row
 from clustering import kmeans
-from compleak import signals
-from compleak.checkpoints import save_resume
-from compleak.training import SAVE_AFTER, SAVE_EVERY, Recipe, ask, fit
+from compleak.queries.probes import PROBES, sensitivity
+from compleak.runs.checkpoints import save_resume
+from compleak.training.evaluate import ask
+from compleak.training.loop import SAVE_AFTER, SAVE_EVERY, Recipe, fit
 from core import devices
-from data.inputs import to_input
+from data.inputs import image_to_input
 from defenses import Procedure
 from pruning import masks
 from quantization import int8
@@ -28,7 +29,8 @@ LOOP_BUDGET = 5.0  # % over the bare loop
 STEP_BUDGETS = {"pruned": 1.05, "QAT": 1.5, "clustered": 1.15}  # times the plain step
 LOOP, PRUNED, QAT, CLUSTERED = "train.py's loop", "pruned step", "QAT step", "clustered step"
 SAVE = "saving the state of a training"
-ASK, SENSITIVITY = "logits (ask)", f"sensitivity, {signals.DRAWS} draws"
+DRAWS = PROBES["sensitivity"].default_amount
+ASK, SENSITIVITY = "logits (ask)", f"sensitivity, {DRAWS} draws"
 
 
 class Float32(nn.Module):
@@ -70,7 +72,7 @@ def project_loop(model: nn.Module, size: Size, device: torch.device, folder: Pat
 def resident_batch(size: Size, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """(batch, 3, 32, 32) float32, ready for the network, and (batch,) labels."""
     images, labels = images_and_labels(size.batch, device)
-    return to_input(images), labels
+    return image_to_input(images), labels
 
 
 def bare_step(model: nn.Module, optimizer: torch.optim.Optimizer, inputs, labels) -> torch.Tensor:
@@ -164,7 +166,7 @@ def querying(size: Size, device: torch.device) -> list[Row]:
     logits = ask(model, images[:few], device, size.batch)
     jobs = {
         ASK: lambda: ask(model, images, device, size.batch),
-        SENSITIVITY: lambda: signals.sensitivity(model, images[:few], logits, device, size.batch, signals.DRAWS),
+        SENSITIVITY: lambda: sensitivity(model, images[:few], logits, device, size.batch, DRAWS),
     }
     seconds = in_turns(jobs, size.rounds, device, f"signals on {device.type}")
     counts = {ASK: size.asked, SENSITIVITY: few}

@@ -8,8 +8,8 @@ import torch
 import attacks
 from benchmarks import attack_stage, loops, synthetic
 from benchmarks.measure import Row, Size
-from compleak import checkpoints, paths
-from compleak.techniques import TECHNIQUES, parse_degree
+from compleak.runs import checkpoints
+from compleak.runs.variants import ORIGINAL, PAPER_GRID
 from core import console
 
 # `reproduce.py --preset paper --dataset_name cifar10`: the stages' defaults
@@ -24,15 +24,14 @@ def disk(size: Size, device: torch.device) -> list[Row]:
     """Megabytes of each variant's checkpoint, of one signals file, and of all that the grid leaves behind."""
     source, rows = loops.network(size), []
     with tempfile.TemporaryDirectory() as folder:
-        rows.append(megabytes(paths.ORIGINAL, saved(folder, source.state_dict())))
-        for name, technique in console.progress(TECHNIQUES.items(), "packing"):
-            for degree in technique.degrees:
-                prepared = technique.module.prepare(source, parse_degree(name, degree)[1]).train()
-                prepared(loops.resident_batch(size, torch.device("cpu"))[0])  # int8 needs ranges
-                packed = technique.module.pack(prepared.eval())
-                rows.append(megabytes(paths.variant_name(name, degree), saved(folder, packed)))
+        rows.append(megabytes(str(ORIGINAL), saved(folder, source.state_dict())))
+        for variant in console.progress(PAPER_GRID, "packing"):
+            prepared = variant.module.prepare(source, variant.parsed_degree).train()
+            prepared(loops.resident_batch(size, torch.device("cpu"))[0])  # int8 needs ranges
+            packed = variant.module.pack(prepared.eval())
+            rows.append(megabytes(str(variant), saved(folder, packed)))
         resume = saved(folder, {"weights": source.state_dict(), "momentum": [p.detach() for p in source.parameters()]})
-        signals = synthetic.write(Path(folder), [paths.ORIGINAL], size.audited)[0].stat().st_size
+        signals = synthetic.write(Path(folder), [str(ORIGINAL)], size.audited)[0].stat().st_size
     rows.append(megabytes("signals.npz of one variant", signals, f"{5 * size.audited:,} points"))
     return [*rows, grid(rows, resume, size)]
 

@@ -1,4 +1,4 @@
-"""Cluster the weights of the victim and its shadows to 2^bit shared values a layer, then fine-tune those values.
+"""Cluster the weights of the victim and its shadow models to 2^bit shared values a layer, then fine-tune those values.
 
     python clustering/clustering.py --dataset_name cifar10 --model_name resnet18 --num_cls 10 \\
         --lr 0.00001 --epochs 30 --bit 2
@@ -14,14 +14,16 @@ if __name__ == "__main__":  # run as a script, Python looks for packages beside 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from clustering import kmeans
-from compleak import cli
-from compleak.compression import compress
-from core import console
+from compleak.runs.flags import add_training_flags, model_options, stage_parser
+from compleak.runs.settings import CompressSettings
+from compleak.runs.variants import compressed_variant
+from compleak.training.compress import compress_models
+from core.console import run_script
 
 
-def parse(argv=None):
-    parser = cli.parser(__doc__)
-    cli.training_flags(parser, "--epochs", epochs=30, lr=0.00001)
+def parse(argv=None) -> CompressSettings:
+    parser = stage_parser(__doc__)
+    add_training_flags(parser, "--epochs", epochs=CompressSettings.epochs, lr=0.00001)
     parser.add_argument(
         "--bit",
         type=int,
@@ -30,13 +32,14 @@ def parse(argv=None):
         metavar="BIT",
         help="2^BIT clusters a layer (default: %(default)s)",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    clusters = str(kmeans.CLUSTERS[args.bit - 1])
+    return CompressSettings(**model_options(args), variant=compressed_variant("clustering", clusters))
 
 
 def main(argv=None) -> None:
-    args = parse(argv)
-    compress(args, "clustering", str(kmeans.CLUSTERS[args.bit - 1]))
+    compress_models(parse(argv))
 
 
 if __name__ == "__main__":
-    console.run_script(main)
+    run_script(main)

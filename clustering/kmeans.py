@@ -1,8 +1,8 @@
 """Weight clustering: the weights of a layer share a codebook of a few values, and only those values are fine-tuned.
 
 Han et al. 2016, "Deep Compression" (arXiv:1510.00149), §3: one-dimensional k-means per layer (§3.1, §3.2), then
-gradient descent on the centroids, a centroid's gradient being the sum of its weights' gradients (§3.3, eq. 3). A layer
-is stored as one code of log2(k) bits per weight and a codebook of k centroids.
+gradient descent on the centroids, where a centroid's gradient is the sum of its weights' gradients (§3.3, eq. 3). A
+layer is stored as one code of log2(k) bits per weight and a codebook of k centroids.
 """
 
 import copy
@@ -16,14 +16,32 @@ from torch.nn.utils import parametrize
 from models.tools import assert_equal_outputs, load_exactly, take, unchanged_tensors, weighted_layers
 
 CLUSTERS = tuple(2**bit for bit in range(1, 9))
-MAX_ROUNDS = 100_000  # Lloyd's algorithm ends by itself; this guards against a cycle through rounding
+EXPECTED_DEGREE = f"a number of clusters 2, 4, ..., {CLUSTERS[-1]}"
+MAX_ROUNDS = 100_000  # Lloyd's algorithm ends by itself, unless rounding makes it go round in a cycle
+
+
+def parse_degree(text: str) -> int:
+    """The number of clusters that `prepare` takes; ValueError where the text is none."""
+    return _check_clusters(int(text))
+
+
+def command(clusters: int) -> str:
+    """The script and the flags that cluster to so many values."""
+    return f"clustering/clustering.py --bit {CLUSTERS.index(clusters) + 1}"
+
+
+def _check_clusters(clusters: int) -> int:
+    if clusters not in CLUSTERS:
+        raise ValueError(f"the number of clusters must be 2, 4, 8, ... or 256, not {clusters!r}")
+    return clusters
 
 
 class Lookup(torch.autograd.Function):
-    """codebook (k,), codes uint8 (any shape) -> codebook[codes], laid out as codes; its gradient is summed per code.
+    """codebook (k,), codes uint8 (any shape) -> codebook[codes], laid out in memory as the codes are.
 
-    Plain indexing's backward takes twenty times as long. The sums (eq. 3) run in float64: float32 loses digits over
-    millions of terms, and on a GPU, where their order is not fixed, its result would change from run to run.
+    Its backward sums the gradients of all weights of one code (eq. 3), twenty times as fast as that of plain indexing.
+    The sums run in float64: float32 loses digits over millions of terms, and on a GPU, where the order of terms is not
+    fixed, its result would change from run to run.
     """
 
     @staticmethod
@@ -46,17 +64,17 @@ class Lookup(torch.autograd.Function):
 def chunked_sums(codes: Tensor, terms: Tensor, clusters: int, chunk: int = 2**18) -> Tensor:
     """Sums of terms (n,) per code (n,) below `clusters`, in float64, for CPUs: (clusters,).
 
-    Chunks stay in the cache and their float64 copies reuse its memory; one copy of all terms costs more than the sums.
+    The float64 copy of a chunk stays in the cache; a float64 copy of all terms would cost more than the sums.
     """
     parts = zip(codes.split(chunk), terms.split(chunk), strict=True)
     return sum(torch.bincount(code, term.double(), minlength=clusters) for code, term in parts)
 
 
 def spread_sums(codes: Tensor, terms: Tensor, clusters: int, copies: int = 4096) -> Tensor:
-    """The same for GPUs.
+    """Sums of terms (n,) per code (n,) below `clusters`, in float64, for GPUs: (clusters,).
 
-    torch.bincount makes the host wait for the largest code. Thousands of threads adding to a few sums would wait for
-    each other, so each adds to one of `copies` sets of sums.
+    torch.bincount would make the host wait for the largest code. Thousands of threads that add to the same few sums
+    would wait for each other, so each adds to one of `copies` sets of sums.
     """
     place = torch.arange(len(codes), device=codes.device).remainder_(copies).mul_(clusters).add_(codes)
     sums = torch.zeros(copies * clusters, dtype=torch.float64, device=terms.device)
@@ -64,38 +82,39 @@ def spread_sums(codes: Tensor, terms: Tensor, clusters: int, copies: int = 4096)
 
 
 def in_memory_order(tensor: Tensor) -> Tensor:
-    """A dense tensor's elements as (n,), without the copy that `flatten` makes of a channels_last tensor."""
+    """The elements of a dense tensor as (n,), without the copy that `flatten` makes of a channels_last tensor."""
     return tensor.as_strided((tensor.numel(),), (1,))
 
 
 class Clustered(nn.Module):
-    """A parametrisation: the parameter is the codebook (k,), the fixed codes say which value each weight takes."""
+    """A parametrisation: the codebook (k,) is the parameter, and the fixed codes say which value each weight takes."""
 
     def __init__(self, clusters: int) -> None:
         super().__init__()
         self.clusters = clusters
         self.register_buffer("codes", torch.empty(0, dtype=torch.uint8))
-        self.plain = False
+        self.plain_indexing = False
 
-    def for_single_samples(self) -> None:
+    def prepare_for_single_samples(self) -> None:
         """Look weights up by plain indexing, which torch.func can differentiate for each sample of a batch."""
-        self.plain = True
+        self.plain_indexing = True
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """weight -> codebook; remembers the codes. `register_parametrization` calls it once, on the float weight."""
+        """Cluster a float weight: keep its codes, return its codebook. `register_parametrization` calls this once."""
         codebook, codes = kmeans(weight.detach().cpu().numpy().ravel(), self.clusters)
         self.codes = torch.from_numpy(codes).view(weight.shape).to(weight.device)
         return torch.from_numpy(codebook).to(weight)
 
     def forward(self, codebook: Tensor) -> Tensor:
-        return codebook[self.codes.int()] if self.plain else Lookup.apply(codebook, self.codes)
+        return codebook[self.codes.int()] if self.plain_indexing else Lookup.apply(codebook, self.codes)
 
 
 def kmeans(values: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray]:
     """Cluster values (n,) on a line -> codebook (clusters,) float32 ascending, codes (n,) uint8. No randomness.
 
-    Lloyd's algorithm from equal steps between the extremes (the paper's choice) and from equal shares of the values,
-    whichever ends with the smaller squared error: the first alone ends up to a quarter worse in small layers.
+    Lloyd's algorithm starts once from equal steps between the extremes (the paper's choice) and once from equal shares
+    of the values. The result with the smaller squared error is taken: in small layers the first start alone ends up to
+    a quarter worse.
     """
     ordered = np.sort(values).astype(np.float64)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])  # sums[i] = ordered[:i].sum()
@@ -109,16 +128,20 @@ def kmeans(values: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lloyd(ordered: np.ndarray, sums: np.ndarray, centroids: np.ndarray) -> tuple[float, np.ndarray]:
-    """Move ascending centroids (k,) to the means of their values until nothing changes: (explained, centroids).
+    """Move ascending centroids (k,) to the means of their values until nothing changes.
+
+    ordered: (n,) the values, ascending; sums: (n + 1,) the sum of the values before each. Returns the sum of squares
+    that the centroids explain, which is the values' sum of squares less the squared error, and the centroids.
 
     Clusters of sorted values are intervals, so a round is one binary search per boundary, not a pass over the values.
-    A centroid without values keeps its place. The squared error is the values' sum of squares less `explained`.
+    A centroid without values keeps its place.
     """
     edges = np.zeros(0)
     for _ in range(MAX_ROUNDS):
         previous = edges
         edges = np.concatenate([[0], np.searchsorted(ordered, _middles(centroids)), [len(ordered)]])
-        sizes, totals = np.diff(edges), np.diff(sums[edges])
+        sizes = np.diff(edges)
+        totals = np.diff(sums[edges])
         if np.array_equal(edges, previous):
             break
         centroids = np.where(sizes > 0, totals / np.maximum(sizes, 1), centroids)
@@ -132,11 +155,10 @@ def _middles(centroids: np.ndarray) -> np.ndarray:
 def prepare(model: nn.Module, clusters: int) -> nn.Module:
     """A copy whose conv and linear weights take at most `clusters` values a layer; only these values are trainable.
 
-    Batch-norm statistics go on moving in train mode: they are no parameters.
+    The statistics of batch norm are no parameters and go on moving in train mode.
     Raises ValueError unless clusters is a power of two from 2 to 256.
     """
-    if clusters not in CLUSTERS:
-        raise ValueError(f"the number of clusters must be 2, 4, 8, ... or 256, not {clusters!r}")
+    _check_clusters(clusters)
     model = copy.deepcopy(model).requires_grad_(False)
     for layer in weighted_layers(model).values():
         parametrize.register_parametrization(layer, "weight", Clustered(clusters))
@@ -145,7 +167,7 @@ def prepare(model: nn.Module, clusters: int) -> nn.Module:
 
 
 def pack(prepared: nn.Module) -> dict[str, Tensor]:
-    """Per layer `<name>.codes`, log2(k) bits a weight, and `<name>.codebook` (k,); the rest as it is."""
+    """Per layer `<name>.codes`, log2(k) bits a weight, and `<name>.codebook` (k,); all other tensors as they are."""
     tensors = unchanged_tensors(prepared)
     for name, layer in weighted_layers(prepared).items():
         codebook = layer.parametrizations.weight.original.detach().cpu().clone()
@@ -176,8 +198,11 @@ def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     return load_exactly(copy.deepcopy(skeleton), state).eval()
 
 
-def verify(prepared: nn.Module, restored: nn.Module, clusters: int, images: Tensor) -> str:
-    """Assert the stated property and equal outputs for images (N, 3, 32, 32); returns one line that says so."""
+def verify(prepared: nn.Module, restored: nn.Module, clusters: int, inputs: Tensor) -> str:
+    """Assert at most so many distinct weights a layer and equal outputs for network inputs (N, ...).
+
+    Returns one line that says so. `restored` is what `unpack` made of the tensors of `prepared`.
+    """
     layers = weighted_layers(restored)
     most = 0
     for name, source in weighted_layers(prepared).items():
@@ -186,8 +211,8 @@ def verify(prepared: nn.Module, restored: nn.Module, clusters: int, images: Tens
         assert distinct <= clusters, f"{name}: {distinct} distinct weights, more than {clusters}"
         assert torch.equal(weight, source.weight.detach().cpu()), f"{name}: the restored weights differ"
         most = max(most, distinct)
-    assert_equal_outputs(prepared, restored, images)
+    assert_equal_outputs(prepared, restored, inputs)
     return (
         f"clustering {clusters}: at most {most} distinct weights in each of {len(layers)} layers; "
-        f"restored outputs equal on {len(images)} images"
+        f"restored outputs equal on {len(inputs)} images"
     )

@@ -1,1 +1,1 @@
-"""Data sets, their splits between victim and attacker, and the transforms every query goes through."""
+"""Data sets, the kinds of input that they hold, and the split of their points between victim and attacker."""

@@ -1,49 +1,109 @@
-"""From what is stored to network input: one transform for every query, one augmentation for training.
+"""The kinds of input, and what each one knows: how stored values become network input, and how training varies them.
 
-Membership inference compares members with non-members, so both must reach the model by the same path:
-`to_input` is the only way an image is ever queried, and `augmented_batch` is called by training alone.
-Rows of features, (N, F), take the same way: they reach the network as they are, and no augmentation changes them.
+Membership inference compares members with non-members, so both must reach the model by the same path: every query goes
+through `to_input` and nothing else, and training alone calls `augmented_batch`.
+A kind is a value that others take along and ask. A further kind is a further value here.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 PAD = 4  # pixels of zero padding on each side before the random crop (PROTOCOL §2)
 
 
-def to_input(images: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-2, 2], channels last in memory. No randomness."""
-    if images.dim() == 2:
-        return images.float()
+class InputKind(NamedTuple):
+    """What is done to inputs of one kind. Stored values are (N, ...) on any device, network inputs are float32."""
+
+    name: str
+    augmentable: bool  # whether augmentation changes these inputs
+    showable: bool  # whether people can look at them as pictures
+    count_features: Callable[[Tensor], int | None]  # of stored values: what the network must be told, None for images
+    to_input: Callable[[Tensor], Tensor]  # stored values (B, ...) -> network inputs (B, ...), without randomness
+    pad: Callable[[Tensor], Tensor]  # stored values -> what `augmented_batch` takes, once for a whole training set
+    draw_augmentation: Callable[[int, bool, torch.Generator], Tensor]  # (n, flip, generator) -> draws (n, d) int64
+    no_augmentation: Callable[[int], Tensor]  # n -> the draws (n, d) that change nothing
+    augmented_batch: Callable[[Tensor, Tensor, Tensor], Tensor]  # (padded, index (B,), draws (B, d)) -> stored (B, ...)
+    perturb: Callable[[Tensor, float, torch.Generator], Tensor]  # (network inputs, amount, generator) -> the same shape
+
+
+def add_noise(inputs: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """inputs + amount * u with u ~ N(0, I); the generator belongs to the inputs' device."""
+    return inputs + amount * torch.randn(inputs.shape, generator=generator, device=inputs.device)
+
+
+# Images: (N, H, W, 3) uint8
+
+
+def image_to_input(images: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-2, 2], channels last in memory."""
     return images.permute(0, 3, 1, 2).float().sub_(127.5).div_(63.75)
 
 
-def pad(images: torch.Tensor) -> torch.Tensor:
-    """(N, H, W, 3) uint8 -> (N, H + 2 PAD, W + 2 PAD, 3), done once per training set rather than once per batch."""
-    return images if images.dim() == 2 else F.pad(images, (0, 0, PAD, PAD, PAD, PAD))
+def pad_images(images: Tensor) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, H + 2 PAD, W + 2 PAD, 3)."""
+    return F.pad(images, (0, 0, PAD, PAD, PAD, PAD))
 
 
-def draw_augmentation(n: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
+def draw_crops(n: int, flip: bool, generator: torch.Generator) -> Tensor:
     """(n, 3) int64: row offset, column offset and whether to mirror, drawn independently for each image."""
     offsets = torch.randint(0, 2 * PAD + 1, (n, 2), generator=generator)
     mirror = torch.randint(0, 2, (n, 1), generator=generator) if flip else torch.zeros(n, 1, dtype=torch.int64)
     return torch.cat([offsets, mirror], dim=1)
 
 
-def no_augmentation(n: int) -> torch.Tensor:
+def central_crops(n: int) -> Tensor:
     """(n, 3) int64: the draws that leave every image as it is."""
     return torch.tensor([[PAD, PAD, 0]]).expand(n, 3)
 
 
-def augmented_batch(padded: torch.Tensor, index: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+def crop_and_mirror(padded: Tensor, index: Tensor, draws: Tensor) -> Tensor:
     """Random crop and horizontal flip of `padded[index]` as one gather; (B, H, W, 3) uint8 like the stored images.
 
-    padded: (N, H + 2 PAD, W + 2 PAD, 3) from `pad`; index: (B,); draws: (B, 3) from `draw_augmentation`.
+    padded: (N, H + 2 PAD, W + 2 PAD, 3) from `pad_images`; index: (B,); draws: (B, 3) from `draw_crops`.
     """
-    if padded.dim() == 2:
-        return padded[index]
     height, width = padded.shape[1] - 2 * PAD, padded.shape[2] - 2 * PAD
     row = draws[:, 0:1] + torch.arange(height, device=index.device)  # (B, H)
     column = torch.arange(width, device=index.device).expand(len(index), width)
     column = draws[:, 1:2] + torch.where(draws[:, 2:3].bool(), width - 1 - column, column)  # (B, W)
     return padded[index[:, None, None], row[:, :, None], column[:, None, :]]
+
+
+IMAGES = InputKind(
+    name="images",
+    augmentable=True,
+    showable=True,
+    count_features=lambda stored: None,
+    to_input=image_to_input,
+    pad=pad_images,
+    draw_augmentation=draw_crops,
+    no_augmentation=central_crops,
+    augmented_batch=crop_and_mirror,
+    perturb=add_noise,
+)
+
+# Rows of features: (N, F) uint8 or float32. They reach the network as they are, and nothing augments them.
+
+
+def no_draws(n: int, *_) -> Tensor:
+    """(n, 0) int64."""
+    return torch.empty(n, 0, dtype=torch.int64)
+
+
+FEATURES = InputKind(
+    name="features",
+    augmentable=False,
+    showable=False,
+    count_features=lambda stored: stored.shape[1],
+    to_input=lambda stored: stored.float(),
+    pad=lambda stored: stored,
+    draw_augmentation=no_draws,
+    no_augmentation=no_draws,
+    augmented_batch=lambda stored, index, draws: stored[index],
+    perturb=add_noise,
+)
+
+KINDS = {kind.name: kind for kind in (IMAGES, FEATURES)}

@@ -4,11 +4,12 @@
     texas100      texas/100/feats and /labels    f1,...,f6169; label  labels 1..100     67,330 rows
     location      bangkok                        label,f1,...,f446    labels 1..30       5,010 rows
 
-Comma-separated numbers without a header, quoted or not. They lie in `data/datasets/` (or in `--data_dir`), as the
-archive that the authors' page offers or unpacked.
+The files hold comma-separated numbers without a header, quoted or not. They lie in `data/datasets/` or in `--data_dir`,
+either in the archive that the authors' page offers or unpacked.
 """
 
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
@@ -43,13 +44,12 @@ def read(name: str, place: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...
     Raises UserError that says what is wrong with which file and where to get it.
     """
     table = TABLES[name]
-    found = _find(name, place)
+    files = _find_files(name, place)
     try:
-        parts = _from_archive(found[0], table) if _is_archive(found) else [_numbers(file) for file in found]
-        features, labels = parts if len(parts) == 2 else (parts[0][:, 1:], parts[0][:, :1])
+        features, labels = _read_parts(files, table)
         _check(features, labels, table.classes)
     except Exception as error:  # a damaged file can fail in any way
-        raise UserError(f"{_joined(found)} cannot be used ({str(error).strip()}): {_advice(table)}") from error
+        raise UserError(f"{_joined(files)} cannot be used ({str(error).strip()}): {_advice(table)}") from error
     present, labels = np.unique(labels[:, 0], return_inverse=True)
     return np.ascontiguousarray(features), labels.astype(np.int64), tuple(str(int(label)) for label in present)
 
@@ -58,12 +58,15 @@ def _advice(table: Table) -> str:
     return f"get {table.archive} from {SOURCE}; the archive or its {_joined(table.files)} will do"
 
 
-def _joined(files) -> str:
+def _joined(files: Iterable) -> str:
     return " and ".join(map(str, files))
 
 
-def _find(name: str, place: Path) -> list[Path]:
-    """The table's file or files in a folder, under as much of their path in the archive as there is, or the archive."""
+def _find_files(name: str, place: Path) -> list[Path]:
+    """The table's file or files in a folder, or the archive.
+
+    Files are looked for under their whole path in the archive, then without its first folder, and so on.
+    """
     table = TABLES[name]
     if place.is_file():
         if len(table.files) > 1 and not _is_archive([place]):
@@ -78,44 +81,47 @@ def _find(name: str, place: Path) -> list[Path]:
             raise UserError(f"{missing[0]} is missing: {_advice(table)}")
     if (place / table.archive).is_file():
         return [place / table.archive]
-    there = "" if place.exists() else ", which does not exist"
-    raise UserError(f"{name} is not in {place}{there}: {_advice(table)}")
+    reason = "" if place.exists() else ", which does not exist"
+    raise UserError(f"{name} is not in {place}{reason}: {_advice(table)}")
 
 
-def _is_archive(found: list[Path]) -> bool:
-    """Whether it is an archive, or was one before it was damaged."""
-    return len(found) == 1 and (found[0].suffix in (".tgz", ".gz", ".tar") or tarfile.is_tarfile(found[0]))
+def _is_archive(files: list[Path]) -> bool:
+    """Whether this is an archive; a damaged one is known by its name."""
+    return len(files) == 1 and (files[0].suffix in (".tgz", ".gz", ".tar") or tarfile.is_tarfile(files[0]))
 
 
-def _from_archive(archive: Path, table: Table) -> list[np.ndarray]:
+def _read_parts(files: list[Path], table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, F) and labels (M, 1), as the files have them."""
+    parts = _read_archive(files[0], table) if _is_archive(files) else [_read_numbers(file) for file in files]
+    if len(parts) == 2:
+        return parts[0], parts[1]
+    return parts[0][:, 1:], parts[0][:, :1]
+
+
+def _read_archive(archive: Path, table: Table) -> list[np.ndarray]:
     """The numbers of the table's files, read in one pass; nothing is unpacked to disk."""
-    found = {}
+    parts = {}
     with tarfile.open(archive) as entries:
         for entry in entries:
             path = PurePosixPath(entry.name)
             for file in table.files:
                 if entry.isfile() and path.parts[-len(file.parts) :] == file.parts:
-                    found[file] = _numbers(entries.extractfile(entry))
+                    parts[file] = _read_numbers(entries.extractfile(entry))
     for file in table.files:
-        if file not in found:
+        if file not in parts:
             raise ValueError(f"it holds no {file}")
-    return [found[file] for file in table.files]
+    return [parts[file] for file in table.files]
 
 
-def _numbers(file: Path | IO[bytes]) -> np.ndarray:
+def _read_numbers(file: Path | IO[bytes]) -> np.ndarray:
     """(rows, columns), uint8 where all values fit, else float32. Raises ValueError that names a bad value's place."""
     with pd.read_csv(file, header=None, skipinitialspace=True, compression=None, chunksize=ROWS) as chunks:
-        return np.concatenate([_compact(chunk) for chunk in chunks])
+        return np.concatenate([_to_array(chunk) for chunk in chunks])
 
 
-def _compact(chunk: pd.DataFrame) -> np.ndarray:
-    """A chunk's values; its index says which rows they are."""
-    for column, kind in enumerate(chunk.dtypes):
-        if kind.kind not in "iuf":
-            known = pd.to_numeric(chunk[column], errors="coerce")
-            row = int(known.isna().to_numpy().argmax())
-            place = f"row {chunk.index[row] + 1}, column {column + 1}"
-            raise ValueError(f"{place} is {chunk[column].iloc[row]!r}, no number")
+def _to_array(chunk: pd.DataFrame) -> np.ndarray:
+    """A chunk's values as `_read_numbers` returns them; the chunk's index holds the numbers of its rows, from 0."""
+    _check_numbers(chunk)
     values = chunk.to_numpy(np.float32)
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
@@ -124,7 +130,18 @@ def _compact(chunk: pd.DataFrame) -> np.ndarray:
     return small if (small == values).all() else values
 
 
+def _check_numbers(chunk: pd.DataFrame) -> None:
+    """ValueError that names the first value of the first column in which there is something else than numbers."""
+    for column, kind in enumerate(chunk.dtypes):
+        if kind.kind not in "iuf":
+            numbers = pd.to_numeric(chunk[column], errors="coerce")
+            row = int(numbers.isna().to_numpy().argmax())
+            place = f"row {chunk.index[row] + 1}, column {column + 1}"
+            raise ValueError(f"{place} is {chunk[column].iloc[row]!r}, no number")
+
+
 def _check(features: np.ndarray, labels: np.ndarray, classes: int) -> None:
+    """ValueError unless there is a feature and, in every row, one label from 1 to `classes`."""
     if features.shape[1] < 1 or labels.shape[1] != 1:
         raise ValueError(f"{features.shape[1]} columns of features and {labels.shape[1]} of labels")
     if len(features) != len(labels):

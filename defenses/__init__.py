@@ -1,9 +1,15 @@
-"""Defences: what they change in training, original models and compressed ones alike. One file a defence.
+"""Defences, one file each: what they change in training, of original models and compressed ones alike, or in answers.
 
-`Procedure` is training without one. A defence overrides what it changes: which points make a step's batch, what a step
-minimises, what it needs beside the members. `compleak.training.fit` knows nothing else of it.
+A defence has three places, and uses those that it needs:
+
+    the step             a `Procedure`: which points make a batch, what a step minimises, what it needs beside members
+    the whole training   a function in place of the one training of a model, for example several models and a student
+    the answers          a function of the posteriors that a model gives away
+
+`compleak` looks defences up in `DEFENCES` and knows nothing else of them.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from defenses.adv import AdversarialRegularization
@@ -15,20 +21,42 @@ __all__ = ["DEFENCES", "Defence", "Procedure", "build"]
 
 
 class Defence(NamedTuple):
-    """A defence's entry: its procedure, and its argument's meaning and default."""
+    """A defence's entry: the meaning and the default of its argument, and its three places.
 
-    procedure: type[Procedure]  # procedure(argument, num_cls=..., seed=...)
+    step: step(argument, num_cls=..., seed=...) makes the procedure of one training.
+
+    whole_training: `compleak.training` calls it once for each defended model, original or compressed, where it would
+    otherwise call `train(model, members)`:
+
+        whole_training(train, model, members, reserve, *, argument, seed) -> facts
+
+        train     train(model, points) -> facts: trains a network in place by the defence's `step`, as often as wanted
+        model     the network as it starts; must hold the trained weights afterwards
+        members   the stored inputs (n, ...) and the labels of the model's members, on its device; `train` takes such a
+                  pair, with labels (n,) of classes or (n, C) of posteriors
+        reserve   the same of its reserve, None where `step.needs_reserve` is false
+        facts     what the model's meta.json says of its training
+
+    answers: `compleak.queries` calls it on everything that a defended model answers, before anything is stored:
+
+        answers(posteriors, argument) -> posteriors, both (n, C) float64 arrays of numpy whose rows add up to one
+    """
+
     argument: str
     default: float
+    step: type[Procedure] = Procedure
+    whole_training: Callable[..., dict] | None = None
+    answers: Callable | None = None
 
 
 DEFENCES = {
-    "ppb": Defence(PosteriorBalancing, "lambda, the weight of the divergence between two samples' posteriors", 4.0),
-    "adv": Defence(AdversarialRegularization, "alpha, the weight of the inference network's gain", 1.0),
-    "dp": Defence(DPSGD, "noise multiplier: standard deviation of the noise over the clipping norm", 1.0),
+    "ppb": Defence("lambda, the weight of the divergence between two samples' posteriors", 4.0, PosteriorBalancing),
+    "adv": Defence("alpha, the weight of the inference network's gain", 1.0, AdversarialRegularization),
+    "dp": Defence("noise multiplier: standard deviation of the noise over the clipping norm", 1.0, DPSGD),
 }
 
 
 def build(name: str, argument: float, *, num_cls: int, seed: int) -> Procedure:
-    """The procedure of a defence; of none where the name is empty."""
-    return DEFENCES[name].procedure(argument, num_cls=num_cls, seed=seed) if name else Procedure()
+    """The procedure of one training with a defence; plain training where the name is empty."""
+    step = DEFENCES[name].step if name else Procedure
+    return Procedure() if step is Procedure else step(argument, num_cls=num_cls, seed=seed)

@@ -1,17 +1,24 @@
 """Nasr, Shokri, Houmansadr 2018, Machine learning with membership privacy using adversarial regularization (CCS).
 
-A game of two (eq. 6): an inference network h is trained to tell members from a reserve of points that are of the same
-kind but no members, by what the model answers about them; the model minimises its loss and h's gain together. As in
-algorithm 1 h makes several steps, ROUNDS, before each one of f; here on the answers about one batch, f's own.
+Two networks play a game (eq. 6). The inference network h sees what the model f answers about a point and is trained to
+tell members from the points of a reserve, which are of the same kind but no members. The model is trained to classify
+and to make h's gain small.
 
     h maximises   mean over members log h(x, y, f(x)) / 2 + mean over reserve log(1 - h(x, y, f(x))) / 2   (eq. 5)
     f minimises   cross-entropy + alpha * mean over members log h(x, y, f(x))                           (algorithm 1)
 
-The reserve is not of the model's audit set: fitted against the audit's non-members it would hide from this audit alone.
-h sees posteriors and labels as an attacker would: of the model in eval mode, both kinds through the same transform.
-Each fine-tuning starts with a new h. log h is unbounded below, so that with a large alpha f pushes members past where
-non-members are, at the cost of their labels, and is given away by that.
+As in algorithm 1, h makes several steps (ROUNDS) before each step of f. Here all of them use f's own batch and as many
+points of the reserve. Members and reserve are asked through the same transform, and f answers in eval mode, as it would
+answer an attacker. Each training and each fine-tuning starts with a new h.
+
+The reserve shares no point with the model's audit set. A reserve taken from the audit's non-members would teach the
+model to hide from this very audit, and the audit would make the defence look better than it is.
+
+The logarithm of h has no lower bound. With a large alpha the model therefore pushes the answers about members beyond
+those about non-members, at the cost of wrong labels, and an attacker recognises members by that.
 """
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -19,47 +26,50 @@ from torch import Tensor, nn
 
 from core import devices
 from defenses.procedure import Procedure
-from quantization import int8
+from models.tools import observe_input_ranges
 
 RATE = 1e-3  # of Adam, as in the paper
-ROUNDS = 5  # steps of h for one of f
+ROUNDS = 5  # steps of h before each step of f
 
 
 class Inference(nn.Module):
-    """h of section 4.2, a branch for the posterior and one for the label: (B, C) and (B,) -> (B,) logits of h."""
+    """h of section 4.2: posteriors (B, C) and labels (B,) -> (B,) logits of h, with a branch for each of the two."""
 
     def __init__(self, num_cls: int) -> None:
         super().__init__()
         self.num_cls = num_cls
-        self.posterior = stack(num_cls, 1024, 512, 64)
-        self.label = stack(num_cls, 512, 64)
-        self.joined = nn.Sequential(stack(128, 256, 64), nn.Linear(64, 1))
+        self.posterior = linear_layers(num_cls, 1024, 512, 64)
+        self.label = linear_layers(num_cls, 512, 64)
+        self.joined = nn.Sequential(linear_layers(128, 256, 64), nn.Linear(64, 1))
 
     def forward(self, posterior: Tensor, labels: Tensor) -> Tensor:
-        known = self.label(F.one_hot(labels, self.num_cls).float())
-        return self.joined(torch.cat([self.posterior(posterior), known], dim=1))[:, 0]
+        label_features = self.label(F.one_hot(labels, self.num_cls).float())
+        return self.joined(torch.cat([self.posterior(posterior), label_features], dim=1))[:, 0]
 
 
-def stack(*widths: int) -> nn.Sequential:
+def linear_layers(*widths: int) -> nn.Sequential:
     """Linear layers of these widths, a ReLU after each."""
-    pairs = zip(widths, widths[1:], strict=False)
-    return nn.Sequential(*(module for pair in pairs for module in (nn.Linear(*pair), nn.ReLU())))
+    layers = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
 def gain(members: Tensor, reserve: Tensor) -> Tensor:
-    """What h maximises (eq. 5), of its logits for members (B,) and for the reserve (B',)."""
+    """What h maximises (eq. 5): h's logits for members (B,) and for the reserve (B',) -> ()."""
     return (F.logsigmoid(members).mean() + F.logsigmoid(-reserve).mean()) / 2
 
 
 def objective(logits: Tensor, labels: Tensor, members: Tensor, weight: float) -> Tensor:
-    """What f minimises (algorithm 1): (B, C) logits, (B,) labels, (B,) logits of h for them, alpha -> ()."""
+    """What f minimises (algorithm 1): f's logits (B, C), labels (B,), h's logits about the same (B,), alpha -> ()."""
     return F.cross_entropy(logits, labels) + weight * F.logsigmoid(members).mean()
 
 
 class AdversarialRegularization(Procedure):
     """`weight` is alpha (the paper's lambda)."""
 
-    needs_reserve = steps_on_reserve = True
+    needs_reserve = True
+    steps_on_reserve = True
 
     def __init__(self, weight: float, *, num_cls: int, seed: int) -> None:
         super().__init__()
@@ -71,7 +81,7 @@ class AdversarialRegularization(Procedure):
 
     def start(self, model, optimizer, examples, batch_size, reserve):
         self.inference.to(reserve.device)
-        int8.set_ranges(model, reserve)  # h asks before f's first step
+        observe_input_ranges(model, reserve)  # h asks the model before any training step has set them
         return optimizer
 
     def step(self, model, optimizer, inputs, labels, reserve):
@@ -86,17 +96,24 @@ class AdversarialRegularization(Procedure):
         return loss.detach()
 
     def train_inference(self, model, members: tuple[Tensor, Tensor], reserve: tuple[Tensor, Tensor]) -> None:
-        """Steps of h against the model as it now answers."""
-        model.eval()
-        with torch.no_grad(), devices.training_autocast(members[0].device):
-            answers = model(torch.cat([members[0], reserve[0]])).float().softmax(dim=1)
-        model.train()
+        """ROUNDS steps of h on the model's present answers. members, reserve: network inputs (B, ...), labels (B,)."""
+        answers = self._answers(model, torch.cat([members[0], reserve[0]]))
         labels = torch.cat([members[1], reserve[1]])
+        member_count = len(members[1])
         for _ in range(ROUNDS):
-            found = self.inference(answers, labels)
+            inferred = self.inference(answers, labels)
             self.optimizer.zero_grad(set_to_none=True)
-            (-gain(found[: len(members[1])], found[len(members[1]) :])).backward()
+            (-gain(inferred[:member_count], inferred[member_count:])).backward()
             self.optimizer.step()
+
+    @staticmethod
+    def _answers(model, inputs: Tensor) -> Tensor:
+        """Posteriors (B, C) of the model in eval mode, which is left in train mode."""
+        model.eval()
+        with torch.no_grad(), devices.training_autocast(inputs.device):
+            answers = model(inputs).float().softmax(dim=1)
+        model.train()
+        return answers
 
     def state_dict(self) -> dict:
         return {"inference": self.inference.state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -1,13 +1,14 @@
 """Abadi et al. 2016, Deep learning with differential privacy (CCS): DP-SGD, by Opacus' optimizer and accountant.
 
 Every step draws its batch by Poisson sampling, clips each sample's gradient to norm CLIP, and adds Gaussian noise of
-standard deviation sigma * CLIP to their sum (algorithm 1). Opacus clips, adds noise and accounts; gradients of single
-samples come from torch.func, for they must reach through masks, codebooks and fake quantization.
+standard deviation sigma * CLIP to their sum (algorithm 1). Opacus clips, adds noise and accounts for the privacy spent.
+The gradients of single samples come from torch.func and not from Opacus, because they must pass through masks,
+codebooks and fake quantization.
 
-What is trained like this is (epsilon, delta)-differentially private in its members. A mask or a codebook computed from
-such a model is too; the ranges of quantized activations are read off the reserve, which neither the model nor its
-original is trained on. Noise and batches are drawn from the run's seed, so that a run can be repeated: to release a
-model, keep its seed secret.
+A model that is trained like this is (epsilon, delta)-differentially private in its members. So is everything computed
+from it: a mask, a codebook. The ranges of quantized activations are read from the reserve, on which neither the model
+nor its original is trained. Noise and batches are drawn from the run's seed, so that a run can be repeated: whoever
+releases a model must keep its seed secret.
 """
 
 import math
@@ -21,11 +22,11 @@ from torch.func import functional_call, grad, vmap
 import models
 from core.errors import UserError
 from defenses.procedure import Procedure
-from quantization import int8
+from models.tools import observe_input_ranges, prepare_for_single_samples
 
 CLIP = 1.0  # norm of a sample's gradient
 DELTA = 1e-5
-CHUNK = {"cpu": 16, "cuda": 128}  # samples whose gradients are held at once; more no longer fit a CPU's cache
+CHUNK = {"cpu": 16, "cuda": 128}  # samples whose gradients are in memory at once; more would not fit a CPU's cache
 
 
 def epsilon(history: list[tuple[float, float, int]], delta: float = DELTA) -> float:
@@ -57,25 +58,27 @@ def opacus():
 def sample_gradients(model, inputs: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Each sample's gradient of its own cross-entropy, {parameter: (B, *shape)}, and the losses (B,)."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if len(labels) == 0:  # Poisson sampling may take nobody, and the noise is added all the same
-        return {
-            name: parameter.new_zeros(0, *parameter.shape) for name, parameter in trained.items()
-        }, inputs.new_zeros(0)
+    if len(labels) == 0:  # Poisson sampling may take no point; the step then consists of noise alone
+        none = {name: parameter.new_zeros(0, *parameter.shape) for name, parameter in trained.items()}
+        return none, inputs.new_zeros(0)
 
     def loss(parameters, sample, label):
-        found = F.cross_entropy(functional_call(model, parameters, (sample[None],)), label[None])
-        return found, found
+        value = F.cross_entropy(functional_call(model, parameters, (sample[None],)), label[None])
+        return value, value
 
-    each = vmap(grad(loss, has_aux=True), in_dims=(None, 0, 0), randomness="different")
-    with warnings.catch_warnings():  # of fake quantization, which vmap does sample by sample
+    for_each_sample = vmap(grad(loss, has_aux=True), in_dims=(None, 0, 0), randomness="different")
+    with warnings.catch_warnings():
+        # vmap has no batched form of fake quantization, computes it sample by sample and warns of that
         warnings.filterwarnings("ignore", message="There is a performance drop")
-        return each(trained, inputs, labels)
+        return for_each_sample(trained, inputs, labels)
 
 
 class DPSGD(Procedure):
     """`noise` is sigma, the noise multiplier."""
 
-    needs_reserve = True  # of int8 alone: its original must not have been trained on what it shows without noise
+    # Only int8 needs this: activation ranges are read from the reserve without noise, so the original must not train on
+    # it. Which compressions a run will get is not known when its original is trained: every run has the reserve.
+    needs_reserve = True
 
     def __init__(self, noise: float, *, num_cls: int, seed: int) -> None:
         super().__init__()
@@ -93,10 +96,8 @@ class DPSGD(Procedure):
 
     def start(self, model, optimizer, examples, batch_size, reserve):
         if reserve is not None:
-            int8.set_ranges(model, reserve)
-        for module in model.modules():
-            if hasattr(module, "for_single_samples"):
-                module.for_single_samples()
+            observe_input_ranges(model, reserve)
+        prepare_for_single_samples(model)
         self.generator = torch.Generator(next(model.parameters()).device)
         self.rate, self.steps = schedule(examples, batch_size)
         return opacus().optimizers.DPOptimizer(
@@ -108,14 +109,17 @@ class DPSGD(Procedure):
         )
 
     def account(self, examples, batch_size, epochs, earlier):
-        """The history of the model's releases and its epsilon, None where it was made from a model without noise."""
+        """The model's `privacy`: all training that it is made from, and its epsilon.
+
+        Both are None where the model was made from one that was trained without noise.
+        """
         rate, steps = schedule(examples, batch_size)
         history = None if earlier is None else [*earlier, [self.noise, rate, epochs * steps]]
         spent = None if history is None else epsilon(history)
         return {"privacy": {"epsilon": spent, "delta": DELTA, "history": history}}
 
     def begin_epoch(self, generator):
-        """Another noise in each epoch, the same where an epoch is repeated."""
+        """Seed the epoch's noise: every epoch has its own, and an epoch that is repeated has the same again."""
         self.generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
 
     def batches(self, order, batch_size, generator):
@@ -125,13 +129,14 @@ class DPSGD(Procedure):
     def step(self, model, optimizer, inputs, labels, reserve):
         optimizer.zero_grad(set_to_none=True)
         total = inputs.new_zeros(())
-        size = CHUNK.get(inputs.device.type, 16)
+        size = CHUNK.get(inputs.device.type, CHUNK["cpu"])
         chunks = list(zip(inputs.split(size), labels.split(size), strict=True))
         for number, chunk in enumerate(chunks):
             gradients, losses = sample_gradients(model, *chunk)
             for name, gradient in gradients.items():
                 model.get_parameter(name).grad_sample = gradient
-            optimizer.signal_skip_step(do_skip=number + 1 < len(chunks))  # until the batch is whole, only add up
+            is_last = number + 1 == len(chunks)
+            optimizer.signal_skip_step(do_skip=not is_last)  # earlier chunks only add to the sum of clipped gradients
             optimizer.step()
             total += losses.detach().sum()
         return total / max(1, len(labels))

@@ -1,13 +1,13 @@
 """Yuan & Zhang 2022, Membership inference attacks and defenses in neural network pruning (USENIX Security): PPB.
 
-Pair-based posterior balancing (section 7): attacks live on the shape of the posterior, which differs between points
-that are memorised and points that are not. So the posteriors of any two samples, each sorted in descending order, are
-drawn together:
+Pair-based posterior balancing (section 7): attacks use the shape of the posterior, which differs between points that
+the model has memorised and points that it has not. Training therefore draws the posteriors of any two samples, each
+sorted in descending order, together:
 
     loss = cross-entropy + lambda * mean over pairs of KL(sorted p(x_i) || sorted p(x_j))
 
-A batch in random order is its own pairing: sample i of the first half with sample i of the second; of an odd batch the
-last one has no partner.
+Batches are in random order, so sample i of a batch's first half is paired with sample i of its second half. The last
+sample of an odd batch has no partner.
 """
 
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from defenses.procedure import Procedure
 
 
 def divergence(logits: Tensor) -> Tensor:
-    """Mean KL divergence between the sorted posteriors of a batch's pairs, (B, C) -> (); 0 where there is no pair."""
+    """Mean KL divergence between the sorted posteriors of a batch's pairs, (B, C) logits -> (); 0 without a pair."""
     half = len(logits) // 2
     if half == 0:
         return logits.sum() * 0

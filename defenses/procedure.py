@@ -10,13 +10,13 @@ from core import devices
 
 
 class Procedure:
-    """Plain training: every point once an epoch, cross-entropy, one optimizer step a batch.
+    """Plain training: every member once an epoch, cross-entropy, one optimizer step a batch.
 
     `penalty` is Network Slimming's weight of the L1 norm of all batch-norm gammas (Liu et al. 2017, eq. 1).
     """
 
-    needs_reserve = False  # whether model and original leave out points for it (`data.splits.make_reserve`)
-    steps_on_reserve = False  # whether each step sees points of the reserve
+    needs_reserve = False  # whether model and original are trained without the points of `data.splits.make_reserve`
+    steps_on_reserve = False  # whether each step gets points of the reserve beside its batch
 
     def __init__(self, penalty: float = 0.0) -> None:
         self.penalty = penalty
@@ -26,27 +26,27 @@ class Procedure:
         """UserError where this network cannot be trained like this."""
 
     def start(self, model: nn.Module, optimizer, examples: int, batch_size: int, reserve: Tensor | None):
-        """Get ready for a training of `examples` points; returns the optimizer to use.
+        """Get ready for a training on `examples` points; returns the optimizer to use.
 
-        reserve: network inputs (n, ...) of the reserve, where the training has one.
+        reserve: network inputs (n, ...) of the reserve, None where the training has none.
         """
         return optimizer
 
     def begin_epoch(self, generator: torch.Generator) -> None:
-        """Draw what the epoch needs of randomness beside its batches."""
+        """Draw the randomness that the epoch needs beside its batches."""
 
     def batches(self, order: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-        """The steps of one epoch as index tensors. order: (n,) a permutation of the members."""
+        """The batches of one epoch, an index tensor for each. order: (n,) a permutation of the members."""
         return list(order.tensor_split(math.ceil(len(order) / batch_size)))
 
     def objective(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What a step minimises, of (B, C) logits and (B,) labels."""
+        """What a step minimises: (B, C) logits and (B,) labels -> ()."""
         return F.cross_entropy(logits, labels)
 
     def step(self, model, optimizer, inputs: Tensor, labels: Tensor, reserve: tuple[Tensor, Tensor] | None) -> Tensor:
-        """One step on a batch; returns the objective before it, a detached 0-d tensor.
+        """One step on a batch; returns the objective before the step, a detached 0-d tensor.
 
-        reserve: inputs and labels of as many points of the reserve, where the procedure steps on it.
+        reserve: inputs and labels of as many points of the reserve, where `steps_on_reserve`.
         """
         optimizer.zero_grad(set_to_none=True)
         with devices.training_autocast(inputs.device):
@@ -58,15 +58,18 @@ class Procedure:
         return loss.detach()
 
     def account(self, examples: int, batch_size: int, epochs: int, earlier: list | None) -> dict:
-        """What a whole training of this kind adds to a model's facts; `earlier` is the privacy spent before it."""
+        """What a whole training like this adds to the facts in a model's meta.json.
+
+        earlier: the privacy that was spent before (`defenses.dp.epsilon`'s history), None where training had no noise.
+        """
         return {}
 
     def state_dict(self) -> dict:
-        """What a stopped training needs of the procedure to go on, beside model and optimizer."""
+        """What a stopped training needs of the procedure, beside model and optimizer, to go on."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        pass
+        """Take up what `state_dict` returned."""
 
 
 def gammas(model: nn.Module) -> list[Tensor]:

@@ -10,7 +10,8 @@ DROPOUT = 0.1
 
 def mlp(features: int, num_classes: int, width: float = 1.0) -> nn.Sequential:
     """Features (N, features) -> logits (N, num_classes)."""
-    layers, inputs = [], features
+    layers = []
+    inputs = features
     for units in HIDDEN:
         outputs = scaled(units, width)
         layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(DROPOUT)]

@@ -1,6 +1,7 @@
 """MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) for 32x32 images.
 
-The paper's Table 2 without its first two reductions (stem, second stage): the last map is 4x4 and not 1x1.
+The layers of the paper's Table 2, with stride 1 instead of 2 in the stem and in the second stage, so that the last map
+has 4x4 pixels and not one.
 """
 
 from torch import Tensor, nn
@@ -36,7 +37,8 @@ class InvertedResidual(nn.Module):
 
 def mobilenetv2(num_classes: int, width: float = 1.0) -> nn.Sequential:
     """Images (N, 3, 32, 32) -> logits (N, num_classes)."""
-    inputs, last = scaled(32, width), scaled(1280, width)
+    inputs = scaled(32, width)
+    last = scaled(1280, width)
     features = [conv_bn(3, inputs), nn.ReLU6()]
     for expansion, channels, blocks, stride in STAGES:
         outputs = scaled(channels, width)

@@ -1,6 +1,6 @@
 """ResNet-18 (He et al. 2016, arXiv:1512.03385) for 32x32 images: 3x3 stem of stride 1, max-pool kept.
 
-With batch normalisation or, where samples may not share statistics (private training), with group normalisation.
+It has batch normalisation, or group normalisation for private training, where samples may not share statistics.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 
 def resnet18(num_classes: int, width: float = 1.0, conv: Callable[..., nn.Sequential] = conv_bn) -> nn.Sequential:
-    """Images (N, 3, 32, 32) -> logits (N, num_classes). `conv` makes a convolution with its normalisation."""
+    """Images (N, 3, 32, 32) -> logits (N, num_classes). `conv` makes a convolution and its normalisation."""
     channels = [scaled(c, width) for c in (64, 128, 256, 512)]
     stem = nn.Sequential(conv(3, channels[0]), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1))
     blocks = []
@@ -39,5 +39,5 @@ def resnet18(num_classes: int, width: float = 1.0, conv: Callable[..., nn.Sequen
 
 
 def resnet18_gn(num_classes: int, width: float = 1.0) -> nn.Sequential:
-    """The same with group normalisation."""
+    """`resnet18` with group normalisation in place of batch normalisation."""
     return resnet18(num_classes, width, conv_gn)

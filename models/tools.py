@@ -1,4 +1,4 @@
-"""What the three compressions share: the layers they change, their cost, strict loading, proof of equality."""
+"""What compressions and defences need of any network: its layers, its cost, strict loading, proof of equal outputs."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -10,43 +10,80 @@ from torch import Tensor, nn
 
 from core import devices
 
+RANGE_INPUTS = 1000  # network inputs that input ranges are read from at most
+
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers a compression changes, by name: every convolution and every linear layer."""
+    """The layers that compressions change, by name: every convolution and every linear layer."""
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
 
 
 def norm_after(model: nn.Module, kinds: tuple[type, ...] = (nn.BatchNorm2d,)) -> dict[str, str | None]:
-    """Every convolution and linear layer, and the norm right after it in the same `nn.Sequential`, by name."""
-    found = {}
+    """For every convolution and linear layer, by name, the name of the normalisation right after it, or None.
+
+    Only a normalisation of one of these kinds counts, and only as the next module of the same `nn.Sequential`.
+    """
+    norms = {}
     for prefix, parent in model.named_modules():
         children = [(f"{prefix}.{name}".lstrip("."), child) for name, child in parent.named_children()]
-        for (name, layer), (next_name, norm) in pairwise([*children, ("", None)]):
+        for (name, layer), (next_name, following) in pairwise([*children, ("", None)]):
             if isinstance(layer, nn.Conv2d | nn.Linear):
-                paired = isinstance(parent, nn.Sequential) and isinstance(norm, kinds)
-                found[name] = next_name if paired else None
-    return found
+                paired = isinstance(parent, nn.Sequential) and isinstance(following, kinds)
+                norms[name] = next_name if paired else None
+    return norms
+
+
+# What defences ask of layers. A layer that has something to do for it says so by an attribute or a method.
+
+
+@torch.no_grad()
+def observe_input_ranges(model: nn.Module, inputs: Tensor) -> None:
+    """Show network inputs (n, ...), at most RANGE_INPUTS of them, to the layers that quantize what reaches them.
+
+    Such a layer has a true `observes_input_ranges` and sets its range in train mode. A model without any is left alone.
+    """
+    if any(getattr(module, "observes_input_ranges", False) for module in model.modules()):
+        model.train()(inputs[:RANGE_INPUTS])
+
+
+def prepare_for_single_samples(model: nn.Module) -> None:
+    """Let layers compute so that torch.func can give the gradient of each sample of a batch, unmoved by the others.
+
+    A layer that must change for this has a method `prepare_for_single_samples`.
+    """
+    for module in model.modules():
+        if hasattr(module, "prepare_for_single_samples"):
+            module.prepare_for_single_samples()
 
 
 class Cost(NamedTuple):
-    """`multiply_adds` are those of convolutions and linear layers on one input, padding included."""
+    """What a model has, and what it does for one input.
+
+    `multiply_adds` are those of convolutions and linear layers; those with the zeros of a padding count too.
+    """
 
     parameters: int
     multiply_adds: int
 
 
 def cost(model: nn.Module, inputs: Tensor, *, zeros: bool) -> Cost:
-    """What a model has and does for one of `inputs` (N, ...): with the weights that are zero, or without them."""
+    """The model's cost for one of `inputs` (N, ...), counted with the weights that are zero or without them."""
 
     def count(tensor: Tensor) -> int:
         return tensor.numel() if zeros else int(tensor.count_nonzero())
 
     multiply_adds = 0
+    for layer, positions in _positions(model, inputs):
+        multiply_adds += count(layer.weight) * positions
+    return Cost(sum(count(parameter) for parameter in model.parameters()), multiply_adds)
+
+
+def _positions(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Module, int]]:
+    """Each call of a convolution or linear layer for one input, with the number of times it uses every weight."""
+    calls = []
 
     def add(layer: nn.Module, _, output: Tensor) -> None:
-        nonlocal multiply_adds
-        positions = output[0].numel() // len(layer.weight)  # every weight is used once at each of them
-        multiply_adds += count(layer.weight) * positions
+        calls.append((layer, output[0].numel() // len(layer.weight)))
 
     hooks = [layer.register_forward_hook(add) for layer in weighted_layers(model).values()]
     try:
@@ -55,11 +92,11 @@ def cost(model: nn.Module, inputs: Tensor, *, zeros: bool) -> Cost:
     finally:
         for hook in hooks:
             hook.remove()
-    return Cost(sum(count(parameter) for parameter in model.parameters()), multiply_adds)
+    return calls
 
 
 def unchanged_tensors(prepared: nn.Module) -> dict[str, Tensor]:
-    """Copies on the CPU of all tensors but those of parametrised weights: biases and batch normalisation."""
+    """Copies on the CPU of all tensors that a parametrisation leaves alone: biases and normalisations."""
     state = prepared.state_dict()
     return {name: t.detach().cpu().clone() for name, t in state.items() if ".parametrizations." not in name}
 
@@ -76,7 +113,10 @@ def take(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: Seque
 
 
 def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Fill the model; ValueError unless names, types and shapes are its own (`load_state_dict` would convert types)."""
+    """Fill the model, in place, with tensors of the very names, types and shapes that it has.
+
+    Raises ValueError where they differ; `load_state_dict` alone would convert types.
+    """
     rest = dict(tensors)
     wanted = model.state_dict()
     state = {name: take(rest, name, tensor.dtype, tensor.shape) for name, tensor in wanted.items()}
@@ -86,23 +126,25 @@ def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     return model
 
 
-def assert_equal_outputs(prepared: nn.Module, restored: nn.Module, images: Tensor) -> None:
-    """Both models, in eval mode on the first one's device, give bit-equal logits for images (N, 3, 32, 32)."""
+def assert_equal_outputs(prepared: nn.Module, restored: nn.Module, inputs: Tensor) -> None:
+    """Both models, in eval mode on the first one's device, give bit-equal logits for network inputs (N, ...)."""
     device = next(chain(prepared.parameters(), prepared.buffers())).device
-    expected, got = (_outputs(model, images.to(device)) for model in (prepared, restored))
+    expected, restored_logits = (_outputs(model, inputs.to(device)) for model in (prepared, restored))
     assert expected.isfinite().all(), "the compressed model gives logits that are not finite"
-    assert torch.equal(expected, got), f"the restored model's logits differ by up to {(expected - got).abs().max():.3g}"
+    difference = (expected - restored_logits).abs().max()
+    assert torch.equal(expected, restored_logits), f"the restored model's logits differ by up to {difference:.3g}"
 
 
-def _outputs(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits of a copy whose tensors all lie contiguous.
+def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Logits of a copy of the model in which every tensor is contiguous.
 
-    A tensor's strides choose the convolution algorithm and so its rounding, and those of 1x1 and depthwise weights
-    differ between a model trained in channels_last and a loaded one even after both were converted: hence the clones.
+    The strides of a tensor choose the convolution algorithm and so its rounding. The strides of 1x1 and depthwise
+    weights differ between a model trained in channels_last and a loaded one even after both were converted. Cloning
+    every tensor removes this difference.
     """
-    model = copy.deepcopy(model).to(images.device).eval()
+    model = copy.deepcopy(model).to(inputs.device).eval()
     for tensor in chain(model.parameters(), model.buffers()):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
-    images = images.clone(memory_format=torch.contiguous_format)
-    with torch.inference_mode(), torch.autocast(images.device.type, enabled=False), devices.exact():
-        return model(images)
+    inputs = inputs.clone(memory_format=torch.contiguous_format)
+    with torch.inference_mode(), torch.autocast(inputs.device.type, enabled=False), devices.exact():
+        return model(inputs)

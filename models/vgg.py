@@ -1,6 +1,6 @@
 """VGG-16 with batch normalisation (Simonyan & Zisserman 2015, arXiv:1409.1556, configuration D) for 32x32 images.
 
-Five poolings leave one pixel, so one linear layer replaces the paper's three; there is no dropout.
+Five poolings leave one pixel, so one linear layer takes the place of the paper's three. There is no dropout.
 """
 
 from torch import nn

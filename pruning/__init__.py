@@ -1,1 +1,1 @@
-"""Stage 2a: the smallest weights, filters or channels of a network set to zero, and taken out where that is asked."""
+"""Stage 2a: set the smallest weights, filters or channels of a network to zero, and take them out where asked to."""

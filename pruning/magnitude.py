@@ -1,7 +1,7 @@
 """`l1unstructure`: in every layer the weights of smallest magnitude are zero.
 
 Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks" (arXiv:1506.02626), §3: train,
-prune the small weights, fine-tune the others. The threshold is each layer's own, its sparsity the same for all.
+prune the small weights, fine-tune the others. Every layer has a threshold of its own and the same sparsity.
 """
 
 import math
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from models.tools import weighted_layers
 
 
-def choose(model: nn.Module, sparsity: float) -> dict[str, Tensor]:
-    """For every conv and linear weight a mask, False on its floor(sparsity * numel) smallest."""
+def choose_masks(model: nn.Module, sparsity: float) -> dict[str, Tensor]:
+    """For every conv and linear weight, by name, a mask that is False on the floor(sparsity * numel) smallest."""
     layers = weighted_layers(model)
     return {f"{name}.weight": keep_largest(layer.weight.detach(), sparsity) for name, layer in layers.items()}
 
 
 def keep_largest(values: Tensor, sparsity: float) -> Tensor:
     """Boolean mask, False on exactly floor(sparsity * numel) values of smallest magnitude; of equals, the first go."""
-    # a threshold would take all of a tie or none of it; the stable order takes as many as are wanted
+    # a threshold would take all of several equal values or none; the stable order takes exactly as many as wanted
     order = values.abs().flatten().argsort(stable=True)
     mask = torch.ones(values.numel(), dtype=torch.bool, device=values.device)
     mask[order[: pruned_count(values.numel(), sparsity)]] = False
@@ -28,17 +28,20 @@ def keep_largest(values: Tensor, sparsity: float) -> Tensor:
 
 
 def pruned_count(number: int, sparsity: float) -> int:
+    """How many of so many values, filters or channels are pruned."""
     return math.floor(sparsity * number)
 
 
-def held(model: nn.Module, masks: dict[str, Tensor], sparsity: float) -> str:
-    """Assert that the masks take as much as they should, and say how much."""
+def check_pruned(model: nn.Module, masks: dict[str, Tensor], sparsity: float) -> str:
+    """Assert that the masks prune the right number of weights in every layer, and say how many."""
     assert masks.keys() == {f"{name}.weight" for name in weighted_layers(model)}, "not every layer is pruned"
-    pruned = total = 0
+    pruned = 0
+    total = 0
     for name, mask in masks.items():
         count = int((~mask).sum())
         assert count == pruned_count(mask.numel(), sparsity), f"{name}: {count} of {mask.numel()} weights pruned"
-        pruned, total = pruned + count, total + mask.numel()
+        pruned += count
+        total += mask.numel()
     return (
         f"exactly floor({sparsity:g} n) of n weights are zero in each of {len(masks)} layers ({pruned:,} of {total:,})"
     )

@@ -1,6 +1,7 @@
-"""Pruning as data: a boolean mask for some parameters of a network, False where they are zero and stay zero.
+"""Pruning as data: boolean masks for parameters of a network, False where a parameter is zero and stays zero.
 
-The four pruners differ in the masks they choose; how masks act, are stored, restored and checked is the same for all.
+The four pruners differ in the masks that they choose. How masks act and how they are stored, restored and checked is
+the same for all.
 """
 
 import copy
@@ -19,46 +20,54 @@ from pruning import magnitude, slim, structured
 
 
 class Pruner(NamedTuple):
-    """`choose` (model, sparsity) gives masks by parameter; `held` (model, masks, sparsity) asserts and states them."""
+    """What one pruner decides."""
 
-    choose: Callable[[nn.Module, float], dict[str, Tensor]]
-    held: Callable[[nn.Module, dict[str, Tensor], float], str]
+    choose_masks: Callable[[nn.Module, float], dict[str, Tensor]]  # (model, sparsity) -> masks by parameter
+    check_pruned: Callable[[nn.Module, dict[str, Tensor], float], str]  # asserts that the masks are right and says so
 
 
 DEFAULT = "l1unstructure"
 PRUNERS = {
-    DEFAULT: Pruner(magnitude.choose, magnitude.held),
-    "l1structure": Pruner(partial(structured.choose, order=1), structured.held),
-    "l2structure": Pruner(partial(structured.choose, order=2), structured.held),
-    "slim": Pruner(slim.choose, slim.held),
+    DEFAULT: Pruner(magnitude.choose_masks, magnitude.check_pruned),
+    "l1structure": Pruner(partial(structured.choose_masks, order=1), structured.check_pruned),
+    "l2structure": Pruner(partial(structured.choose_masks, order=2), structured.check_pruned),
+    "slim": Pruner(slim.choose_masks, slim.check_pruned),
 }
 
 
 class Pruning(NamedTuple):
-    """A degree of pruning: `0.6` in the names of folders where the pruner is the default, else `slim_0.6`."""
+    """A degree of pruning. As text it is `0.6` for the default pruner and `slim_0.6`, for example, for another one."""
 
     pruner: str
     sparsity: float
 
     def __str__(self) -> str:
-        return f"{'' if self.pruner == DEFAULT else self.pruner + '_'}{self.sparsity:g}"
-
-    def command(self) -> str:
-        """The script and the flags that prune so."""
-        pruner = "" if self.pruner == DEFAULT else f"--pruner_name {self.pruner} "
-        return f"pruning/prune.py {pruner}--prune_sparsity {self.sparsity:g}"
+        sparsity = f"{self.sparsity:g}"
+        return sparsity if self.pruner == DEFAULT else f"{self.pruner}_{sparsity}"
 
 
-def parse(text: str) -> Pruning:
-    """`0.6`, or `slim_0.6`; ValueError where it is neither, or where its name would not say all digits of it."""
+EXPECTED_DEGREE = f"a sparsity between 0 and 1 of at most six digits, or slim_0.7 for another pruner than {DEFAULT}"
+
+
+def parse_degree(text: str) -> Pruning:
+    """The degree written as `0.6` or `slim_0.6`.
+
+    Raises ValueError where the text is neither, or has more digits than the name of a folder would show.
+    """
     pruner, _, sparsity = text.rpartition("_")
     value = float(sparsity)
     if float(f"{value:g}") != value:
         raise ValueError(f"sparsity must have at most six digits, not {sparsity}")
-    return _checked(Pruning(pruner or DEFAULT, value))
+    return _check_degree(Pruning(pruner or DEFAULT, value))
 
 
-def _checked(degree: Pruning) -> Pruning:
+def command(degree: Pruning) -> str:
+    """The script and the flags that prune to this degree."""
+    pruner = "" if degree.pruner == DEFAULT else f"--pruner_name {degree.pruner} "
+    return f"pruning/prune.py {pruner}--prune_sparsity {degree.sparsity:g}"
+
+
+def _check_degree(degree: Pruning) -> Pruning:
     if not isinstance(degree, Pruning) or degree.pruner not in PRUNERS:
         raise ValueError(f"the degree of a pruning is one of {', '.join(PRUNERS)} with a sparsity, not {degree!r}")
     if not isinstance(degree.sparsity, float) or not 0 < degree.sparsity < 1:
@@ -67,7 +76,7 @@ def _checked(degree: Pruning) -> Pruning:
 
 
 class Mask(nn.Module):
-    """parameter -> parameter with zeros where the mask is False, so what is pruned gets no gradient either."""
+    """A parametrisation: zeros where the mask is False, so that what is pruned gets no gradient either."""
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
@@ -78,13 +87,13 @@ class Mask(nn.Module):
 
 
 def prepare(model: nn.Module, degree: Pruning) -> nn.Module:
-    """A copy in which the pruner's masks hold, and go on to hold while it is fine-tuned.
+    """A copy in which the pruner's masks act, and go on to act while it is fine-tuned.
 
     Raises ValueError for a bad degree, UserError where the pruner can do nothing with this network.
     """
-    pruner, sparsity = _checked(degree)
+    pruner, sparsity = _check_degree(degree)
     model = copy.deepcopy(model)
-    for name, mask in PRUNERS[pruner].choose(model, sparsity).items():
+    for name, mask in PRUNERS[pruner].choose_masks(model, sparsity).items():
         module, _, parameter = name.rpartition(".")
         parametrize.register_parametrization(model.get_submodule(module), parameter, Mask(mask))
     return model
@@ -107,7 +116,10 @@ def _masked(prepared: nn.Module, name: str) -> Tensor:
 
 
 def pack(prepared: nn.Module) -> dict[str, Tensor]:
-    """Per masked parameter `<name>.mask`, eight to a byte, and `<name>.kept`, the rest in order; others as they are."""
+    """Per masked parameter `<name>.mask`, eight values to a byte, and `<name>.kept`, its unmasked values in order.
+
+    All other tensors are packed as they are.
+    """
     tensors = unchanged_tensors(prepared)
     for name, mask in masks_of(prepared).items():
         tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.numpy()))
@@ -125,25 +137,33 @@ def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     if not masked:
         raise ValueError("none of the tensors is a mask for this network")
     for name, parameter in masked.items():
-        shape, numel = parameter.shape, parameter.numel()
-        packed = take(state, f"{name}.mask", torch.uint8, (math.ceil(numel / 8),))
-        mask = torch.from_numpy(np.unpackbits(packed.numpy(), count=numel)).bool().view(shape)
-        kept = take(state, f"{name}.kept", parameter.dtype, (int(mask.sum()),))
-        state[name] = torch.zeros(shape, dtype=kept.dtype).masked_scatter(mask, kept)
+        state[name] = _unpack_parameter(state, name, parameter)
     return load_exactly(copy.deepcopy(skeleton), state).eval()
 
 
-def verify(prepared: nn.Module, restored: nn.Module, degree: Pruning, images: Tensor) -> str:
-    """Assert what the pruner states and equal outputs for images (N, ...); returns one line that says so."""
+def _unpack_parameter(tensors: dict[str, Tensor], name: str, parameter: Tensor) -> Tensor:
+    """A masked parameter of the shape and type of `parameter`; its two tensors are removed from `tensors`."""
+    numel = parameter.numel()
+    packed = take(tensors, f"{name}.mask", torch.uint8, (math.ceil(numel / 8),))
+    mask = torch.from_numpy(np.unpackbits(packed.numpy(), count=numel)).bool().view(parameter.shape)
+    kept = take(tensors, f"{name}.kept", parameter.dtype, (int(mask.sum()),))
+    return torch.zeros(parameter.shape, dtype=kept.dtype).masked_scatter(mask, kept)
+
+
+def verify(prepared: nn.Module, restored: nn.Module, degree: Pruning, inputs: Tensor) -> str:
+    """Assert that the pruner's masks are right and act, and equal outputs for network inputs (N, ...).
+
+    Returns one line that says so. `restored` is what `unpack` made of the tensors of `prepared`.
+    """
     masks = masks_of(prepared)
-    stated = PRUNERS[degree.pruner].held(restored, masks, degree.sparsity)
+    pruned = PRUNERS[degree.pruner].check_pruned(restored, masks, degree.sparsity)
     for name, mask in masks.items():
         parameter = restored.get_parameter(name).detach().cpu()
         assert (parameter[~mask] == 0).all(), f"{name}: what was pruned is not zero"
         assert torch.equal(parameter, _masked(prepared, name)), f"{name}: the restored values differ"
-    assert_equal_outputs(prepared, restored, images)
-    before, after = (cost(restored, images, zeros=zeros) for zeros in (True, False))
+    assert_equal_outputs(prepared, restored, inputs)
+    before, after = (cost(restored, inputs, zeros=zeros) for zeros in (True, False))
     return (
-        f"pruning {degree}: {stated}; parameters {before.parameters:,} -> {after.parameters:,}, multiply-adds "
-        f"{before.multiply_adds:,} -> {after.multiply_adds:,}; restored outputs equal on {len(images)} images"
+        f"pruning {degree}: {pruned}; parameters {before.parameters:,} -> {after.parameters:,}, multiply-adds "
+        f"{before.multiply_adds:,} -> {after.multiply_adds:,}; restored outputs equal on {len(inputs)} images"
     )

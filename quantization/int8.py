@@ -1,11 +1,13 @@
 """Quantization-aware training with eight-bit weights and activations, and the int8 model that results.
 
-Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"
-(arXiv:1712.05877): fake quantization in the forward pass (§3, eq. 12), gradients straight through it, activation ranges
-by exponential moving averages (§3.1), batch normalisation folded into the weights before they are quantized (§3.2,
-eq. 14). As later practice has it (Krishnamoorthi 2018, arXiv:1806.08342, §2.2 and §2.6): weights per output channel,
-symmetric on [-127, 127]; the input of every layer per tensor, affine on [0, 255]. The moving averages of batch
-normalisation are frozen while fine-tuning; its gamma and beta are trained with the weights. Biases stay float32.
+From Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"
+(arXiv:1712.05877): fake quantization in the forward pass (§3, eq. 12), gradients that pass through the rounding
+unchanged, activation ranges by exponential moving averages (§3.1), batch normalisation folded into the weights before
+these are quantized (§3.2, eq. 14). From Krishnamoorthi 2018 (arXiv:1806.08342, §2.2 and §2.6): weights per output
+channel, symmetric on [-127, 127]; the input of every layer per tensor, affine on [0, 255].
+
+Fine-tuning leaves the moving averages of batch normalisation as they are, and trains its gamma and beta with the
+weights. Biases stay float32.
 """
 
 import copy
@@ -18,58 +20,77 @@ from torch.nn import functional as F
 
 from models.tools import assert_equal_outputs, load_exactly, norm_after
 
+DEGREE = "int8"
+EXPECTED_DEGREE = DEGREE
 WEIGHT_LEVELS = 127
 INPUT_LEVELS = 255
-MOMENTUM = 0.01  # of the activation ranges' moving averages
-MIN_SCALE = torch.finfo(torch.float32).eps  # keeps 1 / scale finite where a channel (its gamma, say) is all but zero
+MOMENTUM = 0.01  # of the moving averages of input ranges
+MIN_SCALE = torch.finfo(torch.float32).eps  # keeps 1 / scale finite where a channel, or its gamma, is almost zero
+
+
+def parse_degree(text: str) -> str:
+    """The degree that `prepare` takes; ValueError where the text is none."""
+    if text != DEGREE:
+        raise ValueError(f"the only degree of quantization is {DEGREE!r}, not {text!r}")
+    return DEGREE
+
+
+def command(degree: str) -> str:
+    """The script and the flags that quantize to this degree."""
+    return f"quantization/qat.py --degree {degree}"
 
 
 class FakeQuantized(nn.Module):
-    """A convolution or linear layer and the batch norm after it (or None), computed as their int8 form will."""
+    """A convolution or linear layer and the batch norm after it (or None), computed as its int8 form will be."""
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None) -> None:
         super().__init__()
         self.layer, self.norm = layer, norm
         self.operation = operation(layer)
-        # nan until the first training batch: a model never trained answers nan, not something plausible
+        # NaN until the first training batch: a model that was never trained answers NaN, not something plausible
         self.register_buffer("low", torch.full((), torch.nan, device=layer.weight.device))
         self.register_buffer("high", self.low.clone())
-        self.observing = True
+        self.observes_input_ranges = True
 
-    def for_single_samples(self) -> None:
+    def prepare_for_single_samples(self) -> None:
         """Keep the ranges as they are, so that a sample's gradient depends on no other sample."""
-        self.observing = False
+        self.observes_input_ranges = False
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):  # half precision would blur the grid
             x = x.float()
-            if self.training and self.observing:
+            if self.training and self.observes_input_ranges:
                 self.observe(x.detach())
             weight, scale, bias = self.quantized()
             return self.operation(quantize_input(x, *self.input_grid()), weight, bias)
 
     def observe(self, x: Tensor) -> None:
-        """Move the running range towards this batch's; the first batch sets it."""
-        for running, value in zip((self.low, self.high), torch.aminmax(x), strict=True):
+        """Move the running range towards this batch's range; the first batch sets it."""
+        low, high = torch.aminmax(x)
+        for running, value in ((self.low, low), (self.high, high)):
             running.copy_(torch.where(running.isnan(), value, running.lerp(value, MOMENTUM)))
 
     def input_grid(self) -> tuple[Tensor, Tensor]:
-        """Scale and zero point (0-d float32 and int32) of a range that holds zero, which padding needs exact."""
-        low, high = self.low.clamp(max=0), self.high.clamp(min=0)
+        """Scale and zero point, 0-d float32 and int32.
+
+        The range is widened to hold zero, so that the zeros of a convolution's padding stay exact.
+        """
+        low = self.low.clamp(max=0)
+        high = self.high.clamp(min=0)
         scale = ((high - low) / INPUT_LEVELS).clamp(min=MIN_SCALE)
         return scale, (-low / scale).round().clamp(0, INPUT_LEVELS).int()
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one layer that layer and norm make in eval mode (eq. 14)."""
-        weight, bias = self.layer.weight, self.layer.bias
-        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        """Weight and bias of the one layer that equals layer and norm together in eval mode (eq. 14)."""
+        weight = self.layer.weight
+        bias = weight.new_zeros(len(weight)) if self.layer.bias is None else self.layer.bias
         if self.norm is None:
             return weight, bias
         factor = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
         return weight * per_channel(factor, weight), self.norm.bias + (bias - self.norm.running_mean) * factor
 
     def quantized(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Folded weight on its grid, the grid's scale (channels,), folded bias."""
+        """The folded weight rounded to its grid, the grid's scale (channels,) and the folded bias."""
         weight, bias = self.folded()
         dims = tuple(range(1, weight.dim()))
         scale = (weight.detach().abs().amax(dims) / WEIGHT_LEVELS).clamp(min=MIN_SCALE)
@@ -79,7 +100,7 @@ class FakeQuantized(nn.Module):
 
 
 class Int8(nn.Module):
-    """The same layer stored as int8 and computed as the fake-quantized one was, so that outputs are equal exactly."""
+    """A layer with int8 weights. It computes what `FakeQuantized` does, in the same order, so outputs are bit-equal."""
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None) -> None:
         super().__init__()
@@ -100,7 +121,7 @@ class Int8(nn.Module):
 
 
 def operation(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The layer as a function of input, weight and bias."""
+    """What the layer computes, as a function of input, weight and bias."""
     if isinstance(layer, nn.Linear):
         return F.linear
     options = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
@@ -117,9 +138,9 @@ def quantize_input(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 
 
 def replace_layers(model: nn.Module, make: Callable[[nn.Module, nn.Module | None], nn.Module]) -> nn.Module:
-    """Put make(layer, norm) in place of every conv and linear layer, in place; its batch norm becomes an identity.
+    """Change the model in place: make(layer, norm) replaces every conv and linear layer, an identity its batch norm.
 
-    Group normalisation, whose statistics are each sample's own, cannot be folded and stays as it is.
+    Group normalisation stays as it is: its statistics belong to each sample, so it cannot be folded.
     """
     for name, norm_name in norm_after(model).items():
         norm = model.get_submodule(norm_name) if norm_name else None
@@ -133,28 +154,21 @@ def fake_quantized_layers(model: nn.Module) -> dict[str, FakeQuantized]:
     return {name: module for name, module in model.named_modules() if isinstance(module, FakeQuantized)}
 
 
-@torch.no_grad()
-def set_ranges(model: nn.Module, inputs: Tensor) -> None:
-    """Let fake-quantized layers see network inputs before training, a thousand at most; other networks stay as is."""
-    if fake_quantized_layers(model):
-        model.train()(inputs[:1000])
-
-
 def prepare(model: nn.Module, degree: str) -> nn.Module:
     """A copy with batch norm folded and every weight and every layer input fake-quantized, trainable throughout.
 
-    Its input ranges come from its training batches: one is needed before it answers in eval mode.
+    Its input ranges come from its training batches: it needs one before it answers in eval mode.
     Raises ValueError unless degree is "int8".
     """
-    if degree != "int8":
-        raise ValueError(f"the only degree of quantization is 'int8', not {degree!r}")
+    parse_degree(degree)
     return replace_layers(copy.deepcopy(model), FakeQuantized)
 
 
 @torch.no_grad()
 def pack(prepared: nn.Module) -> dict[str, Tensor]:
-    """Per layer `weight` int8, `scale` and `bias` per channel, `input_scale` and `input_zero_point`; the rest as it is.
+    """Per layer `weight` int8, `scale` and `bias` per channel, `input_scale` and `input_zero_point`.
 
+    All other tensors are packed as they are.
     Raises ValueError where the model has not seen a training batch.
     """
     model = copy.deepcopy(prepared)
@@ -170,7 +184,7 @@ def pack(prepared: nn.Module) -> dict[str, Tensor]:
 
 
 def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
-    """The int8 model, in eval mode: the float network `skeleton`'s layers replaced, in a copy, by `pack`'s tensors.
+    """The int8 model, in eval mode: a copy of the float network `skeleton` filled from `pack`'s tensors.
 
     Raises ValueError naming the first tensor that does not fit.
     """
@@ -178,8 +192,11 @@ def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
 
 
 @torch.no_grad()
-def verify(prepared: nn.Module, restored: nn.Module, degree: str, images: Tensor) -> str:
-    """Assert the stated property and equal outputs for images (N, 3, 32, 32); returns one line that says so."""
+def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor) -> str:
+    """Assert int8 weights and equal outputs for network inputs (N, ...); returns one line that says so.
+
+    The weights are those of the fake-quantized model `prepared`, and `restored` is what `unpack` made of its tensors.
+    """
     sources = fake_quantized_layers(prepared)
     weights = 0
     for name, source in sources.items():
@@ -188,9 +205,9 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, images: Tensor
         same = torch.equal(target.dequantized().cpu(), source.quantized()[0].cpu())
         assert same, f"{name}: the int8 weights are not those of the fake-quantized layer"
         weights += target.weight.numel()
-    assert_equal_outputs(prepared, restored, images)
+    assert_equal_outputs(prepared, restored, inputs)
     folded = ", batch norm folded" if any(source.norm is not None for source in sources.values()) else ""
     return (
         f"quantization {degree}: {weights:,} int8 weights in {len(sources)} layers{folded}; "
-        f"restored outputs equal those of the fake-quantized model on {len(images)} images"
+        f"restored outputs equal those of the fake-quantized model on {len(inputs)} images"
     )

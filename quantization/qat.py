@@ -1,4 +1,4 @@
-"""Quantize the victim and its shadows to int8 with quantization-aware training.
+"""Quantize the victim and its shadow models to int8 by quantization-aware training.
 
     python quantization/qat.py --dataset_name cifar10 --model_name resnet18 --num_cls 10 \\
         --lr 0.001 --quantized_epochs 30 --degree int8
@@ -13,22 +13,24 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, Python looks for packages beside this file: they lie one folder up
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from compleak import cli
-from compleak.compression import compress
-from core import console
+from compleak.runs.flags import add_training_flags, model_options, stage_parser
+from compleak.runs.settings import CompressSettings
+from compleak.runs.variants import compressed_variant
+from compleak.training.compress import compress_models
+from core.console import run_script
 
 
-def parse(argv=None):
-    parser = cli.parser(__doc__)
-    cli.training_flags(parser, "--quantized_epochs", epochs=30, lr=0.001)
+def parse(argv=None) -> CompressSettings:
+    parser = stage_parser(__doc__)
+    add_training_flags(parser, "--quantized_epochs", epochs=CompressSettings.epochs, lr=CompressSettings.lr)
     parser.add_argument("--degree", default="int8", help="int8 is the only one (default: %(default)s)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    return CompressSettings(**model_options(args), variant=compressed_variant("quantization", args.degree))
 
 
 def main(argv=None) -> None:
-    args = parse(argv)
-    compress(args, "quantization", args.degree)
+    compress_models(parse(argv))
 
 
 if __name__ == "__main__":
-    console.run_script(main)
+    run_script(main)

@@ -13,7 +13,7 @@ JPEG = ROOT.parent / "shared" / "data" / "cifar10-jpeg.tar.xz"
 NETWORK = ["--dataset_name", "digits", "--width", "0.125"]
 TINY = ["--max_points", "60", "--epochs", "1", "--label_noise", "0.2", "--no_augment"]
 ATTACK = ["--sensitivity_draws", "1"]
-KEPT = ("pruning_0.9", "quantization_int8", "clustering_4")  # one variant of each technique, for whole audits
+THREE_VARIANTS = ("pruning_0.9", "quantization_int8", "clustering_4")  # one of each technique, for whole audits
 
 
 def script(*command, **options) -> subprocess.CompletedProcess:
@@ -27,56 +27,70 @@ def script(*command, **options) -> subprocess.CompletedProcess:
 @contextlib.contextmanager
 def stopped_in(epoch: int):
     """What trains inside is cut off when this epoch begins, its state saved after each one before."""
-    from compleak import training
+    from compleak.training import loop
 
     class Stopped(Exception):
         pass
 
-    whole = training._epoch
+    train_epoch = loop.train_epoch
 
-    def stops(*args):
+    def stop_or_train(*args):
         if args[6] == epoch:
             raise Stopped
-        return whole(*args)
+        return train_epoch(*args)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(training, "SAVE_EVERY", 1)
-        patch.setattr(training, "_epoch", stops)
+        patch.setattr(loop, "SAVE_EVERY", 1)
+        patch.setattr(loop, "train_epoch", stop_or_train)
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
 def small_forests():
     """Fewer trees in this process, so that dozens of tables take a minute; scripts as subprocesses have them all."""
-    from attacks import arrays
+    from attacks.common import classifiers
 
-    kept, arrays.TREES = arrays.TREES, 40
+    usual, classifiers.TREES = classifiers.TREES, 40
     yield
-    arrays.TREES = kept
+    classifiers.TREES = usual
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tiny_preset():
+    """`--preset tiny`, beside the presets that users have."""
+    from compleak.pipeline.presets import PRESETS, Preset
+
+    PRESETS["tiny"] = Preset(
+        train={"max_points": 60, "epochs": 1, "label_noise": 0.2, "augment": False},
+        pruning={"epochs": 1},
+        quantization={"epochs": 1},
+        clustering={"epochs": 1},
+        attack={"draws": 1},
+    )
+    yield
+    del PRESETS["tiny"]
 
 
 @pytest.fixture(scope="session")
-def tiny_root(tmp_path_factory) -> Path:
+def tiny_root(tiny_preset, tmp_path_factory) -> Path:
     """A root folder in which the tiny run is trained and compressed in all eight ways."""
     import reproduce
-    from compleak import engines
+    from compleak.pipeline.comparison import joined_plan, runs_of
 
     root = tmp_path_factory.mktemp("tiny")
-    flags = {"train": TINY, "pruning": ["--prune_epochs", "1"], "quantization": ["--quantized_epochs", "1"]}
-    args = reproduce.parse([*NETWORK, "--root", str(root), "--preset", "paper", "--run_name", "tiny"])
-    for stage in reproduce.plan(args):
-        kind = stage.name.split()[1].split("_")[0] if stage.name.startswith("compress") else stage.script
-        if kind in ("train", "pruning", "quantization", "clustering"):
-            engines.call(stage._replace(argv=(*stage.argv, *flags.get(kind, ["--epochs", "1"]))))
+    settings = reproduce.parse([*NETWORK, "--root", str(root), "--preset", "tiny", "--run_name", "tiny"])
+    for stage in joined_plan(runs_of(settings)):
+        if stage.key.kind in ("data", "train", "compress"):
+            stage.action(stage.settings)
     return root
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_root):
     import train
-    from compleak import runs
+    from compleak.runs.run import open_run
 
-    return runs.open_run(train.parse([*NETWORK, "--root", str(tiny_root), "--run_name", "tiny"]))
+    return open_run(train.parse([*NETWORK, "--root", str(tiny_root), "--run_name", "tiny"]).run)
 
 
 @pytest.fixture(scope="session")
@@ -84,41 +98,3 @@ def cifar_jpeg() -> Path:
     if not JPEG.exists():
         pytest.skip(f"real images are not here: {JPEG}")
     return JPEG
-
-
-@pytest.fixture(scope="module")
-def small_audit():
-    """The audit of three variants with tiny settings, in place of the smoke preset's of eight."""
-    preset = {
-        "network": "",
-        "train": " ".join(TINY),
-        "pruning": "--prune_epochs 6",  # the state of a training is written after five
-        "quantization": "--quantized_epochs 1",
-        "clustering": "--epochs 1",
-        "attack": " ".join(ATTACK),
-    }
-    import reproduce
-    from compleak import summary
-
-    plan = reproduce.plan
-
-    def fewer(args):
-        return [kept(stage) for stage in plan(args) if is_kept(stage)]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(reproduce.PRESETS, "smoke", preset)
-        patch.setattr(reproduce, "plan", fewer)
-        patch.setattr(summary, "VARIANTS", ("original", *KEPT))
-        yield patch
-
-
-def is_kept(stage):
-    return stage.name.split()[0] not in ("compress", "NR", "SR") or stage.name.split()[1] in ("original", *KEPT)
-
-
-def kept(stage):
-    """A stage that reads several variants, with those that are left."""
-    if stage.script not in ("CompLeakMR", "query"):
-        return stage
-    needs = tuple(name for name in stage.needs if name.split()[0] == "train" or name.split()[1] in KEPT)
-    return stage._replace(argv=(*stage.argv, "--variants", *KEPT), needs=needs)

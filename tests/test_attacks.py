@@ -13,26 +13,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from planted import planted_signals, withheld
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 
 import attacks
-from attacks import arrays
-from attacks.arrays import Signals
-from attacks.blind import blind
+from attacks import Signals, blind, membership
 from attacks.calibrated import calibrated
+from attacks.common import classifiers
+from attacks.common.classifiers import forest
+from attacks.common.references import known_outsiders, reference_log_p, reference_moments
+from attacks.common.statistics import confidence, cross_entropy, log_odds, modified_entropy, posterior
+from attacks.common.thresholds import balanced_threshold
 from attacks.mr import inputs as mr_inputs
-from attacks.mr import membership, mr
+from attacks.mr import mr
 from attacks.nasr2018 import features as nasr2018_features
-from attacks.rmia import GAMMA, OFFLINE_A, references, rmia, score
+from attacks.rmia import GAMMA, OFFLINE_A, rmia, score
 from attacks.samia import samia
 from attacks.shokri2017 import features as shokri2017_features
 from attacks.shokri2017 import shokri2017
-from attacks.song2021 import modified_entropy, song2021
+from attacks.song2021 import song2021
 from attacks.sr import features as sr_features
 from attacks.sr import sr
 from attacks.yeom2018 import entropy, yeom2018
+from tests.planted import planted_signals, withheld
 
 EVERY = [
     *((f"NR:{attack.key}", attack, slice(0, 1)) for attack in attacks.KNOWN["NR"]),
@@ -45,8 +48,8 @@ every_attack = pytest.mark.parametrize(("attack", "which"), [e[1:] for e in EVER
 
 @pytest.fixture(autouse=True)
 def small_forests(monkeypatch):
-    """The protocol's 500 trees make the tests slow and no claim here more or less true."""
-    monkeypatch.setattr(arrays, "TREES", 60)
+    """The protocol's 500 trees would make the tests slow, and no claim here depends on their number."""
+    monkeypatch.setattr(classifiers, "TREES", 60)
 
 
 @lru_cache
@@ -59,7 +62,7 @@ def given_to(attack_models, which):
 
 
 def standard_error(truth):
-    """Of the AUC of scores that know nothing (Mann-Whitney)."""
+    """Standard error of the AUC of scores that know nothing (Mann-Whitney)."""
     members, others = truth.sum(), (~truth).sum()
     return math.sqrt((members + others + 1) / (12 * members * others))
 
@@ -76,19 +79,19 @@ def probabilities(logits):
 @every_attack
 def test_a_planted_leak_is_found_and_the_threshold_deploys(attack, which):
     if attack.name == "model_updates":
-        pytest.skip("this world's variants differ by noise alone; test_likelihood.py plants a difference")
-    planted = world(2.5, models=3 if "two references" in attack.needs else 2)
+        pytest.skip("here the variants differ by noise alone; test_likelihood.py plants a difference")
+    planted = world(2.5, models=1 + max(attack.references, 1))
     scores, decision, shadow_scores = attack.run(given_to(planted.variants, which), seed=7)
     assert shadow_scores.shape == (planted.variants[0].audit[1:].sum(),)
     assert scores.shape == decision.shape == planted.truth.shape
     assert scores.dtype == np.float64 and decision.dtype == bool
     assert roc_auc_score(planted.truth, scores) > 0.5 + 6 * standard_error(planted.truth)
     assert (decision[planted.truth].mean() + 1 - decision[~planted.truth].mean()) / 2 > 0.58
-    assert scores[decision].min() >= scores[~decision].max()  # one threshold on the very scores reported
+    assert scores[decision].min() >= scores[~decision].max()  # one threshold on the scores that are reported
 
 
 @every_attack
-def test_without_a_leak_the_auc_is_a_half(attack, which):
+def test_the_auc_is_a_half_where_there_is_no_leak(attack, which):
     planted = world(0.0, models=3, seed=1)
     scores = attack.run(given_to(planted.variants, which), seed=7).scores
     assert abs(roc_auc_score(planted.truth, scores) - 0.5) < 4 * standard_error(planted.truth)
@@ -113,8 +116,8 @@ def test_shuffled_victim_membership_same_seed_and_other_global_state_give_identi
 
 
 @every_attack
-def test_without_a_shadow_the_attack_says_so(attack, which):
-    alone = [Signals(v.logits[:1], v.labels, v.member[:1], v.audit[:1], v.sensitivity[:1]) for v in world(1.5).variants]
+def test_an_attack_without_a_shadow_model_says_so(attack, which):
+    alone = [Signals(v.logits[:1], v.labels, v.member[:1], v.audit[:1]) for v in world(1.5).variants]
     assert "shadow models" in attacks.missing(attack, given_to(alone, which))
     with pytest.raises(ValueError, match="shadow"):
         attack.run(given_to(alone, which), seed=0)
@@ -126,18 +129,18 @@ def test_membership_of_the_victims_audit_points_is_withheld_and_nothing_else():
 
 
 def test_attacks_whose_input_is_missing_are_named():
-    bare = world(1.5).variants[0]._replace(sensitivity=None)
+    bare = world(1.5).variants[0]._replace(probes={})
     two = {"lira", "bavaria"}
     assert [a.name for a in attacks.NR if attacks.missing(a, [bare])] == ["samia", *sorted(two, reverse=True)]
     assert [a.name for a in attacks.NR if attacks.missing(a, world(1.5, models=3).variants[:1])] == []
-    own_points_only = bare._replace(logits=np.where(bare.audit[..., None], bare.logits, np.nan))
-    assert {a.name for a in attacks.NR if attacks.missing(a, [own_points_only])} == (
+    asked_about_audit_points_only = bare._replace(logits=np.where(bare.audit[..., None], bare.logits, np.nan))
+    assert {a.name for a in attacks.NR if attacks.missing(a, [asked_about_audit_points_only])} == (
         {"samia", "rmia", "base", "joint", "calibrated", "combined"} | two
     )
     with pytest.raises(ValueError, match="sensitivity"):
         samia(bare, seed=0)
     with pytest.raises(ValueError, match="reference"):
-        rmia(own_points_only, seed=0)
+        rmia(asked_about_audit_points_only, seed=0)
 
 
 def test_the_registry_names_the_artifacts_rows_and_its_keys_are_unique():
@@ -175,23 +178,22 @@ def test_bad_arguments_are_named():
 
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(2, 6)), elements=st.floats(-8, 8, width=32)))
 def test_log_odds_loss_and_posterior_equal_their_definitions(logits):
-    odds = arrays.log_odds(logits)
-    for row, found in zip(logits.astype(float), odds, strict=True):
+    for row, odds in zip(logits.astype(float), log_odds(logits), strict=True):
         for c, p in enumerate(probabilities(list(row))):
             rest = sum(q for k, q in enumerate(probabilities(list(row))) if k != c)
-            assert found[c] == pytest.approx(math.log(p / rest), abs=1e-9)
+            assert odds[c] == pytest.approx(math.log(p / rest), abs=1e-9)
     labels = np.zeros(len(logits), dtype=int)
     expected = np.array([probabilities(list(row)) for row in logits.astype(float)])
-    np.testing.assert_allclose(arrays.posterior(logits), expected, rtol=1e-9)
-    np.testing.assert_allclose(arrays.cross_entropy(logits, labels), -np.log(expected[:, 0]), rtol=1e-6, atol=1e-15)
+    np.testing.assert_allclose(posterior(logits), expected, rtol=1e-9)
+    np.testing.assert_allclose(cross_entropy(logits, labels), -np.log(expected[:, 0]), rtol=1e-6, atol=1e-15)
 
 
 def test_confidence_neither_saturates_nor_overflows():
     logits = np.array([[200.0, 0, 0], [201.0, 0, 0], [3000.0, 0, -3000.0]], dtype=np.float32)
     zeros = np.zeros(3, dtype=int)
-    np.testing.assert_allclose(arrays.confidence(logits, zeros), [200 - np.log(2), 201 - np.log(2), 3000])
-    np.testing.assert_allclose(arrays.confidence(logits, zeros + 2), [-200, -201, -6000])
-    loss = arrays.cross_entropy(logits[:2], zeros[:2])
+    np.testing.assert_allclose(confidence(logits, zeros), [200 - np.log(2), 201 - np.log(2), 3000])
+    np.testing.assert_allclose(confidence(logits, zeros + 2), [-200, -201, -6000])
+    loss = cross_entropy(logits[:2], zeros[:2])
     assert loss[0] > loss[1] > 0
     np.testing.assert_allclose(loss, 2 * np.exp([-200.0, -201.0]))
 
@@ -201,14 +203,14 @@ def test_balanced_threshold_is_as_good_as_the_best_of_all_cuts(rows):
     scores, member = np.array([s for s, _ in rows]), np.array([m for _, m in rows])
     if member.all() or not member.any():
         with pytest.raises(ValueError):
-            arrays.balanced_threshold(scores, member)
+            balanced_threshold(scores, member)
         return
 
     def accuracy(t):
         return ((scores >= t)[member].mean() + (scores < t)[~member].mean()) / 2
 
     best = max(accuracy(t) for t in [*scores, np.inf])
-    assert accuracy(arrays.balanced_threshold(scores, member)) == pytest.approx(best)
+    assert accuracy(balanced_threshold(scores, member)) == pytest.approx(best)
 
 
 # Features
@@ -223,14 +225,19 @@ HAND = Signals(  # two models, two points, three classes; one logit vector per (
 ROWS = (np.array([0, 0]), np.array([0, 1]))
 
 
-def test_a_points_place_in_the_file_does_not_move_its_score():
+def test_a_points_place_in_the_file_does_not_change_its_score():
     signals = planted_signals(3, 400, seed=6).variants[0]
     order = np.random.default_rng(1).permutation(400)
-    per_point = (signals.logits[:, order], signals.labels[order], signals.member[:, order], signals.audit[:, order])
-    place = np.searchsorted(np.flatnonzero(signals.audit[0]), order[per_point[3][0]])
+    moved = Signals(signals.logits[:, order], signals.labels[order], signals.member[:, order], signals.audit[:, order])
+    place = np.searchsorted(np.flatnonzero(signals.audit[0]), order[moved.audit[0]])
     for row in attacks.NR:
-        if row.name not in {"shokri2017", "nasr2018", "samia", "combined"}:  # random bags and batches follow the order
-            before, after = (row.run([asked], seed=0).scores for asked in (signals, Signals(*per_point)))
+        if row.name not in {
+            "shokri2017",
+            "nasr2018",
+            "samia",
+            "combined",
+        }:  # bags and batches follow the order
+            before, after = (row.run([given], seed=0).scores for given in (signals, moved))
             np.testing.assert_allclose(after, before[place], rtol=1e-6, atol=1e-9, err_msg=row.key)
 
 
@@ -324,11 +331,11 @@ def literal_rmia(signals, r, x, a, gamma):
 @pytest.mark.parametrize("models", [2, 4])
 def test_rmia_equals_the_papers_loops_for_every_a_and_gamma(models):
     signals = planted_signals(models, 40, classes=3, seed=4).variants[0]
-    log_p = -arrays.cross_entropy(signals.logits, signals.labels)
-    reference = references(log_p, arrays.outside(signals))
+    log_p = -cross_entropy(signals.logits, signals.labels)
+    reference = reference_log_p(log_p, known_outsiders(signals))
     rows = np.nonzero(signals.audit)
     for a in (0.0, 0.3, 1.0):
-        for gamma, fast in zip(GAMMA, score(signals, log_p, reference, *rows, a, GAMMA), strict=True):
+        for gamma, fast in zip(GAMMA, score(signals, log_p, reference, rows, a, GAMMA), strict=True):
             slow = [literal_rmia(signals, r, x, a, gamma) for r, x in zip(*rows, strict=True)]
             np.testing.assert_allclose(fast, slow, atol=1e-12)
 
@@ -348,13 +355,13 @@ def test_rmia_deploys_the_a_and_gamma_that_are_best_on_the_shadows():
 
 def test_references_did_not_train_on_the_point_and_are_never_the_model_itself():
     signals = world(1.5, models=4).variants[0]
-    np.testing.assert_array_equal(arrays.outside(signals), signals.member == 0)
-    own = arrays.confidence(signals.logits, signals.labels)
-    reference = arrays.reference_moments(arrays.outside(signals), own).mean
+    np.testing.assert_array_equal(known_outsiders(signals), signals.member == 0)
+    confidences = confidence(signals.logits, signals.labels)
+    reference = reference_moments(known_outsiders(signals), confidences).mean
     victim = np.flatnonzero(signals.audit[0])
-    np.testing.assert_allclose(reference[0, victim], own[1:, victim].mean(axis=0))
+    np.testing.assert_allclose(reference[0, victim], confidences[1:, victim].mean(axis=0))
     x = np.flatnonzero((signals.member[:, :] == [[0], [1], [0], [1]]).all(axis=0))[0]
-    assert reference[1, x] == pytest.approx((own[0, x] + own[2, x]) / 2)
+    assert reference[1, x] == pytest.approx((confidences[0, x] + confidences[2, x]) / 2)
 
 
 def test_references_take_the_difficulty_out():
@@ -366,20 +373,20 @@ def test_references_take_the_difficulty_out():
 
 
 def test_a_point_that_references_find_easier_is_never_more_of_a_member():
-    (signals,), _ = planted_signals(2, 2000, difficulty=3.0, seed=6)[:2]
-    easier, own = signals.logits.copy(), np.flatnonzero(signals.audit[0])
-    easier[1, own, signals.labels[own]] += 1.0  # no shadow's audit rows: the classifier is the same
-    before, after = (calibrated([asked], seed=0).scores for asked in (signals, signals._replace(logits=easier)))
+    signals = planted_signals(2, 2000, difficulty=3.0, seed=6).variants[0]
+    easier, victim = signals.logits.copy(), np.flatnonzero(signals.audit[0])
+    easier[1, victim, signals.labels[victim]] += 1.0  # not the shadow's audit rows, so the classifier is the same
+    before, after = (calibrated([given], seed=0).scores for given in (signals, signals._replace(logits=easier)))
     assert (after <= before).all() and (after < before).any()
 
 
-# Forests, and MR that is trained on what they say
+# Forests, and MR, which is trained on their probabilities
 
 
 def test_out_of_bag_probabilities_do_not_know_the_label_noise():
     rng = np.random.default_rng(0)
     features, label = rng.normal(size=(1500, 12)), rng.integers(2, size=1500)
-    out_of_bag, in_sample = arrays.forest(features, label, np.arange(1500), features, seed=0)
+    out_of_bag, in_sample = forest(features, label, np.arange(1500), features, seed=0)
     assert roc_auc_score(label, in_sample) > 0.7
     assert abs(roc_auc_score(label, out_of_bag) - 0.5) < 0.06
 
@@ -388,8 +395,8 @@ def test_a_point_audited_by_several_shadows_is_in_a_bag_with_all_its_rows_or_non
     rng = np.random.default_rng(1)
     features, label, point = rng.normal(size=(300, 12)), rng.integers(2, size=300), np.arange(300)
     six_shadows = np.tile(features, (6, 1)), np.tile(label, 6)
-    grouped, _ = arrays.forest(*six_shadows, np.tile(point, 6), features[:5], seed=0)
-    split_up, _ = arrays.forest(*six_shadows, rng.permutation(1800), features[:5], seed=0)
+    grouped, _ = forest(*six_shadows, np.tile(point, 6), features[:5], seed=0)
+    split_up, _ = forest(*six_shadows, rng.permutation(1800), features[:5], seed=0)
     assert roc_auc_score(six_shadows[1], split_up) > 0.9
     assert abs(roc_auc_score(six_shadows[1], grouped) - 0.5) < 0.15  # 300 points, however many rows
 
@@ -397,23 +404,23 @@ def test_a_point_audited_by_several_shadows_is_in_a_bag_with_all_its_rows_or_non
 @pytest.mark.parametrize("label", [False, True])
 def test_the_forest_scores_as_well_as_scikit_learns(label):
     original, compressed = world(1.5).variants[:2]
-    shadow, victim = arrays.audit_rows(original)
-    seen, asked = (sr_features(original, compressed, rows, label=label) for rows in (shadow, victim))
+    shadow, victim = attacks.audit_rows(original)
+    fitted_on, applied_to = (sr_features(original, compressed, rows, label=label) for rows in (shadow, victim))
     member, truth = original.member[shadow], world(1.5).truth
-    library = RandomForestClassifier(200, min_samples_leaf=arrays.LEAF, random_state=0, oob_score=True, n_jobs=2)
-    library.fit(seen, member)
-    out_of_bag, scores = arrays.forest(seen, member, shadow[1], asked, seed=0)
+    library = RandomForestClassifier(200, min_samples_leaf=classifiers.LEAF, random_state=0, oob_score=True, n_jobs=2)
+    library.fit(fitted_on, member)
+    out_of_bag, scores = forest(fitted_on, member, shadow[1], applied_to, seed=0)
     assert roc_auc_score(truth, scores) == pytest.approx(
-        roc_auc_score(truth, library.predict_proba(asked)[:, 1]), abs=0.02
+        roc_auc_score(truth, library.predict_proba(applied_to)[:, 1]), abs=0.02
     )
     expected = roc_auc_score(member, library.oob_decision_function_[:, 1])
     assert roc_auc_score(member, out_of_bag) == pytest.approx(expected, abs=0.02)
 
 
 def test_too_few_trees_for_out_of_bag_scores_are_an_error(monkeypatch):
-    monkeypatch.setattr(arrays, "TREES", 1)
+    monkeypatch.setattr(classifiers, "TREES", 1)
     with pytest.raises(ValueError, match="too few"):
-        arrays.forest(np.zeros((90, 1)), np.arange(90) % 2, np.arange(90), np.zeros((1, 1)), seed=0)
+        forest(np.zeros((90, 1)), np.arange(90) % 2, np.arange(90), np.zeros((1, 1)), seed=0)
 
 
 def test_mr_is_trained_on_out_of_bag_probabilities_of_sr_and_on_the_loss_of_each_compressed_model():
@@ -421,7 +428,7 @@ def test_mr_is_trained_on_out_of_bag_probabilities_of_sr_and_on_the_loss_of_each
     known = [membership(original, model, seed=3) for model in compressed]
     shadow, victim = mr_inputs(compressed, known)
     assert shadow.shape[1:] == victim.shape[1:] == (2, 2)
-    fitted_on, applied_to = arrays.audit_rows(original)
+    fitted_on, applied_to = attacks.audit_rows(original)
     for k, model in enumerate(compressed):
         result = sr(original, model, seed=3, label=True)
         for part, rows, probability in (
@@ -429,11 +436,11 @@ def test_mr_is_trained_on_out_of_bag_probabilities_of_sr_and_on_the_loss_of_each
             (victim, applied_to, result.scores),
         ):
             np.testing.assert_array_equal(part[:, 0, k], probability)
-            np.testing.assert_allclose(part[:, 1, k], arrays.cross_entropy(model.logits[rows], model.labels[rows[1]]))
+            np.testing.assert_allclose(part[:, 1, k], cross_entropy(model.logits[rows], model.labels[rows[1]]))
     victim_auc = roc_auc_score(world(1.5).truth, victim[:, 0, 0])
     assert roc_auc_score(original.member[fitted_on], shadow[:, 0, 0]) < victim_auc + 0.06
-    given, made = mr(original, compressed, seed=3, memberships=known), mr(original, compressed, seed=3)
-    np.testing.assert_array_equal(given.scores, made.scores)
+    from_known, from_scratch = mr(original, compressed, seed=3, memberships=known), mr(original, compressed, seed=3)
+    np.testing.assert_array_equal(from_known.scores, from_scratch.scores)
 
 
 @pytest.mark.parametrize("attack", ["samia", "MR"])

@@ -9,9 +9,10 @@ import pytest
 import torch
 from conftest import ROOT
 
-from attacks.arrays import cross_entropy
+from attacks.common.statistics import cross_entropy
 from benchmarks import attack_stage, bench, gpu_check, measure, paper, synthetic
-from compleak import metrics, signals
+from compleak.audits import metrics
+from compleak.queries import signals_file
 
 CPU = torch.device("cpu")
 SESSION = ROOT / "benchmarks" / "gpu_session.sh"
@@ -126,9 +127,9 @@ def test_synthetic_signals_leak_as_much_as_stated(leak, auc):
 
 def test_synthetic_signals_share_difficulty_between_models_and_answers_between_variants(tmp_path):
     files = synthetic.write(tmp_path, ["original", "compressed"], 500)
-    original, compressed = (signals.load(file) for file in files)
-    signals.same_points([original, compressed], ["original", "compressed"])
-    assert original.logits.shape == (2, 2500, 10) and original.sensitivity.shape == (2, 2500, 10)
+    original, compressed = (signals_file.load(file) for file in files)
+    signals_file.same_points([original, compressed], ["original", "compressed"])
+    assert original.logits.shape == (2, 2500, 10) and original.probes["sensitivity"].shape == (2, 2500, 10)
     outsiders = ~original.member.any(axis=0)
     loss = cross_entropy(original.logits, original.labels)
     assert np.corrcoef(loss[:, outsiders])[0, 1] > 0.7

@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import numpy as np
-import pandas as pd
 import pytest
 from planted import planted_signals
 from sklearn.metrics import roc_auc_score
@@ -12,12 +11,13 @@ import attacks
 import CompLeakMR
 import CompLeakNR
 import CompLeakSR
-from attacks.arrays import Signals, audit_rows
+from attacks import Signals, audit_rows
 from attacks.nn import nn, view
 from attacks.song2021 import song2021
 from attacks.threshold import STATISTICS, statistic, threshold
 from attacks.yeom2018 import yeom2018
-from compleak import report, summary, verdicts
+from compleak.findings.rows import key_of
+from compleak.reports.cells import attack_table
 
 FEATURES = ("posterior", "top3", "posterior_and_label")
 NR, SR, MR = CompLeakNR.main, CompLeakSR.main, CompLeakMR.main
@@ -163,7 +163,7 @@ def files(tmp_path_factory):
 
 
 def keys(table):
-    return [report.key_of(row) for _, row in table.iterrows()]
+    return [key_of(row) for _, row in table.iterrows()]
 
 
 def nr(files, out, *flags):
@@ -235,21 +235,4 @@ def test_where_no_attack_is_eligible_there_is_no_headline_and_null_is_that_of_th
     scores = np.load(tmp_path / "NR_scores.npz")
     others = np.isfinite(scores["null"])
     np.testing.assert_array_equal(scores["null"][others], scores["samia"][others])
-    assert "*" not in report.percent(table)["headline"].tolist()
-
-
-def test_summaries_and_verdicts_of_tables_without_a_headline_or_a_published_attack_are_short(files, tmp_path):
-    network, ours = nr(files, tmp_path, "--attacks", "nn"), nr(files, tmp_path, "--attacks", "joint")
-    for base in (network, ours):
-        nr_table = base.assign(variant="original")
-        pair, every = (nr_table.assign(scenario=name, variant=v) for name, v in (("SR", "pruning_0.9"), ("MR", "all")))
-        table = pd.concat([nr_table, pair, every, nr_table.assign(variant="pruning_0.9")], ignore_index=True)
-        found = verdicts.verdicts(table, lambda row: np.arange(240.0), np.arange(240) < 120, seed=0)
-        form = "published" if base is network else "headline"
-        assert {(d.claim, d.form) for d in found} == {(claim, form) for claim in ("C1", "C2", "C3")}
-        claims = summary.claim_table(found)
-        assert claims.loc[claims["attacks"] != form, "verdict"].eq("undecided").all()
-        assert len(summary.accusation_rows(table)) == (0 if base is network else 3)
-        assert not len(summary.strength_rows(table))
-        assert summary.headlines(table) == ("" if base is network else "NR joint 2; SR joint 1; MR joint 1")
-        report.degrees_figure(lambda *place, t=table: report.scenario_row(t, *place), ["original", "pruning_0.9"], "")
+    assert "*" not in attack_table(table)["headline"].tolist()

@@ -1,4 +1,4 @@
-"""Data sets from every source, and the one transform that all queries share."""
+"""Data sets from every source, and what a kind of input does to the values of one."""
 
 import inspect
 import io
@@ -9,23 +9,29 @@ import pytest
 import torch
 from PIL import Image
 
-from compleak import runs, signals, training
+import models
+from compleak.queries import answers
+from compleak.queries.targets import targets_of
+from compleak.runs import run as runs
+from compleak.runs.variants import ORIGINAL
+from compleak.training import loop
+from compleak.training.evaluate import accuracy
 from core.errors import UserError
 from data import datasets
-from data import inputs as transforms
+from data.inputs import FEATURES, IMAGES, KINDS
 
 
 def image_files(size=32, classes=("cat", "dog"), each=2):
     """`train/<class>/i.png` -> PNG bytes, each of one colour."""
-    found = {}
+    files = {}
     for split in ("train", "test"):
         for c, label in enumerate(classes):
             for i in range(each):
                 colour = (40 * c, 10 * i, 200 if split == "test" else 100)
                 content = io.BytesIO()
                 Image.new("RGB", (size, size), colour).save(content, "png")
-                found[f"{split}/{label}/{i}.png"] = content.getvalue()
-    return found
+                files[f"{split}/{label}/{i}.png"] = content.getvalue()
+    return files
 
 
 def write_tar(path, files, prefix=""):
@@ -104,45 +110,63 @@ def test_the_jpeg_archive_is_all_of_cifar10(cifar_jpeg, tmp_path):
     assert np.bincount(data.labels).tolist() == [6_000] * 10
 
 
-def test_the_query_transform_is_the_same_pixels_every_time_and_says_nothing_of_membership():
-    images = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
-    once, twice = transforms.to_input(images), transforms.to_input(images)
+def random_images(count):
+    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
+
+
+def test_the_query_transform_gives_the_same_pixels_every_time_and_takes_images_alone():
+    images = random_images(5)
+    once, twice = IMAGES.to_input(images), IMAGES.to_input(images)
     assert torch.equal(once, twice) and once.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal((once * 63.75 + 127.5).round().to(torch.uint8), images.permute(0, 3, 1, 2))
-    assert list(inspect.signature(transforms.to_input).parameters) == ["images"]
+    assert list(inspect.signature(IMAGES.to_input).parameters) == ["images"]
 
 
-def test_augmentation_is_reached_by_training_and_by_no_query(tiny_run, tmp_path, monkeypatch):
+def test_training_augments_and_queries_do_not(tiny_run, tmp_path, monkeypatch):
     class Augmented(Exception):
         pass
 
     def augmented(*args):
         raise Augmented
 
-    for module in (training, transforms):
-        monkeypatch.setattr(module, "augmented_batch", augmented)
-    cpu, asked, data = torch.device("cpu"), signals.questions(tiny_run), runs.dataset(tiny_run)
-    signals.answers(tiny_run, asked, "original", "victim_model", cpu, 64, draws=3)
-    training.accuracy(runs.network(tiny_run), data.images[:4], data.labels[:4], cpu, 64)
+    kind = IMAGES._replace(augmented_batch=augmented)
+    data = runs.dataset(tiny_run)._replace(kind=kind)
+    monkeypatch.setattr(answers, "dataset", lambda run: data)
+    cpu = torch.device("cpu")
+    question = answers.Question(tiny_run, targets_of(tiny_run), ORIGINAL, "victim_model", {"sensitivity": 3})
+    answers.ask_model(question, cpu, 64)
+    accuracy(runs.network(tiny_run), data.images[:4], data.labels[:4], cpu, 64, kind)
     with pytest.raises(Augmented):
         options = {"flip": False, "device": cpu, "resume": tmp_path / "resume.pt", "identity": {}, "desc": "test"}
         points = torch.from_numpy(data.images[:4]), torch.from_numpy(data.labels[:4])
-        training.fit(runs.network(tiny_run), *points, training.Recipe(1, 0.1, 4, 0), **options)
+        loop.fit(runs.network(tiny_run), *points, loop.Recipe(1, 0.1, 4, 0), kind=kind, **options)
 
 
 def test_augmentation_is_drawn_for_each_image_and_is_a_crop_of_the_padded_image():
-    images = torch.randint(0, 256, (64, 32, 32, 3), dtype=torch.uint8)
-    draws = transforms.draw_augmentation(64, True, torch.Generator().manual_seed(0))
+    images = random_images(64)
+    draws = IMAGES.draw_augmentation(64, True, torch.Generator().manual_seed(0))
     assert len(draws.unique(dim=0)) > 32
-    batch = transforms.augmented_batch(transforms.pad(images), torch.arange(64), draws)
-    for image, made, (row, column, mirror) in zip(images, batch, draws.tolist(), strict=True):
+    batch = IMAGES.augmented_batch(IMAGES.pad(images), torch.arange(64), draws)
+    for image, augmented, (row, column, mirror) in zip(images, batch, draws.tolist(), strict=True):
         padded = np.pad(image.numpy(), ((4, 4), (4, 4), (0, 0)))
         literal = padded[row : row + 32, column : column + 32]
-        assert np.array_equal(made.numpy(), literal[:, ::-1] if mirror else literal)
+        assert np.array_equal(augmented.numpy(), literal[:, ::-1] if mirror else literal)
 
 
 def test_no_augmentation_leaves_images_as_they_are():
-    images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
-    assert torch.equal(
-        transforms.augmented_batch(transforms.pad(images), torch.arange(4), transforms.no_augmentation(4)), images
-    )
+    images = random_images(4)
+    batch = IMAGES.augmented_batch(IMAGES.pad(images), torch.arange(4), IMAGES.no_augmentation(4))
+    assert torch.equal(batch, images)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_perturbed_inputs_are_the_inputs_and_gaussian_noise_of_the_generator(kind):
+    inputs = torch.rand(6, 5)
+    noise = torch.randn(6, 5, generator=torch.Generator().manual_seed(3))
+    perturbed = kind.perturb(inputs, 0.25, torch.Generator().manual_seed(3))
+    assert torch.equal(perturbed, inputs + 0.25 * noise)
+
+
+def test_every_network_takes_a_known_kind_of_input():
+    assert {network.takes for network in models.NETWORKS.values()} == KINDS.keys()
+    assert datasets.kind_of("location") is FEATURES and datasets.kind_of("anything") is IMAGES

@@ -8,20 +8,28 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ATTACK, NETWORK, stopped_in
+from conftest import NETWORK, stopped_in
 
 import models
 import reproduce
 import train
-from clustering import kmeans
-from compleak import checkpoints, cli, engines, paths, runs, tradeoff, training
-from compleak.defended import training_of
-from compleak.metrics import TPR
-from compleak.techniques import TECHNIQUES, parse_degree
-from compleak.training import Recipe
+from clustering import clustering, kmeans
+from compleak.findings import defences
+from compleak.pipeline.presets import PRESETS, Preset
+from compleak.runs import checkpoints
+from compleak.runs.create import create_run
+from compleak.runs.names import flags_of, name_of
+from compleak.runs.places import role_dir
+from compleak.runs.run import open_run, reserve_of
+from compleak.runs.variants import ORIGINAL, PAPER_GRID, TECHNIQUES, compressed_variant, parse_variant
+from compleak.training import loop
+from compleak.training.assignment import assign
+from compleak.training.loop import Recipe
 from core.errors import UserError
 from data import splits
-from defenses import DEFENCES, Procedure, adv, build, dp, ppb
+from defenses import DEFENCES, Defence, Procedure, adv, build, dp, ppb
+from models.tools import observe_input_ranges, prepare_for_single_samples
+from pruning import prune
 from quantization import int8
 
 CPU = torch.device("cpu")
@@ -44,15 +52,16 @@ def network(name="resnet18_gn"):
 @pytest.mark.parametrize("size", [2, 5, 6])
 def test_ppb_is_cross_entropy_and_the_divergence_of_sorted_posteriors_of_pairs(size):
     logits = torch.randn(size, 4, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
-    labels, half = torch.arange(size) % 4, size // 2
+    labels = torch.arange(size) % 4
+    half = size // 2
     posteriors = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(axis=1, keepdims=True)
-    apart = 0.0
+    divergence = 0.0
     for i in range(half):
         p, q = sorted(posteriors[i], reverse=True), sorted(posteriors[half + i], reverse=True)
-        apart += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / half
-    expected = -np.log(posteriors[np.arange(size), labels]).mean() + 4 * apart
-    found = ppb.PosteriorBalancing(4.0, num_cls=4, seed=0).objective(logits, labels)
-    assert found.item() == pytest.approx(expected, rel=1e-5)
+        divergence += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / half
+    expected = -np.log(posteriors[np.arange(size), labels]).mean() + 4 * divergence
+    objective = ppb.PosteriorBalancing(4.0, num_cls=4, seed=0).objective(logits, labels)
+    assert objective.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_ppb_of_a_single_sample_is_its_cross_entropy():
@@ -60,7 +69,7 @@ def test_ppb_of_a_single_sample_is_its_cross_entropy():
     assert ppb.PosteriorBalancing(4.0, num_cls=4, seed=0).objective(logits, labels) == F.cross_entropy(logits, labels)
 
 
-def test_ppb_does_not_ask_which_class_is_likely():
+def test_ppb_does_not_depend_on_which_class_is_likely():
     logits = torch.tensor([[3.0, 0.0, 1.0], [0.0, 1.0, 3.0]])
     assert ppb.divergence(logits).item() == pytest.approx(0, abs=1e-7)
 
@@ -73,20 +82,21 @@ def test_adversarial_regularization_is_the_game_of_its_paper():
     assert adv.gain(torch.tensor(members), torch.tensor(reserve)).item() == pytest.approx(gain)
     posterior = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     loss = -np.log(posterior[np.arange(5), labels]).mean() + 2.5 * np.log(h(members)).mean()
-    found = adv.objective(torch.tensor(logits), torch.tensor(labels), torch.tensor(members), 2.5)
-    assert found.item() == pytest.approx(loss)
+    objective = adv.objective(torch.tensor(logits), torch.tensor(labels), torch.tensor(members), 2.5)
+    assert objective.item() == pytest.approx(loss)
 
 
-def test_the_inference_network_learns_what_a_fixed_model_gives_away():
+def test_the_inference_network_learns_to_tell_members_of_a_fixed_model():
     procedure = adv.AdversarialRegularization(1.0, num_cls=3, seed=0)
-    model = torch.nn.Flatten()  # "answers" are the inputs: members are surer than the reserve
-    sure, unsure = 5 * torch.eye(3).repeat(8, 1), 0.1 * torch.eye(3).repeat(8, 1)
+    model = torch.nn.Flatten()  # its answers are its inputs: about members it is surer than about the reserve
+    sure = 5 * torch.eye(3).repeat(8, 1)
+    unsure = 0.1 * torch.eye(3).repeat(8, 1)
     labels = torch.arange(3).repeat(8)
     for _ in range(60):
         procedure.train_inference(model, (sure, labels), (unsure, labels))
     with torch.no_grad():
-        found = [procedure.inference(x.softmax(dim=1), labels) for x in (sure, unsure)]
-    assert found[0].min() > 0 > found[1].max()
+        members, reserve = (procedure.inference(x.softmax(dim=1), labels) for x in (sure, unsure))
+    assert members.min() > 0 > reserve.max()
 
 
 def test_the_slimming_penalty_is_added_to_the_loss_and_shrinks_every_gamma():
@@ -94,9 +104,9 @@ def test_the_slimming_penalty_is_added_to_the_loss_and_shrinks_every_gamma():
     before = [module.weight.clone() for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     plain = Procedure().step(model, torch.optim.SGD(model.parameters(), 0.0), inputs, labels, None)
-    found = Procedure(penalty=10.0).step(model, optimizer, inputs, labels, None)
+    penalised = Procedure(penalty=10.0).step(model, optimizer, inputs, labels, None)
     total = sum(gamma.abs().sum() for gamma in before)
-    assert found.item() == pytest.approx((plain + 10 * total).item(), rel=1e-2)
+    assert penalised.item() == pytest.approx((plain + 10 * total).item(), rel=1e-2)
     after = [module.weight for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert all((new < old).all() for new, old in zip(after, before, strict=True))
 
@@ -105,7 +115,7 @@ def test_the_slimming_penalty_is_added_to_the_loss_and_shrinks_every_gamma():
 
 
 @pytest.mark.parametrize("limit", [None, 60])
-def test_a_reserve_is_of_no_audit_set_of_its_model_and_not_of_the_other_sides(limit):
+def test_a_reserve_shares_no_point_with_its_models_audit_set_or_with_the_other_side(limit):
     split = splits.make_split(900, 3, 5, limit)
     audit = splits.make_audit(split, 5)
     audited = np.concatenate([np.concatenate(pair) for pair in audit.pairs])
@@ -124,9 +134,9 @@ def test_a_reserve_is_of_no_audit_set_of_its_model_and_not_of_the_other_sides(li
 
 def test_a_reserve_that_cannot_be_found_is_refused():
     victim, shadow = (splits.Pair(*np.split(np.arange(16) + first, 2)) for first in (0, 16))
-    split = splits.Split([victim, shadow])  # every image is somebody's, every member is audited
+    split = splits.Split([victim, shadow])  # every point belongs to a model, every member is audited
     with pytest.raises(
-        UserError, match="a defence needs a reserve of 2 points and finds 0 .* give a smaller --max_points"
+        UserError, match="a defence needs a reserve of 2 points, but only 0 .* give a smaller --max_points"
     ):
         splits.make_reserve(split, splits.make_audit(split, 5), 0, 32, 5)
 
@@ -135,17 +145,17 @@ def test_a_reserve_that_cannot_be_found_is_refused():
 @pytest.mark.parametrize("name", ["adv", "dp"])
 def test_no_model_of_a_defended_role_has_trained_on_its_reserve(tmp_path, name, more):
     flags = [*NETWORK, "--root", str(tmp_path), "--model_name", "resnet18_gn", "--defend", name, "--adaptive", *more]
-    run = runs.create(train.parse(flags))
-    for row in range(len(run.roles)):
-        members, reserve = runs.reserves(run)[row]
-        for technique in (paths.ORIGINAL, *TECHNIQUES):
-            training = training_of(run, row, Recipe(1, 0.1, 16, 5), technique)
-            assert np.array_equal(training.members, members) and not np.isin(reserve, training.members).any()
-            defended = technique != paths.ORIGINAL or "--undefended_original" not in more
-            assert np.array_equal(training.reserve, reserve) if defended else training.reserve is None
+    run = create_run(train.parse(flags))
+    for row, role in enumerate(run.roles):
+        members, reserve = reserve_of(run, row)
+        for variant in (ORIGINAL, *PAPER_GRID):
+            assignment = assign(run, variant, role)
+            assert np.array_equal(assignment.members, members) and not np.isin(reserve, assignment.members).any()
+            defended = variant != ORIGINAL or "--undefended_original" not in more
+            assert np.array_equal(assignment.reserve, reserve) if defended else assignment.reserve is None
 
 
-def test_an_original_without_a_part_of_its_members_is_not_taken_for_one_with_all(tmp_path, monkeypatch):
+def test_an_original_that_left_out_its_reserve_is_not_taken_for_one_trained_on_all_members(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(checkpoints, "is_done", lambda folder, made_from: made.append(made_from) or True)
     flags = [*NETWORK, "--root", str(tmp_path), "--roles", "victim_model"]
@@ -167,12 +177,10 @@ def prepared(technique):
     model = network()
     if technique:
         name, degree = technique
-        model = TECHNIQUES[name].module.prepare(model, parse_degree(name, degree)[1]).train()
+        model = TECHNIQUES[name].prepare(model, compressed_variant(name, degree).parsed_degree).train()
     with torch.no_grad():
         model(batch(seed=9)[0])
-    for module in model.modules():
-        if hasattr(module, "for_single_samples"):
-            module.for_single_samples()
+    prepare_for_single_samples(model)
     return model
 
 
@@ -232,7 +240,7 @@ def test_a_batch_is_clipped_by_sample_and_not_as_a_whole_however_it_is_cut_into_
         torch.testing.assert_close(moved(*started(noise=1e-9), inputs, labels), alone, rtol=1e-3, atol=1e-5)
 
 
-def test_a_step_that_takes_nobody_still_adds_noise():
+def test_a_step_whose_batch_is_empty_still_adds_noise():
     step = moved(*started(noise=1.0), *(part[:0] for part in batch()))
     assert step.std().item() == pytest.approx(dp.CLIP / 8, rel=0.02)
 
@@ -265,7 +273,7 @@ def test_epsilon_is_that_of_opacus_accountant_and_fine_tuning_adds_to_it():
     assert procedure.account(200, 10, 1, None)["privacy"]["epsilon"] is None  # made from a model without noise
 
 
-def test_the_ranges_of_a_private_int8_model_are_not_the_members():
+def test_the_ranges_of_a_private_int8_model_do_not_move_with_its_members():
     model = int8.prepare(network(), "int8").train()
     procedure = dp.DPSGD(1.0, num_cls=3, seed=0)
     optimizer = procedure.start(model, torch.optim.SGD(model.parameters(), 0.0), 40, 8, batch(seed=3)[0])
@@ -274,11 +282,28 @@ def test_the_ranges_of_a_private_int8_model_are_not_the_members():
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in ranges.items()) and ranges
 
 
+def test_only_layers_that_observe_ranges_see_inputs_before_training():
+    inputs = batch(seed=3)[0]
+    observing, other = int8.prepare(network(), "int8").eval(), kmeans.prepare(network(), 4).eval()
+    for model in (observing, other):
+        observe_input_ranges(model, inputs)
+    first = next(iter(int8.fake_quantized_layers(observing).values()))
+    assert (first.low, first.high) == (inputs.min(), inputs.max())
+    assert observing.training and not other.training
+    prepare_for_single_samples(observing)
+    observe_input_ranges(observing, 100 * inputs)
+    assert first.high == inputs.max()
+
+
+def test_a_defence_without_a_step_of_its_own_trains_plainly(monkeypatch):
+    monkeypatch.setitem(DEFENCES, "rounded", Defence("digits", 3.0, answers=np.round))
+    assert type(build("rounded", 3.0, num_cls=3, seed=0)) is type(build("", 1.0, num_cls=3, seed=0)) is Procedure
+    assert build("rounded", 3.0, num_cls=3, seed=0).penalty == 0
+
+
 def test_codebooks_looked_up_by_plain_indexing_are_the_same():
     one, other = (kmeans.prepare(network(), 4) for _ in range(2))
-    for module in other.modules():
-        if isinstance(module, kmeans.Clustered):
-            module.for_single_samples()
+    prepare_for_single_samples(other)
     assert torch.equal(one(batch()[0]), other(batch()[0]))
 
 
@@ -292,7 +317,7 @@ def test_a_stopped_defended_training_goes_on_to_the_very_same_weights(tmp_path, 
         images = torch.randint(0, 256, (24, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         options = {"flip": True, "device": CPU, "resume": folder / "resume.pt", "identity": {}, "desc": "test"}
         options |= {"procedure": build(name, 1.0, num_cls=3, seed=5), "reserve": (images[16:], torch.arange(8) % 3)}
-        loss = training.fit(model, images[:16], torch.arange(16) % 3, Recipe(3, 0.05, 8, 5), **options)
+        loss = loop.fit(model, images[:16], torch.arange(16) % 3, Recipe(3, 0.05, 8, 5), **options)
         return loss, model.state_dict()
 
     loss, weights = fit(tmp_path / "undisturbed")
@@ -315,16 +340,15 @@ def test_a_stopped_defended_training_goes_on_to_the_very_same_weights(tmp_path, 
     ],
 )
 def test_a_runs_folder_says_how_it_is_defended_and_its_command_names_it_again(flags, folder):
-    args = train.parse(["--dataset_name", "digits", *flags.split()])
-    assert cli.run_name(args) == folder
-    config = {**cli.identity(args), **cli.defence(args)}
-    again = train.parse(runs.name_flags(config, folder).split())
-    assert cli.run_name(again) == folder
+    run = train.parse(["--dataset_name", "digits", *flags.split()]).run
+    assert name_of(run) == folder
+    again = train.parse(flags_of(run.identity, run.defence, folder, run.root)).run
+    assert name_of(again) == folder
 
 
 def test_defence_flags_without_a_defence_are_refused():
     with pytest.raises(UserError, match="need --defend ppb"):
-        cli.run_name(train.parse(["--adaptive"]))
+        train.parse(["--adaptive"])
 
 
 @pytest.fixture(scope="module")
@@ -335,16 +359,22 @@ def shared_root(tmp_path_factory):
     for more in ([], ppb_flags, [*ppb_flags, "--adaptive"], [*ppb_flags, "--undefended_original"]):
         flags = [*NETWORK, "--root", str(root), *more]
         train.main([*flags, *SMALL])
-        engines.call(engines.Stage("", "pruning.prune", (*flags, "--prune_epochs", "1", "--prune_sparsity", "0.9")))
+        prune.main([*flags, "--prune_epochs", "1", "--prune_sparsity", "0.9"])
     return root
 
 
+def meta(root, run, role, variant):
+    return checkpoints.load(role_dir(root, f"digits_resnet18_w0.125{run}", parse_variant(variant), role)).meta
+
+
 def made_from(root, run, role, variant="original"):
-    return checkpoints.load(paths.role_dir(root, f"digits_resnet18_w0.125{run}", variant, role)).meta["made_from"]
+    return checkpoints.load(role_dir(root, f"digits_resnet18_w0.125{run}", parse_variant(variant), role)).meta[
+        "made_from"
+    ]
 
 
 def digest(root, run, role, variant="original"):
-    return checkpoints.load(paths.role_dir(root, f"digits_resnet18_w0.125{run}", variant, role)).meta["sha256"]
+    return meta(root, run, role, variant)["sha256"]
 
 
 @pytest.mark.parametrize("variant", ["original", "pruning_0.9"])
@@ -380,11 +410,11 @@ def test_a_run_is_not_opened_under_a_defence_that_it_does_not_have(shared_root):
     named = [*NETWORK, "--root", str(shared_root), "--run_name", "plain"]
     train.main([*named[:-1], "plain_ppb_4", *SMALL])
     with pytest.raises(UserError, match="was made with defend"):
-        runs.open_run(train.parse([*named, "--defend", "ppb"]))
+        open_run(train.parse([*named, "--defend", "ppb"]).run)
 
 
 def test_a_checkpoint_of_another_age_is_no_twin_and_no_obstacle(shared_root):
-    foreign = paths.role_dir(shared_root, "aaa", "original", "victim_model") / "meta.json"
+    foreign = role_dir(shared_root, "aaa", ORIGINAL, "victim_model") / "meta.json"
     foreign.parent.mkdir(parents=True)
     foreign.write_text(json.dumps({"format": 0}))
     train.main([*NETWORK, "--root", str(shared_root), *SMALL, "--defend", "ppb", "--defend_arg", "2"])
@@ -401,8 +431,7 @@ def test_dp_says_its_epsilon_and_that_an_undefended_original_has_none(tmp_path, 
     flags = [*NETWORK, "--model_name", "resnet18_gn", "--root", str(tmp_path), "--defend", "dp"]
     for more in ([], ["--undefended_original"]):
         train.main([*flags, *SMALL, "--roles", "victim_model", *more])
-        clustered = (*flags, *more, "--epochs", "1", "--bit", "2", "--roles", "victim_model")
-        engines.call(engines.Stage("", "clustering.clustering", clustered))
+        clustering.main([*flags, *more, "--epochs", "1", "--bit", "2", "--roles", "victim_model"])
     said = capsys.readouterr().out
     assert said.count("at delta 1e-05") == 2 and "no privacy guarantee" in said
     metas = [json.loads(file.read_text())["privacy"] for file in tmp_path.glob("results*/*dp_1*/victim_model/meta.json")
@@ -417,85 +446,37 @@ def test_dp_says_its_epsilon_and_that_an_undefended_original_has_none(tmp_path, 
 def compared(tmp_path_factory):
     """PPB and none, one seed, two compressions, as `reproduce.py --defences` runs them."""
     root = tmp_path_factory.mktemp("compared")
-    preset = {"network": "", "train": " ".join(SMALL), "pruning": "--prune_epochs 1", "quantization": ""}
-    preset |= {"clustering": "--epochs 1", "attack": " ".join(ATTACK)}
+    preset = Preset(
+        train={"max_points": 40, "epochs": 1, "label_noise": 0.2, "augment": False, "batch_size": 16},
+        pruning={"epochs": 1},
+        clustering={"epochs": 1},
+        attack={"draws": 1},
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(reproduce.PRESETS, "smoke", preset)
-        patch.setattr(reproduce, "DEFENDED_DEGREES", [("pruning", "0.9"), ("clustering", "4")])
-        reproduce.main([*NETWORK, "--root", str(root), "--defences", "ppb:4"])
+        patch.setitem(PRESETS, "tiny", preset)
+        command = [*NETWORK, "--root", str(root), "--preset", "tiny", "--defences", "ppb:4"]
+        reproduce.main([*command, "--variants", "pruning_0.9", "clustering_4"])
     return root
 
 
 def test_every_defence_meets_both_attackers_with_one_model_two_and_all(compared):
-    rows = pd.read_csv(compared / "results/defences/summary.csv", keep_default_na=False)
+    rows = pd.read_csv(compared / "results/digits_resnet18_w0.125_tiny_defences/summary.csv", keep_default_na=False)
     assert set(zip(rows["defence"], rows["attacker"], strict=True)) == {
         ("", ""), ("ppb", "non-adaptive"), ("ppb", "adaptive"),
     }  # fmt: skip
     targets = set(zip(rows["scenario"], rows["variant"], strict=True))
     alone = {("NR", v) for v in ("original", "pruning_0.9", "clustering_4")}
     assert targets == alone | {("SR", "pruning_0.9"), ("SR", "clustering_4"), ("MR", "all")}
-    assert set(rows["form"]) == set(tradeoff.FORMS)
-    assert (compared / "results/defences/tradeoff.png").exists()
+    assert set(rows["form"]) == set(defences.FORMS)
+    assert (compared / "results/digits_resnet18_w0.125_tiny_defences/tradeoff.png").exists()
     strongest = rows[rows["form"] == "strongest"].fillna("")
     best = strongest.pivot(index=["defence", "attacker"], columns=["scenario", "variant"], values="auc_mean")
     assert best["MR", "all"].tolist() == best.max(axis=1).tolist()  # who holds all models can attack each alone too
-    text = (compared / "results/defences/summary.md").read_text()
+    text = (compared / "results/digits_resnet18_w0.125_tiny_defences/summary.md").read_text()
     assert "--defences ppb:4" in text and "PPB 4 | resnet18 | adaptive" in text
-
-
-def test_the_plan_makes_a_model_once_and_lends_it():
-    args = reproduce.parse(["--defences", "ppb:4", "dp", "--seeds", "1", "2"])
-    wanted = reproduce.runs_of(args)
-    names = ["", "_ppb_4", "_ppb_4_adaptive"]
-    expected = [f"digits_resnet18_smoke_seed1{name}" for name in names]
-    expected += [f"digits_resnet18_gn_smoke_seed1{name}" for name in ("", "_dp_1", "_dp_1_adaptive")]
-    assert list(wanted)[:6] == expected and len(wanted) == 12
-    plans = {name: reproduce.plan(own) for name, own in wanted.items()}
-    stages, place = reproduce.together(plans)
-    stages = reproduce.lend(stages, place, wanted)
-    engines.check_order(stages)
-    needs = {stage.name: stage.needs for stage in stages}
-    assert f"{expected[1]} train victim_model" in needs[f"{expected[2]} train victim_model"]
-    assert f"{expected[0]} train shadow_model_0" in needs[f"{expected[1]} train shadow_model_0"]
-    assert needs[f"{expected[1]} train victim_model"] == (f"{expected[1]} data",)
-    assert needs[f"{expected[2]} train shadow_model_0"] == (f"{expected[2]} data",)
 
 
 def test_a_network_that_a_defence_cannot_train_is_refused_before_any_stage_runs(tmp_path):
     with pytest.raises(UserError, match="--defend dp cannot train this network"):
         reproduce.main([*NETWORK, "--root", str(tmp_path), "--model_name", "vgg16_bn", "--defences", "ppb", "dp"])
     assert not list(tmp_path.rglob("*.*"))
-
-
-@pytest.mark.parametrize(
-    "flags", ["--defences foo", "--defences ppb:-1", "--defences --defend ppb", "--defences --adaptive"]
-)
-def test_comparisons_that_make_no_sense_are_refused(flags, capsys):
-    with pytest.raises(SystemExit):
-        reproduce.parse(flags.split())
-    assert "--defences" in capsys.readouterr().err
-
-
-def test_differences_are_paired_by_seed():
-    head = {"network": "n", "scenario": "NR", "variant": "original", "accuracy": 0.5, TPR: 0.1}
-    rows = pd.DataFrame(
-        [
-            {**head, "form": form, "seed": seed, "defence": name, "argument": arg, "attacker": who, "auc": auc + seed}
-            for seed in (1, 2, 3)
-            for form in tradeoff.FORMS
-            for name, arg, who, auc in (
-                ("", np.nan, "", 0.5), ("ppb", 4.0, "non-adaptive", 0.3), ("ppb", 4.0, "adaptive", 0.35),
-            )
-        ]
-    )  # fmt: skip
-    found = tradeoff.asked(tradeoff.differences(rows), "defence", "calibrated").set_index(["what", "attacker"])
-    assert found.loc[("defence", "non-adaptive"), "difference"] == pytest.approx(-0.2)
-    knowing = tradeoff.asked(tradeoff.differences(rows), "knowing", "calibrated").iloc[0]
-    assert knowing["difference"] == pytest.approx(0.05) and knowing["high"] - knowing["low"] < 1e-9
-
-
-def test_the_epsilon_of_a_family_counts_the_originals_training_once():
-    original = {"privacy": {"history": [[1.0, 0.1, 100]]}}
-    tuned = {"privacy": {"history": [[1.0, 0.1, 100], [1.0, 0.1, 20]]}}
-    assert tradeoff.epsilon_of([original, tuned, tuned]) == pytest.approx(dp.epsilon([[1.0, 0.1, 140]]))
-    assert tradeoff.epsilon_of([original, {}]) == math.inf

@@ -1,4 +1,4 @@
-"""Imports run downwards: attacks and models know nothing of the rest of the project."""
+"""Imports run downwards: every folder uses only folders below it, and only the libraries it should."""
 
 import ast
 import sys
@@ -7,30 +7,72 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/*.py")}
+ROOMS = ("runs", "training", "queries", "audits", "findings", "reports", "pipeline")  # of compleak/, from the bottom up
+BELOW = {  # the folders that a folder may import beside itself
+    "core": (),
+    "models": ("core",),
+    "data": ("core",),
+    "attacks": ("core",),
+    "defenses": ("core", "models"),
+    "pruning": ("core", "models"),
+    "quantization": ("core", "models"),
+    "clustering": ("core", "models"),
+}
+PARTS = (*BELOW, "compleak")
+# Scripts, which stand above all.
+STAGE_SCRIPTS = {
+    "pruning/prune.py",
+    "quantization/qat.py",
+    "clustering/clustering.py",
+}
 
 
 def imported(file: Path) -> set[str]:
-    """Top-level names of all modules the file imports, wherever in it."""
+    """The modules that a file imports, wherever in it, as dotted names."""
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    package = ".".join(file.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add(file.parent.name if node.level else node.module.split(".")[0])
+            module = f"{package}.{node.module}" if node.level else node.module
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     return names
 
 
-def files(folder: str):
-    found = sorted((ROOT / folder).rglob("*.py"))
+def files(folder: str) -> list[Path]:
+    found = [file for file in sorted((ROOT / folder).rglob("*.py")) if str(file.relative_to(ROOT)) not in STAGE_SCRIPTS]
     assert found
     return found
 
 
-@pytest.mark.parametrize("folder", ["attacks", "models"])
-def test_a_lower_layer_imports_nothing_of_the_project_but_itself(folder):
-    assert {file.name: imported(file) & PROJECT - {folder} for file in files(folder)} == {
-        file.name: set() for file in files(folder)
+def parts_of(names: set[str]) -> set[str]:
+    """The project's folders and scripts among these modules."""
+    project = {*PARTS, "tests", "benchmarks", *(file.stem for file in ROOT.glob("*.py"))}
+    return {name.split(".")[0] for name in names} & project
+
+
+@pytest.mark.parametrize("folder", BELOW)
+def test_a_folder_imports_only_itself_and_the_folders_below_it(folder):
+    wrong = {file.name: parts_of(imported(file)) - {folder, *BELOW[folder]} for file in files(folder)}
+    assert not {name: parts for name, parts in wrong.items() if parts}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_itself_the_rooms_below_it_and_the_parts(room):
+    allowed = ROOMS[: ROOMS.index(room) + 1]
+    for file in files(f"compleak/{room}"):
+        names = imported(file)
+        assert parts_of(names) <= set(PARTS), file
+        rooms = {name.split(".")[1] for name in names if name.startswith("compleak.")}
+        assert rooms <= set(allowed), f"{file}: {rooms - set(allowed)}"
+        assert not {f"{Path(script).parent}.{Path(script).stem}" for script in STAGE_SCRIPTS} & names, file
+
+
+def test_compleak_is_nothing_but_its_rooms():
+    assert {path.name for path in (ROOT / "compleak").iterdir() if path.name != "__pycache__"} == {
+        "__init__.py",
+        *ROOMS,
     }
 
 
@@ -39,8 +81,21 @@ def test_a_lower_layer_imports_nothing_of_the_project_but_itself(folder):
 )
 def test_a_lower_layer_uses_only_the_libraries_it_should(folder, allowed):
     for file in files(folder):
-        assert imported(file) - set(sys.stdlib_module_names) <= allowed | {folder}, file.name
+        libraries = {name.split(".")[0] for name in imported(file)} - set(sys.stdlib_module_names)
+        assert libraries <= allowed | {folder, *BELOW[folder]}, file.name
 
 
 def test_only_the_neural_attacks_import_torch():
-    assert {file.stem for file in files("attacks") if "torch" in imported(file)} == {"samia", "nn", "mr", "training"}
+    neural = {file.stem for file in files("attacks") if "torch" in {name.split(".")[0] for name in imported(file)}}
+    assert neural == {"samia", "nn", "mr", "networks"}
+
+
+def test_scripts_that_lie_in_a_folder_find_the_project_in_one_and_the_same_way():
+    names, lines = set(), set()
+    for file in sorted(ROOT.rglob("*.py")):
+        found = [line for line in file.read_text(encoding="utf-8").splitlines() if "sys.path" in line]
+        if found and ".venv" not in file.parts and file != Path(__file__):
+            names.add(str(file.relative_to(ROOT)))
+            lines |= set(found)
+    assert lines == {"    sys.path[0] = str(Path(__file__).resolve().parents[1])"}
+    assert names == STAGE_SCRIPTS | {"benchmarks/bench.py", "benchmarks/gpu_check.py"}

@@ -1,7 +1,6 @@
 """Attacks by likelihood ratio, in a world of Gaussian confidences whose best attack is known."""
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -9,25 +8,28 @@ from scipy.stats import norm, t
 from sklearn.metrics import roc_auc_score
 
 import attacks
-from attacks import arrays
 from attacks.base import base
 from attacks.bavaria import bavaria, variance_prior
 from attacks.combined import combined
+from attacks.common.folds import split_folds
+from attacks.common.references import known_outsiders, reference_moments
+from attacks.common.signals import MOST_ROWS, shadow_rows
+from attacks.common.statistics import confidence, cross_entropy
 from attacks.gap import gap
 from attacks.joint import joint
 from attacks.lira import lira
 from attacks.model_updates import model_updates
 from attacks.rmia import rmia
-from compleak import metrics
+from compleak.audits import intervals, metrics
 from tests.planted import World, gaussian_signals, planted_signals
 
 LEAKS = (1.0, 0.5, 0.8)
 
 
-def literal_moments(signals, r, x):
+def reference_answers(signals, r, x):
     """The confidences of the models other than r that did not train on x."""
-    own = arrays.confidence(signals.logits, signals.labels)
-    return [own[k, x] for k in range(len(own)) if k != r and signals.member[k, x] == 0]
+    confidences = confidence(signals.logits, signals.labels)
+    return [confidences[k, x] for k in range(len(confidences)) if k != r and signals.member[k, x] == 0]
 
 
 def row_of(attack):
@@ -35,13 +37,13 @@ def row_of(attack):
 
 
 @pytest.mark.parametrize("models", [2, 4])
-def test_moments_leave_the_rows_own_model_out(models):
+def test_a_model_is_not_among_the_references_of_its_points(models):
     signals = planted_signals(models, 60, seed=1).variants[0]
-    own = arrays.confidence(signals.logits, signals.labels)
-    count, mean, variance = arrays.reference_moments(arrays.outside(signals), own)
+    confidences = confidence(signals.logits, signals.labels)
+    count, mean, variance = reference_moments(known_outsiders(signals), confidences)
     for r in range(models):
         for x in range(60):
-            answers = literal_moments(signals, r, x)
+            answers = reference_answers(signals, r, x)
             assert count[r, x] == len(answers)
             assert mean[r, x] == pytest.approx(np.mean(answers)) if answers else np.isnan(mean[r, x])
             several = len(answers) > 1
@@ -50,56 +52,57 @@ def test_moments_leave_the_rows_own_model_out(models):
 
 def test_lira_is_the_distance_from_the_references_in_their_deviations():
     signals = planted_signals(6, 200, seed=2).variants[0]
-    own = arrays.confidence(signals.logits, signals.labels)
+    confidences = confidence(signals.logits, signals.labels)
     each, common = (lira(signals, classifier=form).scores for form in ("per_point_variance", "global_variance"))
     for place, x in enumerate(np.flatnonzero(signals.audit[0])):
-        answers = literal_moments(signals, 0, x)
+        answers = reference_answers(signals, 0, x)
         assert len(answers) == 5
-        assert common[place] == pytest.approx(own[0, x] - np.mean(answers))
-        assert each[place] == pytest.approx((own[0, x] - np.mean(answers)) / np.std(answers, ddof=1))
+        assert common[place] == pytest.approx(confidences[0, x] - np.mean(answers))
+        assert each[place] == pytest.approx((confidences[0, x] - np.mean(answers)) / np.std(answers, ddof=1))
     with pytest.raises(ValueError, match="form"):
         lira(signals, classifier="forest")
 
 
 def test_base_ranks_like_rmia_with_a_and_gamma_of_one(monkeypatch):
     signals = planted_signals(4, 400, seed=3).variants[0]
-    monkeypatch.setattr(sys.modules["attacks.rmia"], "OFFLINE_A", (1.0,))
-    monkeypatch.setattr(sys.modules["attacks.rmia"], "GAMMA", (1.0,))
+    monkeypatch.setattr("attacks.rmia.OFFLINE_A", (1.0,))
+    monkeypatch.setattr("attacks.rmia.GAMMA", (1.0,))
     population, exact = rmia(signals).scores, base(signals).scores
     order = np.argsort(exact)
     assert (np.diff(population[order]) >= 0).all()
     x = np.flatnonzero(signals.audit[0])[0]
-    p = np.exp(-arrays.cross_entropy(signals.logits[:, x], np.repeat(signals.labels[x], 4)))
+    p = np.exp(-cross_entropy(signals.logits[:, x], np.repeat(signals.labels[x], 4)))
     assert exact[0] == pytest.approx(np.log(p[0] / p[1:].mean()))
 
 
 @pytest.mark.parametrize(("degrees", "scale"), [(4.0, 2.0), (12.0, 0.5)])
-def test_the_prior_of_variances_is_found_again(degrees, scale):
+def test_variance_prior_recovers_the_prior_that_variances_were_drawn_from(degrees, scale):
     rng = np.random.default_rng(0)
     true = degrees * scale / rng.chisquare(degrees, size=200_000)
     seen = true * rng.chisquare(5, size=200_000) / 5
-    found = variance_prior(seen, np.full(200_000, 5))
-    assert found == (pytest.approx(degrees, rel=0.05), pytest.approx(scale, rel=0.02))
+    assert variance_prior(seen, np.full(200_000, 5)) == (
+        pytest.approx(degrees, rel=0.05),
+        pytest.approx(scale, rel=0.02),
+    )
 
 
 def test_bavaria_is_the_tail_of_a_student_t_between_lira_with_one_and_with_many_variances():
     world = gaussian_signals(5, 8000, LEAKS[:1], seed=4)
     signals = world.variants[0]
-    own = arrays.confidence(signals.logits, signals.labels)
-    moments = arrays.reference_moments(arrays.outside(signals), own)
+    confidences = confidence(signals.logits, signals.labels)
+    moments = reference_moments(known_outsiders(signals), confidences)
     scores = bavaria(signals).scores
     v, w = variance_prior(moments.variance[moments.count > 1], moments.count[moments.count > 1] - 1)
     assert v == 100  # all variances are alike here
     assert w == pytest.approx(1, rel=0.05)
     x = np.flatnonzero(signals.audit[0])
-    score = (own[0, x] - moments.mean[0, x]) / math.sqrt(w * (1 + 1 / 4))
+    score = (confidences[0, x] - moments.mean[0, x]) / math.sqrt(w * (1 + 1 / 4))
     assert np.corrcoef(scores, -t.logsf(score, v + 3))[0, 1] > 0.99
-    auc = {form: roc_auc_score(world.truth, lira(signals, classifier=f"{form}_variance").scores) for form in
-           ("global", "per_point")}  # fmt: skip
-    assert roc_auc_score(world.truth, scores) > auc["per_point"] + 0.005
+    per_point = lira(signals, classifier="per_point_variance").scores
+    assert roc_auc_score(world.truth, scores) > roc_auc_score(world.truth, per_point) + 0.005
 
 
-def test_gap_asks_for_the_label_alone():
+def test_gap_needs_the_predicted_class_alone():
     signals = planted_signals(2, 300, seed=5).variants[0]
     scores, decision, _ = gap(signals)
     x = np.flatnonzero(signals.audit[0])
@@ -110,7 +113,7 @@ def test_gap_asks_for_the_label_alone():
 
 @pytest.mark.parametrize("direction", [1.0, -1.0])
 def test_model_updates_finds_what_changed_for_members_whichever_way(direction):
-    """Here no single model tells members apart but by the little it deviates from the other."""
+    """In this world no model alone tells members apart; only the difference of the two does."""
     planted = planted_signals(2, 2000, leak=0.0, difficulty=3.0, noise=0.1, seed=6)
     original = planted.variants[0]
     member = original.member.astype(float)
@@ -129,11 +132,11 @@ def test_model_updates_finds_what_changed_for_members_whichever_way(direction):
 def test_joint_reaches_the_analytic_roc(models):
     world = gaussian_signals(models, 20_000, LEAKS, seed=2)
     together = joint(world.variants).scores
-    (low, high) = metrics.bootstrap(together, together > 0, world.truth, seed=0)[1]
+    low, high = metrics.auc_interval(together, world.truth, seed=0)
     assert low <= world.best_auc <= high
     for fpr in (0.01, 0.1):
         best = norm.cdf(norm.ppf(fpr) + math.sqrt(2) * norm.ppf(world.best_auc))  # equal covariances: a binormal ROC
-        least, most = metrics.clopper_pearson(round(metrics.tpr_at_fpr(together, world.truth, fpr) * 4000), 4000)
+        least, most = intervals.clopper_pearson(round(metrics.tpr_at_fpr(together, world.truth, fpr) * 4000), 4000)
         spread = math.sqrt(fpr / 4000) * 3  # of the threshold, in rates; the ROC is no steeper than 3 there
         assert least - spread * 2 <= best <= most + spread * 2
 
@@ -150,7 +153,7 @@ def test_joint_beats_every_attack_on_each_model_alone():
 
 
 @pytest.mark.parametrize("attack", [joint, lambda models: combined(models, seed=0)])
-def test_without_a_shift_nothing_is_found(attack):
+def test_nothing_is_found_where_there_is_nothing(attack):
     world = gaussian_signals(5, 8000, (0.0, 0.0, 0.0), seed=3)
     assert abs(roc_auc_score(world.truth, attack(world.variants).scores) - 0.5) < 0.025
 
@@ -161,29 +164,29 @@ def test_joint_does_not_count_copies_of_a_model_as_new_evidence():
     assert roc_auc_score(world.truth, twice) == pytest.approx(roc_auc_score(world.truth, alone), abs=2e-3)
 
 
-def test_what_combined_is_given_it_does_not_do_again():
+def test_combined_uses_the_results_it_is_given():
     world = gaussian_signals(3, 2000, (1.0,), seed=6)
     parts = {name: row_of(name).run(world.variants, seed=4) for name in ("joint", "calibrated")}
-    given, made = (combined(world.variants, seed=4, earlier=earlier) for earlier in (parts, None))
-    np.testing.assert_array_equal(given.scores, parts["joint"].scores + parts["calibrated"].scores)
-    np.testing.assert_array_equal(given.scores, made.scores)
+    from_parts, from_scratch = (combined(world.variants, seed=4, earlier=earlier) for earlier in (parts, None))
+    np.testing.assert_array_equal(from_parts.scores, parts["joint"].scores + parts["calibrated"].scores)
+    np.testing.assert_array_equal(from_parts.scores, from_scratch.scores)
 
 
 def test_many_shadows_cost_no_more_rows_than_one():
     signals = gaussian_signals(9, 30_000, (1.0,), seed=7).variants[0]
-    models, points = arrays.shadow_rows(signals.audit)
-    assert len(models) == arrays.MOST_ROWS < signals.audit[1:].sum()
+    models, points = shadow_rows(signals.audit)
+    assert len(models) == MOST_ROWS < signals.audit[1:].sum()
     assert set(models) == set(range(1, 9)) and signals.audit[models, points].all()
     assert len({*zip(models.tolist(), points.tolist(), strict=True)}) == len(models)
-    assert joint([signals]).shadow_scores.shape == (arrays.MOST_ROWS,)
+    assert joint([signals]).shadow_scores.shape == (MOST_ROWS,)
 
 
 @pytest.mark.parametrize("shadows", [1, 3, 8])
 def test_scores_come_from_a_fit_that_saw_neither_the_shadow_nor_the_point(shadows):
     signals = gaussian_signals(1 + shadows, 600, (1.0,), seed=8).variants[0]
-    (models, points), _ = arrays.audit_rows(signals)
+    (models, points), _ = attacks.audit_rows(signals)
     scored = np.zeros(len(models), dtype=int)
-    for seen, unseen in arrays.held_out(models, points):
+    for seen, unseen in split_folds(models, points):
         assert not set(points[seen]) & set(points[unseen])
         assert shadows == 1 or not set(models[seen]) & set(models[unseen])
         assert len(seen[seen]) > 0.3 * len(seen)
@@ -193,7 +196,7 @@ def test_scores_come_from_a_fit_that_saw_neither_the_shadow_nor_the_point(shadow
 
 def test_shadow_scores_find_nothing_where_there_is_nothing():
     world = planted_signals(2, 1500, 100, leak=0.0, variants=2, seed=4)
-    known = world.variants[0].member[arrays.audit_rows(world.variants[0])[0]]
+    known = world.variants[0].member[attacks.audit_rows(world.variants[0])[0]]
     for rows, models in ((attacks.NR, world.variants[:1]), (attacks.SR, world.variants)):
         for attack in rows:
             if not attack.eligible or attack.classifier == "random_forest" or attacks.missing(attack, models):
@@ -202,7 +205,7 @@ def test_shadow_scores_find_nothing_where_there_is_nothing():
             assert abs(roc_auc_score(known, shadow_scores) - 0.5) < 4 * math.sqrt(1 / (6 * len(known))), attack.key
 
 
-def test_models_that_all_answer_alike_and_audits_of_two_points_are_no_use_to_some_attacks():
+def test_attacks_that_need_references_which_differ_or_more_points_say_so():
     signals = planted_signals(3, 60, seed=1).variants[0]
     alike = signals._replace(logits=np.repeat(signals.logits[:1], 3, axis=0))
     for attack in (bavaria, lambda given: lira(given, classifier="per_point_variance")):
@@ -212,20 +215,21 @@ def test_models_that_all_answer_alike_and_audits_of_two_points_are_no_use_to_som
         joint([planted_signals(2, 10, seed=0).variants[0]])
 
 
-def test_a_few_huge_losses_do_not_turn_model_updates_round():
+def test_a_few_huge_losses_do_not_reverse_model_updates():
     original = planted_signals(2, 4000, leak=0.0, seed=5).variants[0]
     member, hard = original.member == 1, np.random.default_rng(0).random((2, 4000)) < 0.04
-    logits, own = original.logits.copy(), (slice(None), np.arange(4000), original.labels)
-    logits[own] += 1.0 - 0.5 * member  # members' losses fall by less, in the mean by more
-    logits[own] -= np.where(hard & ~member, 50.0, 0.0)
-    moved = arrays.cross_entropy(logits, original.labels) - arrays.cross_entropy(original.logits, original.labels)
-    rows, known = (found := arrays.audit_rows(original)[0]), original.member[found]
-    assert moved[rows][known == 1].mean() < moved[rows][known == 0].mean()
+    logits, true_class = original.logits.copy(), (slice(None), np.arange(4000), original.labels)
+    logits[true_class] += 1.0 - 0.5 * member  # most losses of members fall by less, but their mean falls by more
+    logits[true_class] -= np.where(hard & ~member, 50.0, 0.0)
+    rise = cross_entropy(logits, original.labels) - cross_entropy(original.logits, original.labels)
+    rows, _ = attacks.audit_rows(original)
+    known = original.member[rows]
+    assert rise[rows][known == 1].mean() < rise[rows][known == 0].mean()
     assert roc_auc_score(known, model_updates(original, original._replace(logits=logits)).shadow_scores) > 0.6
 
 
-def test_world_is_as_it_says():
+def test_the_gaussian_world_has_the_leak_it_states():
     world: World = gaussian_signals(3, 20_000, LEAKS, seed=9)
-    own = arrays.confidence(world.variants[1].logits, world.variants[1].labels)
+    confidences = confidence(world.variants[1].logits, world.variants[1].labels)
     member = world.variants[1].member == 1
-    assert own[member].mean() - own[world.variants[1].member == 0].mean() == pytest.approx(0.5, abs=0.1)
+    assert confidences[member].mean() - confidences[world.variants[1].member == 0].mean() == pytest.approx(0.5, abs=0.1)

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.integrate import trapezoid
 from scipy.stats import binom, mannwhitneyu
 
-from compleak import metrics
+from compleak.audits import intervals, metrics
 
 # Five members (1) and five non-members (0) with a tie across kinds at 0.6 and at 0.2; thresholds from the top:
 #   0.9: 1 member | 0.8: 1 member | 0.7: 1 non-member | 0.6: 2 members, 1 non-member | 0.4: 1 non-member |
@@ -102,7 +102,7 @@ def test_metrics_know_neither_the_order_of_points_nor_the_scale_of_scores(world,
 
 @pytest.mark.parametrize(("k", "n"), [(0, 50), (1, 10), (10, 10_000), (25, 50), (50, 50)])
 def test_clopper_pearson_is_the_interval_of_proportions_that_two_binomial_tests_do_not_reject(k, n):
-    low, high = metrics.clopper_pearson(k, n)
+    low, high = intervals.clopper_pearson(k, n)
     assert low <= k / n <= high
     assert low == 0 if k == 0 else binom.sf(k - 1, n, low) == pytest.approx(0.025)
     assert high == 1 if k == n else binom.cdf(k, n, high) == pytest.approx(0.025)
@@ -114,44 +114,49 @@ def noisy(n, shift, seed):
     return rng.normal(size=2 * n) + shift * member, member
 
 
-def test_the_chance_of_an_auc_is_mann_and_whitneys():
+def test_the_p_value_of_an_auc_is_mann_and_whitneys():
     scores, member = noisy(200, 0.2, seed=4)
     test = mannwhitneyu(scores[member], scores[~member], use_continuity=False, method="asymptotic")
-    assert metrics.chance_of(metrics.auc(scores, member), 200, 200) == pytest.approx(test.pvalue)
+    assert metrics.auc_p_value(metrics.auc(scores, member), 200, 200) == pytest.approx(test.pvalue)
 
 
 def test_bootstrap_intervals_have_the_width_of_the_known_standard_errors():
     scores, member = noisy(2000, 0.0, seed=1)
-    (acc_lo, acc_hi), (auc_lo, auc_hi), _ = metrics.bootstrap(scores, scores > 0, member, seed=0)
+    acc_lo, acc_hi = metrics.accuracy_interval(scores > 0, member, seed=0)
+    auc_lo, auc_hi = metrics.auc_interval(scores, member, seed=0)
     # with no signal: Var(AUC) = (n + m + 1) / 12nm; balanced accuracy averages two proportions near a half
     assert auc_hi - auc_lo == pytest.approx(2 * 1.96 * np.sqrt(4001 / (12 * 2000**2)), rel=0.15)
     assert acc_hi - acc_lo == pytest.approx(2 * 1.96 * np.sqrt(2 * 0.25 / 2000) / 2, rel=0.15)
 
 
-def test_bootstrap_and_paired_difference_equal_resampling_the_points_one_by_one():
+def test_the_bootstrap_from_counts_equals_resampling_the_points_one_by_one():
     rng = np.random.default_rng(2)
     member = rng.permutation(np.arange(70) < 30)
     a, b = rng.integers(8, size=70) + member, rng.integers(50, size=70) + 0.5 * member  # many ties, few ties
     members, others = np.flatnonzero(member), np.flatnonzero(~member)
-    rng, found = np.random.default_rng(9), []
+    rng = np.random.default_rng(9)
+    expected = []
     for _ in range(200):
         drawn = np.r_[members[rng.integers(30, size=30)], others[rng.integers(40, size=40)]]
         kind = member[drawn]
+        accuracy = metrics.balanced_accuracy((a > 4)[drawn], kind)
         aucs = [metrics.auc(scores[drawn], kind) for scores in (a, b)]
-        tpr = metrics.tpr_at_fpr(a[drawn], kind)
-        found.append((metrics.balanced_accuracy((a > 4)[drawn], kind), aucs[0], tpr, aucs[0] - aucs[1]))
-    acc, auc, tpr, difference = np.quantile(found, [0.025, 0.975], axis=0).T
-    intervals = metrics.bootstrap(a, a > 4, member, seed=9, replicates=200)
-    np.testing.assert_allclose(intervals, [acc, auc, tpr], atol=1e-12)
-    _, *interval = metrics.paired_difference(a, b, member, seed=9, replicates=200)
-    np.testing.assert_allclose(interval, difference, atol=1e-12)
+        expected.append((accuracy, *aucs, metrics.tpr_at_fpr(a[drawn], kind)))
+    resamples = intervals.draw_resamples(30, 40, 9, 200)
+    resampled = (
+        intervals.resampled_accuracy(a[member] > 4, a[~member] > 4, resamples),
+        intervals.resampled_auc(a[member], a[~member], resamples),
+        intervals.resampled_auc(b[member], b[~member], resamples),
+        intervals.resampled_tpr(a[member], a[~member], resamples, metrics.FPR),
+    )
+    np.testing.assert_allclose(np.transpose(resampled), expected, atol=1e-12)
 
 
 def test_bootstrap_interval_holds_the_true_auc_about_95_times_in_100():
     covered = 0
     for seed in range(100):
         scores, member = noisy(150, 1.0, seed)
-        _, (low, high), _ = metrics.bootstrap(scores, scores > 0.5, member, seed=seed, replicates=200)
+        low, high = metrics.auc_interval(scores, member, seed=seed, replicates=200)
         covered += low <= 0.7602 <= high  # Phi(1 / sqrt 2)
     assert 88 <= covered <= 100
 
@@ -162,7 +167,7 @@ def test_interval_of_the_tpr_holds_the_truth_where_the_threshold_is_read_off_the
         scores, member = noisy(3000, 1.8, seed)
         row = metrics.evaluate(scores, scores > 0.9, member, seed=seed, replicates=200)
         covered += row[f"{metrics.TPR}_lo"] <= 0.0984 <= row[f"{metrics.TPR}_hi"]  # 1 - Phi(Phi^-1(0.999) - 1.8)
-        low, high = metrics.clopper_pearson(round(3000 * row[metrics.TPR]), 3000)
+        low, high = intervals.clopper_pearson(round(3000 * row[metrics.TPR]), 3000)
         clopper_pearson += low <= 0.0984 <= high
     assert covered >= 50 > 30 > clopper_pearson
 
@@ -173,7 +178,7 @@ def test_paired_difference_is_narrower_than_two_separate_intervals_and_zero_for_
     difference, low, high = metrics.paired_difference(a, b, member, seed=0)
     assert difference == metrics.auc(a, member) - metrics.auc(b, member)
     assert low <= difference <= high
-    _, (auc_lo, auc_hi), _ = metrics.bootstrap(a, a > 0, member, seed=0)
+    auc_lo, auc_hi = metrics.auc_interval(a, member, seed=0)
     assert high - low < 0.7 * (auc_hi - auc_lo)
     assert metrics.paired_difference(a, a, member, seed=0) == (0, 0, 0)
 
@@ -242,4 +247,4 @@ def test_precision_follows_bayes_rule():
     assert (row["strict_tpr"], row["strict_fpr"]) == (0.2, 0.01)
     assert row["ppv_0.5"] == pytest.approx(0.2 / 0.21)
     assert row["ppv_0.5_lo"] < row["ppv_0.5"] < row["ppv_0.5_hi"]
-    assert row["strict_fpr_hi"] == pytest.approx(metrics.clopper_pearson(1, 100)[1])
+    assert row["strict_fpr_hi"] == pytest.approx(intervals.clopper_pearson(1, 100)[1])

@@ -4,20 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from networks import WIDTH, one_thread  # noqa: F401
 from torch import nn
 
 import models
-
-WIDTH = 0.125
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Layers this small gain nothing from threads and lose much where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("width", [0.05, WIDTH, 0.3])

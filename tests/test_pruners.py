@@ -7,14 +7,15 @@ import math
 import pytest
 import torch
 from conftest import ATTACK, NETWORK
-from test_compression import batch, float_model, one_thread, restored_from, train  # noqa: F401
+from networks import batch, float_model, one_thread, restored_from, train  # noqa: F401
 from torch import nn
 
 import CompLeakNR
 import CompLeakSR
-from compleak import checkpoints, paths
-from compleak.compression import load_model
-from compleak.techniques import COMPRESSED, TECHNIQUES, parse_degree, parse_variant
+from compleak.runs import checkpoints
+from compleak.runs.places import variant_dir
+from compleak.runs.variants import Variant, compressed_variant, parse_variant
+from compleak.training.finished import load_model
 from core.errors import UserError
 from models.tools import Cost, cost, norm_after, weighted_layers
 from pruning import magnitude, masks, prune, shrink, slim, structured
@@ -43,7 +44,7 @@ def zero_channels(layer, norm):
 
 @pytest.mark.parametrize("pruner", PRUNERS)
 @every_network_with_batch_norm
-def test_every_pruner_holds_and_is_restored_exactly_before_and_after_training(pruner, name):
+def test_what_a_pruner_removes_stays_zero_and_is_restored_exactly_before_and_after_training(pruner, name):
     model, degree, images = float_model(name), Pruning(pruner, 0.6), batch(99, size=8)[0]
     before = copy.deepcopy(model.state_dict())
     prepared = masks.prepare(model, degree).eval()
@@ -108,19 +109,19 @@ def test_the_filters_of_smallest_norm_are_worked_out_by_hand():
     filters = torch.tensor([[3.0, -3.0], [5.0, 0.0], [1.0, 1.0], [-4.0, 4.0]])  # L1 6 5 2 8, L2 4.24 5 1.41 5.66
     model[0].weight.data = filters.view(4, 1, 1, 2)
     for order, kept in ((1, [True, False, False, True]), (2, [False, True, False, True])):
-        found = structured.choose(model, 0.5, order)
-        assert found.keys() == {"0.weight", "0.bias", "1.weight", "1.bias"}
-        assert found["0.weight"].flatten(1).tolist() == [[k, k] for k in kept]
-        assert all(found[key].tolist() == kept for key in ("0.bias", "1.weight", "1.bias"))
+        chosen = structured.choose_masks(model, 0.5, order)
+        assert chosen.keys() == {"0.weight", "0.bias", "1.weight", "1.bias"}
+        assert chosen["0.weight"].flatten(1).tolist() == [[k, k] for k in kept]
+        assert all(chosen[key].tolist() == kept for key in ("0.bias", "1.weight", "1.bias"))
 
 
 def test_a_convolution_without_batch_norm_or_bias_loses_its_filters_alone():
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8, affine=False)
     )
-    assert structured.choose(model, 0.5, 1).keys() == {"0.weight", "2.weight", "2.bias"}
+    assert structured.choose_masks(model, 0.5, 1).keys() == {"0.weight", "2.weight", "2.bias"}
     with pytest.raises(UserError, match="gamma"):
-        slim.choose(model, 0.5)
+        slim.choose_masks(model, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -191,13 +192,13 @@ def test_a_bad_pruning_is_refused(bad):
 
 def test_masks_that_leave_half_a_filter_are_noticed():
     model = float_model()
-    chosen = structured.choose(model, 0.5, 1)
+    chosen = structured.choose_masks(model, 0.5, 1)
     name, mask = next(iter(chosen.items()))
     mask[mask.flatten(1).any(dim=1).nonzero()[0, 0], 0, 0, 0] = False
     with pytest.raises(AssertionError, match=name):
-        structured.held(model, chosen, 0.5)
+        structured.check_pruned(model, chosen, 0.5)
     with pytest.raises(AssertionError, match="weights pruned"):
-        magnitude.held(model, magnitude.choose(model, 0.4), 0.5)
+        magnitude.check_pruned(model, magnitude.choose_masks(model, 0.4), 0.5)
 
 
 # ---- names
@@ -213,11 +214,10 @@ def test_masks_that_leave_half_a_filter_are_noticed():
     ],
 )
 def test_every_pruner_has_folders_of_its_own_and_a_command_that_fills_them(text, name, command, tmp_path):
-    assert parse_degree("pruning", text)[0] == name
-    assert parse_variant(f"pruning_{text}") == f"pruning_{name}"
-    assert TECHNIQUES["pruning"].command(name) == command
-    assert paths.variant_dir(tmp_path, "run", f"pruning_{name}") == tmp_path / "results_pruning" / f"run_{name}"
-    assert sum(variant.startswith("pruning") for variant in COMPRESSED) == 4
+    variant = compressed_variant("pruning", text)
+    assert variant == parse_variant(f"pruning_{text}") == Variant("pruning", name)
+    assert variant.command == command
+    assert variant_dir(tmp_path, "run", variant) == tmp_path / "results_pruning" / f"run_{name}"
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_every_pruner_has_folders_of_its_own_and_a_command_that_fills_them(text,
 )
 def test_what_is_no_pruning_is_refused(text):
     with pytest.raises(UserError, match="is no degree of pruning"):
-        parse_degree("pruning", text)
+        compressed_variant("pruning", text)
 
 
 # ---- the dense network
@@ -265,7 +265,7 @@ def test_the_shrunk_network_is_smaller_and_equals_the_masked_one(pruner, name):
     assert all(torch.equal(before[key], tensor) for key, tensor in pruned.state_dict().items())
 
 
-def test_of_vgg_nothing_that_is_zero_is_left():
+def test_shrinking_vgg_leaves_nothing_that_is_zero():
     pruned = restored_from(masks, masks.prepare(float_model("vgg16_bn"), Pruning("l2structure", 0.6)), "vgg16_bn")
     dense, images = shrink.shrink(pruned, batch(0)[0]), batch(0)[0]
     assert [len(layer.weight) for layer, _ in convolutions(dense).values()] == [
@@ -354,7 +354,7 @@ def test_prune_and_shrink_then_attack_as_users_do(tiny_root, tiny_run, capsys):
 
     dense = torch.export.load(folder / "victim_model/shrunk.pt2").module()
     images = batch(5, size=5)[0]
-    pruned = load_model(tiny_run, "pruning_l1structure_0.6", "victim_model")
+    pruned = load_model(tiny_run, Variant("pruning", "l1structure_0.6"), "victim_model")
     with torch.no_grad():
         assert torch.allclose(dense(images), pruned(images), rtol=1e-4, atol=1e-4)
 

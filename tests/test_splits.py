@@ -1,6 +1,7 @@
 """Who was trained on what: disjointness, balance, and index files that cannot harm."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train
-from compleak import paths, runs
+from compleak.runs import places
+from compleak.runs.create import create_run
+from compleak.runs.run import split as split_of
 from core.errors import UserError
-from data import splits
+from data import index_files, splits
 
 
 @given(n=st.integers(30, 400), shadows=st.integers(1, 4), seed=st.integers(0, 9), limit=st.none() | st.integers(1, 40))
@@ -55,7 +58,7 @@ def test_the_authors_layout_can_be_dropped_in(tmp_path):
     file.write_bytes(pickle.dumps([[0, 1, 2], [3, 4], [([5, 6], [7, 8])]]))
     split, audit = splits.load_or_make(file, tmp_path / "audit.pkl", 20, shadow_num=1, seed=7, max_points=None)
     assert split.victim.train.tolist() == [0, 1, 2] and split.shadows[0].test.tolist() == [7, 8]
-    splits.write_index(tmp_path / "audit.pkl", audit)
+    index_files.write_index(tmp_path / "audit.pkl", audit.pairs)
     victim_train, victim_test, shadows = pickle.loads((tmp_path / "audit.pkl").read_bytes())
     assert len(victim_train) == len(victim_test) == 2 and len(shadows) == 1
 
@@ -70,7 +73,7 @@ def test_an_overlap_of_victim_and_pool_is_refused(tmp_path):
 @pytest.mark.parametrize(("limit", "shadows"), [(None, 1), (None, 2), (20, 1)])
 def test_a_split_of_other_data_of_the_same_name_is_refused(tmp_path, limit, shadows):
     file = tmp_path / "index.pkl"
-    splits.write_index(file, splits.make_split(200, 1, seed=7, max_points=limit))
+    index_files.write_index(file, splits.make_split(200, 1, seed=7, max_points=limit).pairs)
     with pytest.raises(UserError, match="index.pkl is no split of this data set's 600 points.*: delete it"):
         splits.load_or_make(file, tmp_path / "audit.pkl", 600, shadow_num=shadows, seed=7, max_points=limit)
 
@@ -87,28 +90,27 @@ def test_an_index_file_of_anything_but_lists_of_ints_is_refused_unread(tmp_path,
     file = tmp_path / "index.pkl"
     file.write_bytes(pickle.dumps(content))
     with pytest.raises(UserError, match="index.pkl"):
-        splits.read_index(file)
+        index_files.read_index(file)
     assert "executed" not in capsys.readouterr().out
 
 
 def test_a_truncated_index_file_is_named(tmp_path):
     file = tmp_path / "index.pkl"
-    splits.write_index(file, splits.make_split(60, 1, seed=7))
+    index_files.write_index(file, splits.make_split(60, 1, seed=7).pairs)
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(UserError, match="index.pkl is not a split index"):
-        splits.read_index(file)
+        index_files.read_index(file)
 
 
 def test_a_split_is_read_once_in_a_process_and_again_when_its_file_changes(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(splits, "check_split", lambda split, *_: read.append(split))
-    run = runs.create(train.parse([*NETWORK, "--root", str(tmp_path), "--shadow_num", "2"]))
-    more, _ = runs.split(run)
-    fewer, _ = runs.split(run._replace(config={**run.config, "shadow_num": 1}))
+    run = create_run(train.parse([*NETWORK, "--root", str(tmp_path), "--shadow_num", "2"]))
+    more, _ = split_of(run)
+    fewer, _ = split_of(replace(run, config={**run.config, "shadow_num": 1}))
     assert len(more.pairs) == 3 and len(fewer.pairs) == 2
-    before, known = len(read), runs.split(run)[0].victim.train
-    assert runs.split(run)[0].victim.train is known and len(read) == before + 1
-    file, _ = paths.index_files(tmp_path, run.config["split"])
-    changed = splits.Split([pair._replace(train=pair.train[::-1]) for pair in read[-1].pairs])
-    splits.write_index(file, changed)
-    assert runs.split(run)[0].victim.train.tolist() == known.tolist()[::-1]
+    before, known = len(read), split_of(run)[0].victim.train
+    assert split_of(run)[0].victim.train is known and len(read) == before + 1
+    file, _ = places.index_files(tmp_path, run.config["split"])
+    index_files.write_index(file, [pair._replace(train=pair.train[::-1]) for pair in read[-1].pairs])
+    assert split_of(run)[0].victim.train.tolist() == known.tolist()[::-1]

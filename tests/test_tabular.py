@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import stopped_in
+from conftest import THREE_VARIANTS, stopped_in
 from scipy.io import savemat
 from torch.nn import functional as F
 
@@ -17,11 +17,14 @@ import reproduce
 import train
 from attacks.blind import WIDEST, features
 from clustering import kmeans
-from compleak import checkpoints, compression, runs, training
-from compleak.training import Recipe
+from compleak.pipeline.presets import PRESETS, Preset
+from compleak.runs import checkpoints
+from compleak.runs.run import open_run
+from compleak.training import loop
+from compleak.training.compress import LARGEST_INT8_SHARE, LEAST_FEATURES, content_bytes
+from compleak.training.loop import Recipe
 from core.errors import UserError
-from data import datasets
-from data import inputs as transforms
+from data import datasets, inputs
 from defenses import Procedure
 from pruning import masks
 from quantization import int8
@@ -37,8 +40,8 @@ FEATURES, CLASSES = 20, 4
 
 def table(rows=48, columns=FEATURES):
     """Features (rows, columns) of zeros and ones, labels from 1, every class in turn."""
-    made = np.random.default_rng(0).integers(0, 2, size=(rows, columns))
-    return made, np.arange(rows) % CLASSES + 1
+    features = np.random.default_rng(0).integers(0, 2, size=(rows, columns))
+    return features, np.arange(rows) % CLASSES + 1
 
 
 def lines(rows, quote=""):
@@ -47,11 +50,11 @@ def lines(rows, quote=""):
 
 def contents(name, rows=48, quote=""):
     """path in the archive -> text, as the authors' files have it."""
-    made, labels = table(rows)
+    features, labels = table(rows)
     if name == "texas100":
-        return {"texas/100/feats": lines(made, quote), "texas/100/labels": lines(labels[:, None], quote)}
+        return {"texas/100/feats": lines(features, quote), "texas/100/labels": lines(labels[:, None], quote)}
     file = {"purchase100": "dataset_purchase", "location": "bangkok"}[name]
-    return {file: lines(np.column_stack([labels, made]), quote)}
+    return {file: lines(np.column_stack([labels, features]), quote)}
 
 
 def write(folder, files):
@@ -82,12 +85,12 @@ def test_an_archive_and_its_files_quoted_or_not_are_the_same_table(tmp_path, nam
     plain = write(tmp_path / "plain", contents(name))
     (tmp_path / "packed").mkdir()
     packed = write_archive(tmp_path / "packed" / archive, contents(name, quote='"'))
-    found = [datasets.load(name, None, plain), datasets.load(name, None, tmp_path / "packed"), load(name, packed)]
-    assert len({data.fingerprint for data in found}) == 1
-    data, (made, labels) = found[0], table()
-    assert np.array_equal(data.images, made) and data.images.dtype == np.uint8
+    loaded = [datasets.load(name, None, plain), datasets.load(name, None, tmp_path / "packed"), load(name, packed)]
+    assert len({data.fingerprint for data in loaded}) == 1
+    data, (features, labels) = loaded[0], table()
+    assert np.array_equal(data.images, features) and data.images.dtype == np.uint8
     assert np.array_equal(data.labels, labels - 1) and data.classes == ("1", "2", "3", "4")
-    assert data.features == FEATURES and not data.flip
+    assert data.features == FEATURES and data.kind is inputs.FEATURES and not data.flip
 
 
 def test_a_data_dir_is_the_file_its_folder_or_any_folder_above(tmp_path):
@@ -174,11 +177,12 @@ def test_svhn_is_its_two_parts_joined_as_rows_of_pixels_and_never_mirrored(tmp_p
 def test_features_reach_the_network_as_they_are_in_training_and_in_queries():
     rows = torch.randint(0, 2, (9, 5), dtype=torch.uint8)
     index = torch.tensor([4, 0, 4])
-    draws = transforms.draw_augmentation(3, True, torch.Generator().manual_seed(0))
-    assert torch.equal(transforms.augmented_batch(transforms.pad(rows), index, draws), rows[index])
-    assert transforms.to_input(rows).dtype == torch.float32 and torch.equal(transforms.to_input(rows), rows.float())
+    kind, generator = inputs.FEATURES, torch.Generator().manual_seed(0)
+    for draws in (kind.draw_augmentation(3, True, generator), kind.no_augmentation(3)):
+        assert torch.equal(kind.augmented_batch(kind.pad(rows), index, draws), rows[index])
+    assert kind.to_input(rows).dtype == torch.float32 and torch.equal(kind.to_input(rows), rows.float())
     fractions = torch.rand(9, 5)
-    assert torch.equal(transforms.to_input(fractions), fractions)
+    assert torch.equal(kind.to_input(fractions), fractions)
 
 
 # The networks
@@ -210,10 +214,11 @@ def test_the_group_norm_resnet_has_no_batch_norm_and_answers_a_sample_alone_as_i
 def fit(folder, epochs=6):
     torch.manual_seed(3)
     model = models.build("mlp", CLASSES, 0.25, features=FEATURES)
-    made, labels = (torch.from_numpy(array) for array in table())
+    features, labels = (torch.from_numpy(array) for array in table())
     recipe = Recipe(epochs, 0.05, 16, 5, augment=False)
     options = {"flip": False, "device": CPU, "resume": folder / "resume.pt", "identity": {}, "desc": "test"}
-    return training.fit(model, made.to(torch.uint8), labels - 1, recipe, **options), model.state_dict()
+    options["kind"] = inputs.FEATURES
+    return loop.fit(model, features.to(torch.uint8), labels - 1, recipe, **options), model.state_dict()
 
 
 @pytest.mark.parametrize("stop", [1, 3])
@@ -228,14 +233,14 @@ def test_a_stopped_training_with_dropout_goes_on_to_the_very_same_weights(tmp_pa
 
 def test_dropout_drops_other_units_in_every_epoch(monkeypatch):
     seeds = []
-    monkeypatch.setattr(training.torch, "manual_seed", seeds.append)
+    monkeypatch.setattr(loop.torch, "manual_seed", seeds.append)
     model = models.build("mlp", CLASSES, 0.25, features=FEATURES)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     rows, labels = (torch.from_numpy(array) for array in table())
-    points = training.Points(rows, labels - 1, False)
+    points = loop.Points(rows, labels - 1, False, inputs.FEATURES)
     for seed, epoch in ((1, 0), (1, 1), (2, 0), (1, 0)):
         recipe = Recipe(2, 0.1, 16, seed, augment=False)
-        training._epoch(model, points, None, optimizer, Procedure(), recipe, epoch)
+        loop.train_epoch(model, points, None, optimizer, Procedure(), recipe, epoch)
     assert len(set(seeds)) == 3 and seeds[0] == seeds[3]
 
 
@@ -267,7 +272,7 @@ def test_the_mlp_is_compressed_as_promised_and_restored_exactly(technique, degre
 @pytest.mark.parametrize(
     ("name", "classes", "count"),
     [
-        *(("mlp", 100, 600), ("mlp", 100, 6169), ("mlp", 30, 446), ("mlp", 2, compression.FEW_FEATURES)),
+        *(("mlp", 100, 600), ("mlp", 100, 6169), ("mlp", 30, 446), ("mlp", 2, LEAST_FEATURES)),
         ("resnet18_gn", 10, None),
     ],
 )
@@ -276,8 +281,8 @@ def test_the_int8_model_is_at_most_27_percent_of_the_float_one(name, classes, co
     prepared = int8.prepare(model, "int8").train()
     with torch.no_grad():
         prepared(torch.randn(2, count) if count else torch.randn(2, 3, 32, 32))
-    share = compression._content(int8.pack(prepared)) / compression._content(model.state_dict())
-    assert share <= compression.MAX_INT8_SHARE
+    share = content_bytes(int8.pack(prepared)) / content_bytes(model.state_dict())
+    assert share <= LARGEST_INT8_SHARE
 
 
 def test_int8_leaves_group_normalisation_in_float():
@@ -318,19 +323,26 @@ def test_a_run_made_before_tables_were_known_still_opens(tmp_path):
     config = json.loads(file.read_text())
     assert config.pop("features") is None
     file.write_text(json.dumps(config))
-    assert runs.open_run(train.parse(command)).config["features"] is None
+    assert open_run(train.parse(command).run).config["features"] is None
     train.main([*command, "--roles"])
 
 
-def test_an_audit_of_a_table_ends_in_tables_and_has_no_pictures_of_its_points(tmp_path, small_audit):
-    preset = reproduce.PRESETS["smoke"]
-    small_audit.setitem(preset, "train", "--epochs 2 --label_noise 0.2")  # without --no_augment
-    small_audit.setitem(preset, "pruning", "--prune_epochs 1")
+def test_an_audit_of_a_table_ends_in_tables_and_has_no_pictures_of_its_points(tmp_path, monkeypatch):
+    one_epoch = {"epochs": 1}
+    preset = Preset(
+        train={"epochs": 2, "label_noise": 0.2},  # with augmentation, which tables do not have
+        pruning=one_epoch,
+        quantization=one_epoch,
+        clustering=one_epoch,
+        attack={"draws": 1},
+    )
+    monkeypatch.setitem(PRESETS, "tiny", preset)
     write(tmp_path / "data" / "datasets", contents("location", rows=360))
-    reproduce.main(["--dataset_name", "location", "--model_name", "mlp", "--root", str(tmp_path)])
-    folder = tmp_path / "results" / "location_mlp_smoke"
+    command = ["--dataset_name", "location", "--model_name", "mlp", "--preset", "tiny", "--root", str(tmp_path)]
+    reproduce.main([*command, "--variants", *THREE_VARIANTS])
+    folder = tmp_path / "results" / "location_mlp_tiny"
     assert json.loads((folder / "run.json").read_text())["features"] == FEATURES
-    for place in (folder, tmp_path / "results_quantization" / "location_mlp_smoke_int8"):
+    for place in (folder, tmp_path / "results_quantization" / "location_mlp_tiny_int8"):
         assert checkpoints.load_meta(place / "victim_model")["made_from"]["augment"] is False
     written = pd.read_csv(folder / "summary.csv", keep_default_na=False)
     assert set(written["scenario"]) == {"NR", "SR", "MR"} and {"null", "blind", "samia"} <= set(written["attack"])

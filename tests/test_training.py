@@ -8,9 +8,12 @@ import torch
 from conftest import stopped_in
 
 import models
-from compleak import checkpoints, training
-from compleak.training import Recipe
+from compleak.runs import checkpoints
+from compleak.training import loop
+from compleak.training.loop import Recipe
+from compleak.training.make import check_finite
 from core.errors import UserError
+from data.inputs import IMAGES
 from defenses import Procedure
 
 CPU = torch.device("cpu")
@@ -25,7 +28,7 @@ def fit(folder, epochs=7, **changes):
     recipe = Recipe(**{"epochs": epochs, "lr": 0.05, "batch_size": 16, "seed": 5, **changes})
     identity = recipe._asdict()
     options = {"flip": True, "device": CPU, "resume": folder / "resume.pt", "identity": identity, "desc": "test"}
-    loss = training.fit(model, images, labels, recipe, **options)
+    loss = loop.fit(model, images, labels, recipe, **options)
     return loss, model.state_dict()
 
 
@@ -39,7 +42,7 @@ def test_a_stopped_training_goes_on_to_the_very_same_weights(tmp_path, stop):
 
 
 def test_a_resume_state_of_other_settings_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SAVE_EVERY", 1)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 1)
     fit(tmp_path, epochs=2)
     with pytest.raises(UserError, match="made with lr 0.05, not 0.1"):
         fit(tmp_path, epochs=2, lr=0.1)
@@ -50,20 +53,26 @@ def test_a_training_that_diverges_says_so(tmp_path):
         fit(tmp_path, lr=1e30)
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_model_that_is_no_longer_finite_is_refused_by_the_name_of_its_tensor(value):
+    with pytest.raises(UserError, match="running_var is no longer finite after training: lower --lr"):
+        check_finite({"weight": torch.ones(2), "running_var": torch.tensor([1.0, value])}, "original victim_model")
+
+
 def test_the_learning_rate_is_half_a_cosine_to_zero():
-    assert training.cosine(0.1, 0, 10) == 0.1
-    assert math.isclose(training.cosine(0.1, 5, 10), 0.05)
-    assert training.cosine(0.1, 10, 10) == 0
+    assert loop.cosine(0.1, 0, 10) == 0.1
+    assert math.isclose(loop.cosine(0.1, 5, 10), 0.05)
+    assert loop.cosine(0.1, 10, 10) == 0
 
 
-def test_an_epoch_sees_every_member_once(monkeypatch):
+def test_an_epoch_sees_every_member_once():
     seen = []
-    monkeypatch.setattr(training, "augmented_batch", lambda padded, index, draws: seen.append(index) or padded[index])
+    kind = IMAGES._replace(augmented_batch=lambda padded, index, draws: seen.append(index) or padded[index])
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
     optimizer = torch.optim.SGD(model(torch.zeros(1, 3, 40, 40)).sum() and model.parameters(), 0.1)
     images, labels = torch.zeros(37, 40, 40, 3, dtype=torch.uint8), torch.zeros(37, dtype=torch.int64)
-    points = training.Points(images, labels, True)
-    training._epoch(model, points, None, optimizer, Procedure(), Recipe(1, 0.1, 16, 0), 0)
+    points = loop.Points(images, labels, True, kind)
+    loop.train_epoch(model, points, None, optimizer, Procedure(), Recipe(1, 0.1, 16, 0), 0)
     assert sorted(torch.cat(seen).tolist()) == list(range(37)) and max(map(len, seen)) <= 16
 
 

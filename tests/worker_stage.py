@@ -1,56 +1,72 @@
-"""A stage for the tests of engines, run by their workers: what the first argument says happens, in the worker."""
+"""Stages for the tests of engines, run by their workers: what the settings say happens, in the worker."""
 
 import os
 import signal
 import sys
-from importlib import import_module
+from dataclasses import dataclass
 from pathlib import Path
 
-from attacks import arrays
-from compleak import training
+from attacks.common import classifiers
+from compleak.pipeline.plan import Stage
+from compleak.runs.settings import RunSettings, StageSettings
+from compleak.training import loop
 from core.errors import UserError
 
 
-def main(argv) -> None:
-    what, place, *rest = argv
-    {"run": run, "run_and_die_once": run_and_die_once}.get(what, happen)(what, Path(place), rest)
+@dataclass(frozen=True, kw_only=True)
+class Happening(StageSettings):
+    """`way` is how the stage ends; `folder` is where it notes its attempts."""
+
+    run: RunSettings = RunSettings()
+    way: str
+    folder: Path
 
 
-def run(what: str, place: Path, command: list[str]) -> None:
-    """A real stage, with forests as small as those of the tests' own process; `place` learns on which node."""
-    script, *argv = command
-    arrays.TREES = 40
+@dataclass(frozen=True, kw_only=True)
+class Wrapped(StageSettings):
+    """A real stage, run with forests as small as those of the tests' own process."""
+
+    run: RunSettings = RunSettings()
+    stage: Stage
+    folder: Path  # learns on which node of a Ray cluster the stage ran
+    dies: bool = False  # whether the worker is killed in mid-stage, on the first attempt
+
+
+def run_real_stage(settings: Wrapped) -> None:
+    classifiers.TREES = 40
+    if settings.dies:
+        die_when_a_state_is_saved(settings.folder / "died")
     if "ray" in sys.modules:
-        (place / f"node-{sys.modules['ray'].get_runtime_context().get_node_id()}").touch()
-    import_module(script).main(argv)
+        node = sys.modules["ray"].get_runtime_context().get_node_id()
+        (settings.folder / f"node-{node}").touch()
+    settings.stage.action(settings.stage.settings)
 
 
-def run_and_die_once(what: str, place: Path, command: list[str]) -> None:
-    """The same, but on the first attempt the worker is killed in mid-stage: when the training's state is written."""
-    save, died = training.save_resume, place / "died"
+def die_when_a_state_is_saved(died: Path) -> None:
+    """Kill this worker when it first saves the state of a training, unless that has happened before."""
+    save_resume = loop.save_resume
 
     def save_and_die(*state):
-        save(*state)
-        died.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+        save_resume(*state)
+        if not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    if not died.exists():
-        training.save_resume = save_and_die
-    run(what, place, command)
+    loop.save_resume = save_and_die
 
 
-def happen(what: str, place: Path, names: list[str]) -> None:
+def happen(settings: Happening) -> None:
     """Note the attempt, then end well or in one of the ways in which stages end badly."""
-    log = place / names[0]
+    log = settings.folder / settings.way
     attempts = log.read_text().count("\n") if log.exists() else 0
     with log.open("a") as file:
         file.write("attempt\n")
-    print(f"{names[0]} speaks")
-    if what == "accident":
+    print(f"{settings.way} speaks")
+    if settings.way == "accident":
         raise RuntimeError("a GPU fell off\nand more")
-    if what == "mistake":
+    if settings.way == "mistake":
         raise UserError("no such thing: say another")
-    if what == "exit":
+    if settings.way == "exit":
         sys.exit(2)
-    if what == "die_once" and not attempts:
+    if settings.way == "die_once" and not attempts:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,171 @@
+"""Which attacks each scenario reports, what each of them needs, and one way to call them all."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from attacks.base import base
+from attacks.bavaria import bavaria
+from attacks.calibrated import calibrated
+from attacks.combined import combined
+from attacks.common.classifiers import CLASSIFIERS
+from attacks.common.references import known_outsiders, reference_count
+from attacks.common.signals import Result, Signals, audit_rows
+from attacks.gap import gap
+from attacks.joint import joint
+from attacks.lira import lira
+from attacks.model_updates import model_updates
+from attacks.mr import mr
+from attacks.nasr2018 import nasr2018
+from attacks.nn import nn
+from attacks.rmia import rmia
+from attacks.samia import samia
+from attacks.shokri2017 import shokri2017
+from attacks.song2021 import song2021
+from attacks.sr import sr
+from attacks.threshold import STATISTICS, threshold
+from attacks.yeom2018 import entropy, yeom2018
+
+
+class Attack(NamedTuple):
+    """A row of a table.
+
+    `run(models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None, earlier=None)` runs it. `models`
+    is [the model] in NR, [original, compressed] in SR, and [original or None, *compressed] in MR. An attack takes those
+    of the options that concern it and ignores the others:
+
+    - recipe, device, progress: how a network is trained (`attacks.common.networks`)
+    - memberships: for MR, the `membership` of each compressed model where it is known
+    - earlier: for `combined`, the results so far by key, so that it need not run `joint` and `calibrated` again
+    """
+
+    name: str
+    classifier: str  # "" where there is none
+    artifact_row: str  # the name of the row in the authors' artifact, "" where it has none
+    run: Callable[..., Result]
+    references: int = 0  # how many references each audit point of the victim must have: 0, 1 or 2
+    probes: frozenset[str] = frozenset()  # the names in `Signals.probes` that the attack reads
+    published: bool = True  # an attack of the literature, not one of ours
+    eligible: bool = True  # for the headline: its shadow scores are of rows it was not fitted on
+
+    @property
+    def key(self) -> str:
+        """`attack` or `attack/classifier`, unique in its scenario."""
+        return f"{self.name}/{self.classifier}" if self.classifier else self.name
+
+
+def on_each(attack, **fixed) -> Callable[..., Result]:
+    """The run of an attack that takes each model as an argument: attack(target) or attack(original, compressed)."""
+
+    def run(models, *, seed, **ignored):
+        return attack(*models, seed=seed, **fixed)
+
+    return run
+
+
+def on_all(attack) -> Callable[..., Result]:
+    """The run of an attack that takes one list of models, as many as there are."""
+
+    def run(models, *, seed, **ignored):
+        return attack(given(models), seed=seed)
+
+    return run
+
+
+def by_network(attack, **fixed) -> Callable[..., Result]:
+    """The run of an attack that trains a network on the signals of one model."""
+
+    def run(models, *, seed, recipe="fast", device="cpu", progress=None, **ignored):
+        return attack(*models, seed=seed, recipe=recipe, device=device, progress=progress, **fixed)
+
+    return run
+
+
+def run_mr(models, *, seed, recipe="fast", device="cpu", progress=None, memberships=None, **ignored) -> Result:
+    original, *compressed = models
+    options = {"recipe": recipe, "device": device, "progress": progress, "memberships": memberships}
+    return mr(original, compressed, seed=seed, **options)
+
+
+def run_combined(models, *, seed, earlier=None, **ignored) -> Result:
+    return combined(given(models), seed=seed, earlier=earlier)
+
+
+def given(models: Sequence[Signals | None]) -> list[Signals]:
+    """The models without the None that stands for an original that the attacker does not have."""
+    return [model for model in models if model is not None]
+
+
+OURS = (
+    Attack("joint", "", "", on_all(joint), references=1, published=False),
+    Attack("calibrated", "", "", on_all(calibrated), references=1, published=False),
+    Attack("combined", "", "", run_combined, references=1, published=False),
+)
+
+NR = (
+    *(
+        Attack(attack.__name__, classifier, artifact_row, on_each(attack, classifier=classifier))
+        for attack, artifact_row in (
+            (shokri2017, "CompLeakNR_train_based_method_1"),
+            (nasr2018, "CompLeakNR_train_based_method_2"),
+        )
+        for classifier in CLASSIFIERS
+    ),
+    Attack("yeom2018", "", "CompLeakNR_metric_based_method_1", on_each(yeom2018)),
+    Attack("entropy", "", "", on_each(entropy)),
+    Attack("song2021", "", "CompLeakNR_metric_based_method_2", on_each(song2021)),
+    Attack("samia", "", "CompLeakNR_SAMIA", by_network(samia), probes=frozenset({"sensitivity"}), eligible=False),
+    Attack("rmia", "", "CompLeakNR_RMIA", on_each(rmia), references=1),
+    Attack("gap", "", "", on_each(gap)),
+    Attack("base", "", "", on_each(base), references=1),
+    Attack("lira", "global_variance", "", on_each(lira, classifier="global_variance"), references=1),
+    Attack("lira", "per_point_variance", "", on_each(lira, classifier="per_point_variance"), references=2),
+    Attack("bavaria", "", "", on_each(bavaria), references=2),
+    *OURS,
+)
+
+SR = (
+    *(
+        Attack(name, classifier, "", on_each(sr, label=label, classifier=classifier))
+        for name, label in (("SR1", False), ("SR2", True))
+        for classifier in CLASSIFIERS
+    ),
+    Attack("model_updates", "", "", on_each(model_updates)),
+    *OURS,
+)
+
+MR = (Attack("MR", "", "", run_mr, eligible=False), *OURS)
+
+EXTRA = (  # attacks of NR that run where they are asked for by name: those that SAMIA was compared with
+    Attack("nn", "", "", by_network(nn, features="posterior"), eligible=False),
+    Attack("nn_top3", "", "", by_network(nn, features="top3"), eligible=False),
+    Attack("nn_cls", "", "", by_network(nn, features="posterior_and_label"), eligible=False),
+    *(Attack("threshold", name, "", on_each(threshold, classifier=name)) for name in STATISTICS),
+)
+
+USUAL = {"NR": NR, "SR": SR, "MR": MR}  # the rows of a scenario's table
+KNOWN = {"NR": (*NR, *EXTRA), "SR": SR, "MR": MR}  # the rows that can be asked for by name
+
+REFERENCES_IN_WORDS = {
+    1: "reference model for every audit point",
+    2: "two reference models for every audit point of the victim",
+}
+
+
+def missing(attack: Attack, models: Sequence[Signals | None]) -> list[str]:
+    """What the attack needs and these signals lack, in words a user understands; [] when it can run."""
+    lacks = []
+    if any(len(model.logits) < 2 for model in given(models)):
+        lacks.append("shadow models")
+    elif attack.references and not all(has_references(model, attack.references) for model in given(models)):
+        lacks.append(REFERENCES_IN_WORDS[attack.references])
+    for probe in sorted(attack.probes):
+        if any(probe not in model.probes for model in given(models)):
+            lacks.append(probe)
+    return lacks
+
+
+def has_references(target: Signals, wanted: int) -> bool:
+    """Whether every audit point of the victim has as many references as wanted, and every shadow's at least one."""
+    count = reference_count(known_outsiders(target))
+    shadow, victim = audit_rows(target)
+    return bool(count[victim].min() >= wanted and count[shadow].min() >= 1)

@@ -1,0 +1,1 @@
+"""The attack stage: from signals files to one table of attacks with intervals and controls."""

@@ -1,0 +1,46 @@
+"""MR's first stage: what SR says of the original and each compressed model. SR leaves it in a file, MR reads it."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import attacks
+from compleak.queries.signals_file import DAMAGED
+from core.files import write_atomically
+
+FIRST_STAGE_ROW = "SR2/random_forest"  # the row of SR that MR starts from
+
+
+class PairFile(NamedTuple):
+    """Where SR's answer on one pair of models is kept, and what it follows from."""
+
+    file: Path
+    key: str
+
+
+def pair_files(
+    files: Sequence[Path | None], hashes: Sequence[str | None], seed: int, code: str, folder: Path | None
+) -> list[PairFile]:
+    """One for each compressed model of [original or None, *compressed]: in `folder`, or beside its signals for None."""
+    pairs = []
+    for file, digest in zip(files[1:], hashes[1:], strict=True):
+        place = (folder or file.parent) / f"{file.stem}_sr.npz"
+        pairs.append(PairFile(place, f"{hashes[0]} {digest} {seed} {code}"))
+    return pairs
+
+
+def first_stage(original, compressed, pair: PairFile, seed: int) -> attacks.Membership:
+    """What SR says of a pair: as it was left, or worked out now and left for the next table."""
+    with contextlib.suppress(*DAMAGED), np.load(pair.file, allow_pickle=False) as kept:
+        if str(kept["key"]) == pair.key:
+            return attacks.Membership(kept["shadow"], kept["victim"])
+    membership = attacks.membership(original, compressed, seed=seed)
+    keep_first_stage(pair, membership)
+    return membership
+
+
+def keep_first_stage(pair: PairFile, membership: attacks.Membership) -> None:
+    write_atomically(pair.file, lambda part: np.savez(part, key=np.array(pair.key), **membership._asdict()))

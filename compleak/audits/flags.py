@@ -1,0 +1,119 @@
+"""The flags of the attack scripts, as settings."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import attacks
+from compleak.queries.probes import PROBES
+from compleak.runs.flags import add_pruner_flag, pruning_variant, stage_options
+from compleak.runs.settings import AttackSettings
+from compleak.runs.variants import ORIGINAL, TECHNIQUES, Variant, compressed_variant
+from core import arguments
+from core.errors import UserError
+
+
+def add_variant_flags(parser: argparse.ArgumentParser):
+    """The flags that name a compressed model, in a group to which a script adds its own."""
+    group = parser.add_argument_group("what to attack")
+    group.add_argument("--compress", action="store_true", help="attack a compressed model, named by the next two flags")
+    group.add_argument("--compress_name", choices=tuple(TECHNIQUES), help="technique")
+    group.add_argument("--compress_degree", help="0.6 0.7 0.8 0.9 (pruning), int8 (quantization), 4 8 16 (clustering)")
+    add_pruner_flag(group)
+    return group
+
+
+def add_draws_flag(group) -> None:
+    group.add_argument(
+        "--sensitivity_draws",
+        type=arguments.whole_number,
+        help="noise draws for SAMIA, 0 for none "
+        f"(default: what the answers at hand have, else {PROBES['sensitivity'].default_amount})",
+    )
+
+
+def add_recipe_flag(group) -> None:
+    group.add_argument(
+        "--recipe",
+        choices=("fast", "paper"),
+        default="fast",
+        help="training of SAMIA's, nn's and MR's networks: fast, AdamW for a few epochs, or paper, SGD for 100 "
+        "(default: %(default)s)",
+    )
+
+
+def add_again_flag(group) -> None:
+    group.add_argument(
+        "--again", action="store_true", help="attack anew where a table of the same signals and settings is there"
+    )
+
+
+def add_attack_flags(parser: argparse.ArgumentParser, scenario: str) -> None:
+    group = parser.add_argument_group("attack")
+    known = attack_names(attacks.KNOWN[scenario])
+    usual = attack_names(attacks.USUAL[scenario])
+    on_request = ", ".join(name for name in known if name not in usual)
+    default = f"all but {on_request}" if on_request else "all"
+    group.add_argument(
+        "--attacks",
+        type=lambda text: named_attacks(text, known),
+        metavar="NAME[,NAME...]",
+        help=f"rows of the table: {', '.join(known)} (default: {default})",
+    )
+    group.add_argument(
+        "--out",
+        type=Path,
+        help="folder for the table and scores (default: beside the run's signals; for --signals FILE, a folder named "
+        "after the files beside them)",
+    )
+    group.add_argument("--seed", type=arguments.seed, help="of the attacks and the bootstrap (default: the run's)")
+    add_draws_flag(group)
+    add_recipe_flag(group)
+    add_again_flag(group)
+    group.add_argument("--skip_done", action="store_true", help="accepted, and always on: see --again")
+
+
+def attack_names(rows: Sequence[attacks.Attack]) -> list[str]:
+    """The names of these attacks, each once."""
+    return list(dict.fromkeys(row.name for row in rows))
+
+
+def named_attacks(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """The names that are listed, separated by commas, in the table's order."""
+    asked = {name.strip() for name in text.split(",")}
+    if unknown := sorted(asked.difference(known)):
+        raise argparse.ArgumentTypeError(f"no attack {unknown[0]!r} here: choose from {', '.join(known)}")
+    return tuple(name for name in known if name in asked)
+
+
+def variant_from_flags(args: argparse.Namespace) -> Variant:
+    """The variant that the flags of `add_variant_flags` mean; without them the original.
+
+    UserError where one of them is missing or goes with another technique.
+    """
+    if not args.compress:
+        if args.compress_name or args.compress_degree or args.pruner_name:
+            raise UserError("--compress_name, --compress_degree and --pruner_name need --compress")
+        return ORIGINAL
+    if not args.compress_name or not args.compress_degree:
+        raise UserError("--compress needs --compress_name and --compress_degree, for example pruning and 0.6")
+    if args.compress_name == "pruning":
+        return pruning_variant(args.pruner_name, args.compress_degree)
+    if args.pruner_name:
+        raise UserError(f"--pruner_name goes with --compress_name pruning, not {args.compress_name}")
+    return compressed_variant(args.compress_name, args.compress_degree)
+
+
+def attack_settings(args: argparse.Namespace, scenario: str, **target) -> AttackSettings:
+    """The settings of an attack script; `target` says which models: variants, files, with_original."""
+    return AttackSettings(
+        **stage_options(args),
+        scenario=scenario,
+        attacks=args.attacks,
+        out=args.out,
+        seed=args.seed,
+        draws=args.sensitivity_draws,
+        recipe=args.recipe,
+        again=args.again,
+        **target,
+    )

@@ -1,0 +1,203 @@
+"""Metrics of a membership inference attack, each with its 95 % interval. Arrays in, numbers out, as fractions.
+
+Everywhere: `scores` (n,) float64, larger = more likely a member; `decision` (n,) bool; `member` (n,) of 0/1, the truth.
+Points with equal scores cannot be told apart, so they enter every count together. Every function raises ValueError for
+arrays of different lengths, for NaN scores, and unless there are both members and non-members.
+"""
+
+import numpy as np
+from scipy.stats import norm
+
+from compleak.audits import intervals
+from compleak.audits.intervals import REPLICATES, clopper_pearson
+
+FPR = 0.001
+TPR = f"tpr_at_fpr_{FPR}"
+PRIORS = (0.01, 0.1, 0.5)  # of membership, for the precision of an accusation
+INTERVAL_ENDS = ("", "_lo", "_hi")
+# The columns of a table in their order; `evaluate` gives these and a few more.
+COLUMNS = (
+    *(name + end for name in ("acc", "auc", TPR) for end in INTERVAL_ENDS),
+    *("n_member", "n_nonmember"),
+)
+
+
+def balanced_accuracy(decision, member) -> float:
+    """Mean of the true positive and the true negative rate."""
+    hits, alarms = _split_decisions(decision, member)
+    return float(hits.mean() + 1 - alarms.mean()) / 2
+
+
+def roc_curve(scores, member) -> tuple[np.ndarray, np.ndarray]:
+    """(fpr, tpr), each (k + 1,) for k distinct scores, from (0, 0) to (1, 1): one point per block of equal scores."""
+    members, others = _counts_per_score(scores, member)
+    tpr = members[::-1].cumsum() / members.sum()
+    fpr = others[::-1].cumsum() / others.sum()
+    return np.r_[0, fpr], np.r_[0, tpr]
+
+
+def auc(scores, member) -> float:
+    """Chance that a random member scores above a random non-member, an equal score counting half (Mann-Whitney)."""
+    members, others = _counts_per_score(scores, member)
+    twice = members @ (2 * others.cumsum() - others)  # twice the rank sum is an exact integer
+    return float(twice / (2 * members.sum() * others.sum()))
+
+
+def auc_p_value(value: float, n_member: int, n_other: int) -> float:
+    """Two-sided p-value of an AUC if there is nothing to find (Mann & Whitney 1947), for scores without ties."""
+    deviation = np.sqrt((n_member + n_other + 1) / (12 * n_member * n_other))
+    return float(2 * norm.sf(abs(value - 0.5) / deviation))
+
+
+def tpr_at_fpr(scores, member, fpr: float = FPR) -> float:
+    """The largest TPR of a threshold whose empirical FPR does not exceed `fpr`; no interpolation."""
+    rates, tpr = roc_curve(scores, member)
+    return float(tpr[rates <= fpr].max())
+
+
+def log_auc(scores, member, least: float = FPR) -> float:
+    """Area under the ROC curve over log FPR from `least` to 1, as a fraction; no interpolation.
+
+    Half of it, at the default, is about rates below 3 %: one number for the whole of an attack and for its sharp end.
+    """
+    rates, tpr = roc_curve(scores, member)
+    edges = np.log(np.clip(np.r_[rates, 1], least, 1))
+    return float(np.diff(edges) @ tpr / -np.log(least))
+
+
+def strict_threshold(scores, member, fpr: float = FPR) -> float:
+    """The smallest score at which at most `fpr` of the non-members are accused; inf if every score accuses more."""
+    scores, member = _checked(scores, member)
+    values, block = np.unique(scores, return_inverse=True)
+    others = np.bincount(block[~member], minlength=len(values))
+    at_least = others[::-1].cumsum()[::-1]
+    too_many = (at_least > fpr * others.sum()).sum()
+    return float(np.append(values, np.inf)[too_many])
+
+
+def precision(tpr: float, fpr: float, prior: float) -> float:
+    """Share of members among the accused if `prior` of all points are members; NaN if nobody is accused."""
+    right = tpr * prior
+    wrong = fpr * (1 - prior)
+    return right / (right + wrong) if right + wrong else float("nan")
+
+
+def accusations(decision, member) -> dict[str, float]:
+    """What a threshold fixed in advance does: strict_tpr, strict_fpr and ppv_<prior>, each with _lo and _hi.
+
+    The intervals of both rates are Clopper and Pearson's; that of the precision takes the worst and the best of both.
+    """
+    hits, alarms = _split_decisions(decision, member)
+    tpr, tpr_low, tpr_high = _rate_with_interval(hits)
+    fpr, fpr_low, fpr_high = _rate_with_interval(alarms)
+    columns = {"strict_tpr": (tpr, tpr_low, tpr_high), "strict_fpr": (fpr, fpr_low, fpr_high)}
+    for prior in PRIORS:
+        columns[f"ppv_{prior}"] = (
+            precision(tpr, fpr, prior),
+            precision(tpr_low, fpr_high, prior),
+            precision(tpr_high, fpr_low, prior),
+        )
+    return interval_columns(columns)
+
+
+def paired_difference(
+    scores_a, scores_b, member, *, seed: int, replicates: int = REPLICATES
+) -> tuple[float, float, float]:
+    """(AUC of a - AUC of b, low, high): both attacks on the same resamples of the same points."""
+    resampled = []
+    for scores in (scores_a, scores_b):
+        members, others = _split(scores, member)
+        resamples = intervals.draw_resamples(len(members), len(others), seed, replicates)
+        resampled.append(intervals.resampled_auc(members, others, resamples))
+    low, high = intervals.percentile_interval(resampled[0] - resampled[1])
+    return auc(scores_a, member) - auc(scores_b, member), low, high
+
+
+def accuracy_interval(decision, member, *, seed: int, replicates: int = REPLICATES) -> tuple[float, float]:
+    """(low, high) of the balanced accuracy: the bootstrap's percentile interval."""
+    hits, alarms = _split_decisions(decision, member)
+    resamples = intervals.draw_resamples(len(hits), len(alarms), seed, replicates)
+    return intervals.percentile_interval(intervals.resampled_accuracy(hits, alarms, resamples))
+
+
+def auc_interval(scores, member, *, seed: int, replicates: int = REPLICATES) -> tuple[float, float]:
+    """(low, high) of the AUC: the bootstrap's percentile interval."""
+    members, others = _split(scores, member)
+    resamples = intervals.draw_resamples(len(members), len(others), seed, replicates)
+    return intervals.percentile_interval(intervals.resampled_auc(members, others, resamples))
+
+
+def tpr_interval(scores, member, *, seed: int, replicates: int = REPLICATES) -> tuple[float, float]:
+    """(low, high) of the TPR at FPR, whose threshold is one of the sample's own highest non-members.
+
+    It spans two intervals. Clopper and Pearson's alone holds the truth a quarter of the time, the bootstrap's is empty
+    if no member is found.
+    """
+    members, others = _split(scores, member)
+    resamples = intervals.draw_resamples(len(members), len(others), seed, replicates)
+    low, high = intervals.percentile_interval(intervals.resampled_tpr(members, others, resamples, FPR))
+    exact_low, exact_high = clopper_pearson(round(tpr_at_fpr(scores, member) * len(members)), len(members))
+    return min(low, exact_low), max(high, exact_high)
+
+
+def evaluate(scores, decision, member, *, seed: int, replicates: int = REPLICATES) -> dict[str, float]:
+    """A table's row: COLUMNS, and the deployed threshold's fpr_at_threshold with its _lo and _hi.
+
+    The rate of a threshold that was fixed beforehand has Clopper and Pearson's interval.
+    """
+    hits, alarms = _split_decisions(decision, member)
+    options = {"seed": seed, "replicates": replicates}
+    columns = {
+        "acc": (balanced_accuracy(decision, member), *accuracy_interval(decision, member, **options)),
+        "auc": (auc(scores, member), *auc_interval(scores, member, **options)),
+        TPR: (tpr_at_fpr(scores, member), *tpr_interval(scores, member, **options)),
+        "fpr_at_threshold": _rate_with_interval(alarms),
+    }
+    return {**interval_columns(columns), "n_member": len(hits), "n_nonmember": len(alarms)}
+
+
+def interval_columns(columns: dict[str, tuple]) -> dict[str, float]:
+    """(value, low, high) of each name under `name`, `name_lo` and `name_hi`."""
+    table_row = {}
+    for name, values in columns.items():
+        for end, value in zip(INTERVAL_ENDS, values, strict=True):
+            table_row[name + end] = value
+    return table_row
+
+
+def _rate_with_interval(decisions) -> tuple[float, float, float]:
+    """(rate, low, high) of the accused among these points: (n,) bool."""
+    accused = int(decisions.sum())
+    return accused / len(decisions), *clopper_pearson(accused, len(decisions))
+
+
+def _counts_per_score(scores, member) -> tuple[np.ndarray, np.ndarray]:
+    """How many members and how many non-members have each distinct score, (k,) ints each, in ascending order."""
+    scores, member = _checked(scores, member)
+    values, block = np.unique(scores, return_inverse=True)
+    members = np.bincount(block[member], minlength=len(values))
+    others = np.bincount(block[~member], minlength=len(values))
+    return members, others
+
+
+def _split_decisions(decision, member) -> tuple[np.ndarray, np.ndarray]:
+    """The decisions on members and on non-members, bool."""
+    return _split(np.asarray(decision, dtype=bool), member)
+
+
+def _split(values, member) -> tuple[np.ndarray, np.ndarray]:
+    """The values of members and those of non-members, in file order."""
+    values, member = _checked(values, member)
+    return values[member], values[~member]
+
+
+def _checked(values, member) -> tuple[np.ndarray, np.ndarray]:
+    values = np.asarray(values)
+    member = np.asarray(member).astype(bool)
+    if values.shape != member.shape or values.ndim != 1:
+        raise ValueError(f"one value and one membership per point wanted, got shapes {values.shape} and {member.shape}")
+    if np.isnan(values).any():
+        raise ValueError(f"{np.isnan(values).sum()} of {len(values)} scores are NaN")
+    if member.all() or not member.any():
+        raise ValueError("both members and non-members are needed")
+    return values, member

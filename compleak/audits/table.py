@@ -1,0 +1,52 @@
+"""One row of a table of attacks, and the files in which a table lies (PROTOCOL §7)."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import attacks
+from compleak.audits import metrics
+from core.files import read_json, write_atomically, write_json
+
+NAMES = ("scenario", "variant", "attack", "classifier", "artifact_row")
+
+
+def measured_row(names: dict, scores, decision, truth, *, seed: int, seconds: float) -> dict:
+    """A table's row: `names` by NAMES, the measurements of scores and decisions (n,) against the truth (n,)."""
+    measured = metrics.evaluate(scores, decision, truth, seed=seed)
+    first = {key: measured.pop(key) for key in metrics.COLUMNS}
+    return {**names, **first, "seed": seed, "seconds": round(seconds, 2), **measured}
+
+
+def names_of(scenario: str, variant: str, attack: attacks.Attack) -> dict:
+    return dict(zip(NAMES, (scenario, variant, attack.name, attack.classifier, attack.artifact_row), strict=True))
+
+
+def control_names(scenario: str, variant: str, control: str) -> dict:
+    return dict(zip(NAMES, (scenario, variant, control, "", ""), strict=True))
+
+
+class TableFiles:
+    """The three files of a table: NR.csv, NR_scores.npz and NR.json, or those of SR or MR."""
+
+    def __init__(self, folder: Path, scenario: str) -> None:
+        self.table = folder / f"{scenario}.csv"
+        self.scores = folder / f"{scenario}_scores.npz"
+        self.record = folder / f"{scenario}.json"
+
+    def hold(self, made_from: dict) -> bool:
+        """Whether all three are there and were made from the same signals, settings and code."""
+        if not all(file.exists() for file in (self.table, self.scores, self.record)):
+            return False
+        return read_json(self.record).get("made_from") == made_from
+
+    def read(self) -> pd.DataFrame:
+        return pd.read_csv(self.table, keep_default_na=False)
+
+    def write(self, table: pd.DataFrame, scores: dict[str, np.ndarray], record: dict) -> None:
+        """Write all three; the record comes last and goes first, since it vouches for the others."""
+        self.record.unlink(missing_ok=True)
+        write_atomically(self.scores, lambda part: np.savez(part, **scores))
+        write_atomically(self.table, lambda part: table.to_csv(part, index=False))
+        write_json(self.record, record)

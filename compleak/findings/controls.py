@@ -1,0 +1,42 @@
+"""Do the controls of a run sit at an AUC of 0.5, as they must?"""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from compleak.audits import metrics
+from compleak.findings.rows import CONTROLS
+
+LEVEL = 0.05  # of the test that the controls do not differ from 0.5
+
+
+class ControlTest(NamedTuple):
+    """All control rows of a run, tested together."""
+
+    count: int
+    smallest: float  # p-value of the row that is furthest from 0.5 (Mann-Whitney)
+    corrected: float  # by Bonferroni, for the number of rows
+
+    @property
+    def passed(self) -> bool:
+        return self.corrected > LEVEL
+
+
+def control_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The control rows. The blind control, which is the same for all variants of a run, has one."""
+    controls = table[table["attack"].isin(CONTROLS)]
+    return controls.drop_duplicates(["attack", "auc", "auc_lo", "auc_hi"])
+
+
+def check_controls(controls: pd.DataFrame) -> ControlTest:
+    """Whether the control rows, taken together, differ from 0.5 by more than chance."""
+    columns = [pd.to_numeric(controls[key]) for key in ("auc", "n_member", "n_nonmember")]
+    smallest = min(metrics.auc_p_value(*row) for row in zip(*columns, strict=True))
+    return ControlTest(len(controls), smallest, min(1.0, smallest * len(controls)))
+
+
+def count_at_chance(rows: pd.DataFrame, key: str = "auc") -> int:
+    """How many rows have 0.5 within the interval of an AUC."""
+    low = pd.to_numeric(rows[f"{key}_lo"])
+    high = pd.to_numeric(rows[f"{key}_hi"])
+    return int(((low <= 0.5) & (high >= 0.5)).sum())

@@ -1,0 +1,265 @@
+"""What defences cost and what they leave: accuracy against leakage, over seeds, arguments and attackers.
+
+Each run has a victim with one defence, or none. The shadow models are those of an attacker who assumes no defence
+(non-adaptive) or who trains with the same one (adaptive).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from compleak.audits import metrics
+from compleak.audits.intervals import CONFIDENCE
+from compleak.findings import outputs
+from compleak.findings.rows import (
+    ORIGINAL,
+    TARGET,
+    name_of,
+    rows_of_form,
+    rows_of_target,
+    strongest,
+    variants_of_scenario,
+)
+from compleak.findings.seeds import t_interval
+from compleak.runs.run import Run
+from defenses import dp
+
+FORMS = ("strongest", "published", "calibrated", "headline")
+SETTING = ["defence", "argument", "network", "attacker"]  # in which runs differ, apart from their seed
+GROUP = [*SETTING, *TARGET, "form"]
+LEAKAGE = ("auc", metrics.TPR)
+MEASURED = (*LEAKAGE, "null_auc", "accuracy")
+ALONE = ("NR", ORIGINAL)  # targets: the original alone, all models together
+ALL = ("MR", "all")
+KNOWN_TABLES = {"NR": ("NR",), "SR": ("NR", "SR"), "MR": ("NR", "SR", "MR")}
+
+
+class DefencesFindings(NamedTuple):
+    rows: pd.DataFrame  # `rows_of_run` of all runs
+    spread: pd.DataFrame  # `spread_over_seeds`
+    differences: pd.DataFrame  # `differences`
+
+
+def findings_of_defences(defence_runs: Sequence[Run]) -> DefencesFindings:
+    """Work everything out from the NR, SR and MR tables of all runs."""
+    rows = pd.concat([rows_of_run(run) for run in defence_runs], ignore_index=True)
+    return DefencesFindings(rows, spread_over_seeds(rows), differences(rows))
+
+
+def rows_of_run(run: Run) -> pd.DataFrame:
+    """A row for each target and form of attack of a run."""
+    table = outputs.attack_table(run)
+    table = table[(table["scenario"] != "MR") | (table["variant"] == "all")]
+    metas = {v: outputs.model_meta(run, v, run.roles[0]) for v in variants_of_scenario(table, "NR")}
+    run_columns = _run_columns(run)
+    rows = []
+    for (scenario, variant), own in table.groupby(TARGET, sort=False):
+        models = _models_of_target(scenario, variant, list(metas))
+        columns = run_columns | {"scenario": scenario, "variant": variant} | _model_columns([metas[v] for v in models])
+        for form in FORMS:
+            candidates = rows_of_form(_tables_within(table, scenario, models) if form == "strongest" else own, form)
+            if len(candidates):
+                rows.append(columns | {"form": form} | _leakage(candidates))
+    return pd.DataFrame(rows)
+
+
+def _run_columns(run: Run) -> dict:
+    config = run.config
+    return {
+        "run": run.name,
+        "seed": config["seed"],
+        "defence": config["defend"],
+        "argument": config["defend_arg"],
+        "network": config["model_name"],
+        "attacker": _attacker(config),
+        "members": outputs.trained_members(run),
+    }
+
+
+def _attacker(config: dict) -> str:
+    """`adaptive` or `non-adaptive`; "" where there is no defence to adapt to."""
+    if config["adaptive"]:
+        return "adaptive"
+    return "non-adaptive" if config["defend"] else ""
+
+
+def _models_of_target(scenario: str, variant: str, variants: list[str]) -> list[str]:
+    """The models that the attacker on a target holds."""
+    return {"NR": [variant], "SR": [ORIGINAL, variant], "MR": variants}[scenario]
+
+
+def _model_columns(metas: Sequence[dict]) -> dict:
+    """The epsilon of all these models and the accuracy of the first."""
+    accuracy = {"accuracy": metas[0]["test_accuracy"], "train_accuracy": metas[0]["train_accuracy"]}
+    return {"epsilon": epsilon_of(metas), **accuracy}
+
+
+def epsilon_of(metas: Sequence[dict]) -> float:
+    """Of releasing all these models of a family, the original's training counted once; infinite without DP-SGD."""
+    histories = [meta.get("privacy", {}).get("history") for meta in metas]
+    if any(history is None for history in histories):
+        return float("inf")
+    training = histories[0][0]
+    fine_tuning = [part for history in histories for part in history[1:]]
+    return dp.epsilon([training, *fine_tuning])
+
+
+def _tables_within(table: pd.DataFrame, scenario: str, models: Sequence[str]) -> pd.DataFrame:
+    """The rows that an attacker who holds these models can make: one who has several can also attack one of them."""
+    return table[table["scenario"].isin(KNOWN_TABLES[scenario]) & table["variant"].isin([*models, "all"])]
+
+
+def _leakage(rows: pd.DataFrame) -> dict:
+    """AUC, name and null control of the attack with the largest AUC; TPR of the attack with the largest TPR."""
+    best = strongest(rows)
+    sharpest = rows.loc[rows[metrics.TPR].idxmax()]
+    columns = {"attack": name_of(best)}
+    for key, row in {"auc": best, "null_auc": best, metrics.TPR: sharpest}.items():
+        columns |= {key + end: float(row[key + end]) for end in ("", "_lo", "_hi")}
+    return columns
+
+
+def spread_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row for each victim, target and form: mean, deviation and interval over seeds of everything MEASURED.
+
+    The interval is Student's t. Of a single seed it is the interval over audit points, and there is no deviation.
+    """
+    lines = []
+    for group, own in rows.groupby(GROUP, sort=False, dropna=False):
+        line = dict(zip(GROUP, group, strict=True)) | {"seeds": len(own), "epsilon": own["epsilon"].mean()}
+        for key in MEASURED:
+            line |= _spread(own, key)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _spread(own: pd.DataFrame, key: str) -> dict[str, float]:
+    values = own[key].to_numpy()
+    if len(values) > 1:
+        deviation = values.std(ddof=1)
+        _, low, high = t_interval(values)
+    else:
+        deviation = np.nan
+        low, high = (own[key + end].iloc[0] if key + end in own else np.nan for end in ("_lo", "_hi"))
+    return {f"{key}_mean": values.mean(), f"{key}_sd": deviation, f"{key}_lo": low, f"{key}_hi": high}
+
+
+def differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """What a defence costs and achieves: differences paired by seed, each with its interval over seeds.
+
+    `what` says which: `accuracy` is the defended original's minus the undefended one's. The others are differences of
+    `of` (AUC or TPR) for each form of attack: `defence` compares with the same target without the defence, `knowing`
+    an attacker who knows the defence with one who does not, `family` SR or MR with the original alone under the same
+    defence.
+    """
+    lines = []
+    for (network, defence, argument), own in rows.groupby(["network", "defence", "argument"], sort=False, dropna=False):
+        plain = rows[(rows["network"] == network) & (rows["defence"] == "")]
+        head = {"defence": defence, "argument": argument, "network": network}
+        if defence:
+            lines.append({**head, "what": "accuracy", **_accuracy_difference(own, plain)})
+        for comparison in _comparisons(own):
+            lines += [{**head, **line} for line in _leakage_differences(own, plain, comparison)]
+    return pd.DataFrame(lines)
+
+
+class _Comparison(NamedTuple):
+    form: str
+    attacker: str
+    scenario: str
+    variant: str
+    of: str  # measure of leakage
+
+    @property
+    def target(self) -> tuple[str, str]:
+        return self.scenario, self.variant
+
+
+def _comparisons(rows: pd.DataFrame) -> Iterator[_Comparison]:
+    targets = list(rows[TARGET].drop_duplicates().itertuples(index=False, name=None))
+    for form in rows["form"].unique():
+        for attacker in rows["attacker"].unique():
+            for target in targets:
+                for key in LEAKAGE:
+                    yield _Comparison(form, attacker, *target, key)
+
+
+def _accuracy_difference(own: pd.DataFrame, plain: pd.DataFrame) -> dict:
+    """The same for all forms and both attackers: the first of each stands for all."""
+    defended = own[(own["form"] == FORMS[0]) & (own["attacker"] == own["attacker"].iloc[0])]
+    return _paired(_values(defended, "accuracy", ALONE), _values(plain[plain["form"] == FORMS[0]], "accuracy", ALONE))
+
+
+def _leakage_differences(own: pd.DataFrame, plain: pd.DataFrame, comparison: _Comparison) -> Iterator[dict]:
+    """The differences in which one attacker on one target under a defence, or none, is the first of the two."""
+
+    def leakage(rows: pd.DataFrame, target: tuple[str, str]) -> pd.Series:
+        return _values(rows[rows["form"] == comparison.form], comparison.of, target)
+
+    head = {key: getattr(comparison, key) for key in ("attacker", "scenario", "variant", "form", "of")}
+    of_attacker = own[own["attacker"] == comparison.attacker]
+    first = leakage(of_attacker, comparison.target)
+    if own["defence"].iloc[0]:
+        yield {**head, "what": "defence", **_paired(first, leakage(plain, comparison.target))}
+    if comparison.attacker == "adaptive":
+        unaware = own[own["attacker"] == "non-adaptive"]
+        yield {**head, "what": "knowing", **_paired(first, leakage(unaware, comparison.target))}
+    if comparison.scenario != "NR":
+        yield {**head, "what": "family", **_paired(first, leakage(of_attacker, ALONE))}
+
+
+def _values(rows: pd.DataFrame, key: str, target: tuple[str, str]) -> pd.Series:
+    """A measurement of one target by seed."""
+    return rows_of_target(rows, *target).set_index("seed")[key]
+
+
+def _paired(first: pd.Series, second: pd.Series) -> dict:
+    """Mean difference with its interval over the seeds that both have; of a single seed there is no interval."""
+    gaps = (first - second).dropna().to_numpy()
+    mean, low, high = np.nan, np.nan, np.nan
+    if len(gaps) == 1:
+        mean = gaps.mean()
+    if len(gaps) > 1:
+        mean, low, high = t_interval(gaps)
+    return {"difference": mean, "low": low, "high": high, "seeds": len(gaps)}
+
+
+def differences_of(compared: pd.DataFrame, what: str, form: str = FORMS[0], of: str = LEAKAGE[0]) -> pd.DataFrame:
+    """The rows of `differences` that answer one question."""
+    rows = compared[compared["what"] == what]
+    return rows if what == "accuracy" else rows[(rows["form"] == form) & (rows["of"] == of)]
+
+
+class Signs(NamedTuple):
+    """How many intervals of differences under a defence lie wholly on one side of zero."""
+
+    count: int
+    above: int
+    below: int
+    by_chance: float  # expected on either side where there is no difference
+
+
+def count_signs(rows: pd.DataFrame) -> Signs | None:
+    """None where the differences have no intervals, as of a single seed."""
+    rows = rows[rows["defence"] != ""]
+    if rows["low"].isna().all():
+        return None
+    above = int((rows["low"] > 0).sum())
+    below = int((rows["high"] < 0).sum())
+    return Signs(len(rows), above, below, len(rows) * (1 - CONFIDENCE) / 2)
+
+
+class Nulls(NamedTuple):
+    """The null control of the strongest attacks, over all runs and targets."""
+
+    count: int
+    off: int  # whose interval leaves 0.5 out
+    mean_by_seed: pd.Series
+
+
+def null_controls(rows: pd.DataFrame) -> Nulls:
+    nulls = rows[rows["form"] == FORMS[0]]
+    off = (nulls["null_auc_lo"] > 0.5) | (nulls["null_auc_hi"] < 0.5)
+    return Nulls(len(nulls), int(off.sum()), nulls.groupby("seed")["null_auc"].mean())

@@ -1,0 +1,43 @@
+"""Everything that a page about one run shows, as finished frames."""
+
+import functools
+from typing import NamedTuple
+
+import pandas as pd
+
+from compleak.findings import ablation, claims, exposure, outputs, roc
+from compleak.runs.run import Run
+
+
+class RunFindings(NamedTuple):
+    attacks: pd.DataFrame  # `outputs.attack_table`
+    models: pd.DataFrame  # `outputs.model_table`
+    claims: pd.DataFrame  # `claims.compare`
+    family: pd.DataFrame  # `ablation.family_table`
+    greedy: pd.DataFrame  # `ablation.greedy_order`
+    points: pd.DataFrame  # `exposure.points_table`
+    curves: pd.DataFrame  # `roc.roc_curves`
+
+
+def findings_of_run(run: Run) -> RunFindings:
+    """Work everything out from what the stages of a run have left; nothing is written."""
+    variants = outputs.attacked_variants(run)
+    seed = run.config["seed"]
+    truth = outputs.membership(run)
+    scores = functools.partial(outputs.scores_of, run)
+    table = outputs.attack_table(run)
+    models = outputs.model_table(run, variants)
+    return RunFindings(
+        attacks=table,
+        models=models,
+        claims=claims.compare(table, scores, truth, seed),
+        family=ablation.family_table(table, models, scores, truth, seed),
+        greedy=ablation.greedy_order(outputs.attacker_views(run, variants), truth, seed),
+        points=exposure.points_table(table, scores, truth, *outputs.audit_points(run)),
+        curves=roc.roc_curves(table, scores, truth),
+    )
+
+
+def curves_of_run(run: Run) -> pd.DataFrame:
+    """`roc.roc_curves` of what a run has been attacked with so far."""
+    return roc.roc_curves(outputs.attack_table(run), functools.partial(outputs.scores_of, run), outputs.membership(run))

@@ -1,0 +1,115 @@
+"""What the stages of a run have left in its folders, read back as frames and arrays: all that findings start from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from attacks import Signals
+from compleak.findings.rows import key_of
+from compleak.queries import signals_file
+from compleak.runs import checkpoints, places
+from compleak.runs.roles import VICTIM
+from compleak.runs.run import Run, finished_variants
+from compleak.runs.variants import ORIGINAL, parse_variant
+from compleak.training.assignment import assign
+from core.files import read_json
+
+MODEL_FACTS = ("train_accuracy", "test_accuracy", "bytes", "seconds")
+
+
+def variants_of(run: Run) -> list[str]:
+    """The variants whose victim is finished: the original first, then the paper's order, then others."""
+    return [str(variant) for variant in finished_variants(run)]
+
+
+def attacked_variants(run: Run) -> list[str]:
+    """The variants that have a table of attacks: those which a summary shows."""
+    return [
+        variant
+        for variant in variants_of(run)
+        if any(table_file(run, scenario, variant).exists() for scenario in ("NR", "SR"))
+    ]
+
+
+def attack_table(run: Run) -> pd.DataFrame:
+    """The NR, SR and MR tables that a run has so far under each other, columns as in PROTOCOL, section 7."""
+    variants = variants_of(run)
+    files = [table_file(run, scenario, variant) for scenario in ("NR", "SR") for variant in variants]
+    files.append(table_file(run, "MR", "all"))
+    return pd.concat([read_table(file) for file in files if file.exists()], ignore_index=True)
+
+
+def read_table(file: Path) -> pd.DataFrame:
+    """A table of attacks or of models as it was written: an empty cell stays an empty string."""
+    return pd.read_csv(file, keep_default_na=False)
+
+
+def table_file(run: Run, scenario: str, variant: str) -> Path:
+    """Where an attack stage wrote its table; MR's is in the original's folder, whichever models it attacked."""
+    place = ORIGINAL if scenario == "MR" else parse_variant(variant)
+    return places.table_file(run.root, run.name, scenario, place)
+
+
+def model_table(run: Run, variants: Sequence[str]) -> pd.DataFrame:
+    """Accuracy, size in bytes, seconds of training and stated property of every model, a row each."""
+    rows = []
+    for variant in variants:
+        for role in run.roles:
+            meta = model_meta(run, variant, role)
+            facts = {key: meta[key] for key in MODEL_FACTS}
+            rows.append({"variant": variant, "role": role, **facts, "property": meta.get("property", "")})
+    return pd.DataFrame(rows)
+
+
+def victim_models(models: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a `model_table` that describe the victim, not the shadow models."""
+    return models[models["role"] == VICTIM]
+
+
+def model_meta(run: Run, variant: str, role: str) -> dict:
+    """What `meta.json` says of one model."""
+    return checkpoints.load_meta(run.role_dir(parse_variant(variant), role))
+
+
+def original_meta(run: Run) -> dict:
+    """What `meta.json` says of the victim's original."""
+    return model_meta(run, str(ORIGINAL), run.roles[0])
+
+
+def scores_of(run: Run, row: pd.Series) -> np.ndarray:
+    """(A,) float64: the scores behind a row of the attack table, over the victim's audit points."""
+    file = table_file(run, row["scenario"], row["variant"]).with_name(f"{row['scenario']}_scores.npz")
+    family = f"{row['variant']}/" if row["scenario"] == "MR" and row["variant"] != "all" else ""
+    with np.load(file, allow_pickle=False) as scores:
+        return scores[family + key_of(row)]
+
+
+def membership(run: Run) -> np.ndarray:
+    """(A,) bool: which of the victim's audit points are members, the truth behind every table of the run."""
+    return signals_file.load(run.signals_file(ORIGINAL)).truth
+
+
+def audit_points(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """(A,) place in the data set and (A,) class of the victim's audit points."""
+    file = run.signals_file(ORIGINAL)
+    record = signals_file.load(file)
+    audited = record.audit[0]
+    return signals_file.points(file)[audited], record.labels[audited]
+
+
+def attacker_views(run: Run, variants: Sequence[str]) -> dict[str, Signals]:
+    """What an attacker knows of each variant."""
+    records = {variant: signals_file.load(run.signals_file(parse_variant(variant))) for variant in variants}
+    return {variant: signals_file.attacker_view(record) for variant, record in records.items()}
+
+
+def trained_members(run: Run) -> int:
+    """On how many members the victim's original is trained: fewer than it has where a defence reserves some."""
+    return len(assign(run, ORIGINAL, run.roles[0]).members)
+
+
+def minutes(run: Run) -> float:
+    """The minutes of all stages added up, also of those that ran at the same time."""
+    return sum(read_json(run.dir / "seconds.json").values()) / 60

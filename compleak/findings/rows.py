@@ -1,0 +1,127 @@
+"""Selecting rows of an attack table: frames in, rows or frames out.
+
+An attack table (PROTOCOL, section 7) has a row for each attack on each target, and a row for each control. A target is
+a scenario (NR, SR or MR) with a variant: the compressed model of the pair in SR, the family of models in MR.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+import attacks
+from compleak.audits.metrics import TPR
+from compleak.runs import variants
+
+ORIGINAL = str(variants.ORIGINAL)  # as tables spell it
+CONTROLS = ("null", "blind")
+FORMS = ("published", "headline")  # which attack speaks for a target: see `rows_of_form`
+OURS = {attack.name for attack in (*attacks.NR, *attacks.SR, *attacks.MR) if not attack.published}
+TARGET = ["scenario", "variant"]
+CONTESTED = {"auc": "AUC", TPR: "TPR"}  # measures by which a headline is compared with published attacks
+
+
+def attack_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without its controls."""
+    return table[~table["attack"].isin(CONTROLS)]
+
+
+def published_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The attacks of the literature: neither controls nor attacks of ours."""
+    rows = attack_rows(table)
+    return rows[~rows["attack"].isin(OURS)]
+
+
+def headline_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The attack of each target that did best on the shadow models; `--attacks` may leave a target without one."""
+    return table[table["headline"]]
+
+
+def rows_of_form(table: pd.DataFrame, form: str) -> pd.DataFrame:
+    """The attacks among which the strongest speaks for a target.
+
+    form: `strongest` (all attacks), `published` (those of the literature), `headline`, or the name of an attack.
+    """
+    selections = {"strongest": attack_rows, "published": published_rows, "headline": headline_rows}
+    if form in selections:
+        return selections[form](table)
+    return table[table["attack"] == form]
+
+
+def strongest(rows: pd.DataFrame) -> pd.Series:
+    """The row of largest AUC."""
+    return rows.loc[rows["auc"].idxmax()]
+
+
+def scenario_row(table: pd.DataFrame, scenario: str, variant: str, form: str) -> pd.Series | None:
+    """The strongest attack of a form on one target; None where the table has none."""
+    rows = rows_of_form(rows_of_target(table, scenario, variant), form)
+    return strongest(rows) if len(rows) else None
+
+
+def rows_of_target(table: pd.DataFrame, scenario: str, variant: str) -> pd.DataFrame:
+    """All rows of one target."""
+    return table[(table["scenario"] == scenario) & (table["variant"] == variant)]
+
+
+def variants_of_scenario(table: pd.DataFrame, scenario: str) -> list[str]:
+    """The variants that a scenario has rows of, in their order."""
+    return list(table.loc[table["scenario"] == scenario, "variant"].unique())
+
+
+def leading_rows(table: pd.DataFrame, forms: Sequence[str] = FORMS) -> pd.DataFrame:
+    """For each target and form the row of the strongest attack, with the form in a column of its own.
+
+    The table's index must be unique. A target without attacks of a form has no row for it.
+    """
+    places, form_of_place = [], []
+    for _, own in table.groupby(TARGET, sort=False):
+        for form in forms:
+            rows = rows_of_form(own, form)
+            if len(rows):
+                places.append(rows["auc"].idxmax())
+                form_of_place.append(form)
+    return table.loc[places].assign(form=form_of_place)
+
+
+def strongest_headlines(table: pd.DataFrame) -> pd.DataFrame:
+    """The headline of largest AUC on the victim, for each scenario."""
+    rows = headline_rows(table)
+    return rows.loc[list(rows.groupby("scenario", sort=False)["auc"].idxmax())]
+
+
+def strength_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each target: the headline beside the strongest published attack, by AUC and by TPR at 0.1 % FPR.
+
+    Columns: `<measure>_headline` and `<measure>_published`, each with _lo and _hi, and `<measure>_by`, the published
+    attack's name. A target without a headline or without a published attack, as `--attacks` may leave it, has no row.
+    """
+    return pd.DataFrame([_contest(*contest) for contest in _contests(table)])
+
+
+def _contests(table: pd.DataFrame) -> Iterator[tuple[dict, pd.Series, pd.DataFrame]]:
+    for target, own in table.groupby(TARGET, sort=False):
+        headlines = headline_rows(own)
+        published = published_rows(own)
+        if len(headlines) and len(published):
+            yield dict(zip(TARGET, target, strict=True)), headlines.iloc[0], published
+
+
+def _contest(target: dict, headline: pd.Series, published: pd.DataFrame) -> dict:
+    line = dict(target)
+    for key in CONTESTED:
+        best = published.loc[published[key].idxmax()]
+        for end in ("", "_lo", "_hi"):
+            line[f"{key}_headline{end}"] = headline[key + end]
+            line[f"{key}_published{end}"] = best[key + end]
+        line[f"{key}_by"] = key_of(best)
+    return line
+
+
+def key_of(row: pd.Series) -> str:
+    """The name of a row's scores in `<scenario>_scores.npz`."""
+    return f"{row['attack']}/{row['classifier']}" if row["classifier"] else row["attack"]
+
+
+def name_of(row: pd.Series) -> str:
+    """Scenario, variant and attack of a row, as `NR original rmia`: unique in a table."""
+    return f"{row['scenario']} {row['variant']} {key_of(row)}"

@@ -1,0 +1,116 @@
+"""The stages of one audit as a plan: what each does, with which settings, and which stages it needs.
+
+A stage makes one model or one table of attacks. Victim, shadow models and their compressions are made apart, each as
+soon as what it is made from is there.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from compleak.audits.attack_stage import attack
+from compleak.pipeline.presets import CLUSTERING_LR
+from compleak.pipeline.settings import PlanSettings
+from compleak.queries.collect import query_models
+from compleak.runs.roles import VICTIM, roles_of
+from compleak.runs.settings import AttackSettings, CompressSettings, QuerySettings, StageSettings, TrainSettings
+from compleak.runs.variants import ORIGINAL, Variant
+from compleak.training.compress import compress_models
+from compleak.training.original import train_originals
+
+
+class StageKey(NamedTuple):
+    """Which stage it is: unique in a plan. `kind` is data, train, compress, query, NR, SR or MR.
+
+    `str` leaves the run out: `compress pruning_0.6 victim_model`.
+    """
+
+    run: str
+    kind: str
+    variant: Variant | None = None
+    role: str | None = None
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in self[1:] if part is not None)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of an audit: `action(settings)`, once the stages that it needs are done."""
+
+    key: StageKey
+    action: Callable[[StageSettings], object]
+    settings: StageSettings
+    needs: tuple[StageKey, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.key.run} {self.key}".strip()
+
+
+def plan_of(plan: PlanSettings) -> list[Stage]:
+    """All stages of one run in order: the data, each model with what is made of it, the tables.
+
+    What several stages would otherwise make at once, one makes before them: `data` the download and the split,
+    `NR original` the blind control, each NR the answers that SR and MR read.
+    """
+    roles = roles_of(plan.shadow_count())
+    data = Stage(StageKey(plan.name, "data"), train_originals, train_settings(plan, roles=()))
+    models = [stage for role in roles for stage in model_stages(plan, role)]
+    return [data, *models, *attack_stages(plan, models)]
+
+
+def model_stages(plan: PlanSettings, role: str) -> Iterator[Stage]:
+    """What makes one model and its compressions and, where a shadow's weights are not kept, asks them first."""
+    data, train = StageKey(plan.name, "data"), StageKey(plan.name, "train", role=role)
+    yield Stage(train, train_originals, train_settings(plan, roles=(role,)), (data,))
+    compressions = [StageKey(plan.name, "compress", variant, role) for variant in plan.variants]
+    for key in compressions:
+        yield Stage(key, compress_models, compress_settings(plan, key.variant, role), (train,))
+    if plan.keep == "signals" and role != VICTIM:
+        key = StageKey(plan.name, "query", role=role)
+        yield Stage(key, query_models, query_settings(plan, role), (train, *compressions))
+
+
+def attack_stages(plan: PlanSettings, models: list[Stage]) -> Iterator[Stage]:
+    """The tables: NR of every variant, then SR of every pair, then MR."""
+    keys = [stage.key for stage in models]
+    originals = [key for key in keys if key.kind in ("train", "query")]
+    nr = {variant: StageKey(plan.name, "NR", variant) for variant in (ORIGINAL, *plan.variants)}
+    yield Stage(nr[ORIGINAL], attack, attack_settings(plan, "NR", (ORIGINAL,)), tuple(originals))
+    for variant in plan.variants:
+        made = [key for key in keys if key.variant == variant]
+        yield Stage(nr[variant], attack, attack_settings(plan, "NR", (variant,)), (nr[ORIGINAL], *made))
+    sr = {variant: StageKey(plan.name, "SR", variant) for variant in plan.variants}
+    for variant, key in sr.items():
+        yield Stage(key, attack, attack_settings(plan, "SR", (variant,)), (nr[variant],))
+    yield Stage(StageKey(plan.name, "MR"), attack, attack_settings(plan, "MR", plan.variants), tuple(sr.values()))
+
+
+def settings_for(plan: PlanSettings, kind: str) -> dict:
+    """What every stage of a kind is told: the preset's settings, then those given, which win."""
+    settings = {**plan.stages.settings(kind), "device": plan.device, "threads": plan.threads, "run": plan.named_run}
+    settings.pop("width", None)  # is the run's
+    if plan.batch_size is not None:
+        settings["batch_size"] = plan.batch_size
+    return settings
+
+
+def train_settings(plan: PlanSettings, roles: tuple[str, ...]) -> TrainSettings:
+    settings = TrainSettings(**settings_for(plan, "train"), roles=roles)
+    return replace(settings, shadow_num=plan.shadow_num, seed=plan.seed)
+
+
+def compress_settings(plan: PlanSettings, variant: Variant, role: str) -> CompressSettings:
+    defaults = {"lr": CLUSTERING_LR} if variant.technique == "clustering" else {}
+    settings = {**defaults, **settings_for(plan, variant.technique)}
+    return CompressSettings(**settings, variant=variant, roles=(role,))
+
+
+def query_settings(plan: PlanSettings, role: str) -> QuerySettings:
+    settings = settings_for(plan, "attack")
+    return QuerySettings(**settings, variants=plan.variants, roles=(role,), drop_weights=True)
+
+
+def attack_settings(plan: PlanSettings, scenario: str, variants: tuple[Variant, ...]) -> AttackSettings:
+    settings = settings_for(plan, "attack")
+    return AttackSettings(**settings, scenario=scenario, variants=variants, recipe=plan.recipe, again=plan.again)

@@ -1,0 +1,68 @@
+"""Named sets of settings for whole audits. What a preset does not say has the stages' own default."""
+
+from dataclasses import dataclass, field
+
+FLAGS = {  # how a setting is typed, where that is not `--<name>`
+    "pruning": {"epochs": "--prune_epochs"},
+    "quantization": {"epochs": "--quantized_epochs"},
+    "attack": {"draws": "--sensitivity_draws"},
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings by kind of stage; `every` goes to all of them."""
+
+    every: dict = field(default_factory=dict)
+    train: dict = field(default_factory=dict)
+    pruning: dict = field(default_factory=dict)
+    quantization: dict = field(default_factory=dict)
+    clustering: dict = field(default_factory=dict)
+    attack: dict = field(default_factory=dict)
+
+    def settings(self, kind: str) -> dict:
+        """What a stage of this kind is told: "train", a technique, or "attack"."""
+        return {**self.every, **getattr(self, kind)}
+
+    def in_words(self) -> dict[str, str]:
+        """The flags that each kind of stage is given, "" where none: for the page that says how numbers were made."""
+        kinds = {"network": "every", "train": "train", "pruning": "pruning", "quantization": "quantization"}
+        kinds |= {"clustering": "clustering", "attack": "attack"}
+        return {title: flags_in_words(kind, getattr(self, kind)) for title, kind in kinds.items()}
+
+
+def flags_in_words(kind: str, settings: dict) -> str:
+    """Settings as they would be typed: `--epochs 30 --no_augment`."""
+    words = []
+    for name, value in settings.items():
+        flag = FLAGS.get(kind, {}).get(name, f"--{name}")
+        words += ["--no_augment"] if name == "augment" else [f"{flag} {value}"]
+    return " ".join(words)
+
+
+PRESETS = {
+    "smoke": Preset(
+        every={"width": 0.25, "batch_size": 32},
+        train={"epochs": 30, "augment": False, "label_noise": 0.2},
+        pruning={"epochs": 3, "augment": False},
+        quantization={"epochs": 3, "augment": False},
+        clustering={"epochs": 3, "augment": False},
+    ),
+    "quick": Preset(
+        train={"max_points": 5000, "epochs": 12, "batch_size": 64, "lr": 0.05, "augment": False},
+        pruning={"epochs": 2, "batch_size": 64, "augment": False},
+        quantization={"epochs": 1, "batch_size": 64, "augment": False},
+        clustering={"epochs": 1, "batch_size": 64, "augment": False},
+        attack={"draws": 1},
+    ),
+    "compact": Preset(
+        every={"width": 0.25, "batch_size": 32},
+        train={"max_points": 1200, "epochs": 15, "lr": 0.05, "augment": False},
+        pruning={"epochs": 3, "augment": False},
+        quantization={"epochs": 2, "augment": False},
+        clustering={"epochs": 2, "augment": False},
+        attack={"draws": 1},
+    ),
+    "paper": Preset(),
+}
+CLUSTERING_LR = 0.00001  # the paper's, of clustering.py; the other compressions' is CompressSettings.lr

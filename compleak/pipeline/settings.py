@@ -1,0 +1,85 @@
+"""What `reproduce.py` is told to do."""
+
+from dataclasses import dataclass, replace
+
+from compleak.pipeline.presets import PRESETS, Preset
+from compleak.runs.names import default_name, name_of
+from compleak.runs.places import run_dir
+from compleak.runs.settings import DEFAULT_WIDTH, DefenceSettings, RunSettings
+from compleak.runs.variants import PAPER_GRID, Variant, parse_compressed
+from core.files import read_json
+from data.splits import DEFAULT_SEED
+
+DEFENDED_GRID = parse_compressed(("pruning_0.6", "pruning_0.9", "quantization_int8", "clustering_4"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """Where stages run, not what they do."""
+
+    engine: str = "local"
+    jobs: int = 1
+    ray_address: str | None = None
+    cpus_per_task: int = 1
+    gpus_per_task: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """One whole audit: the run, how its models are made and attacked, and which compressions it has."""
+
+    run: RunSettings
+    preset: str = "smoke"
+    device: str | None = None
+    batch_size: int | None = None  # None: the preset's
+    threads: int | None = None
+    shadow_num: int = 1
+    seed: int = DEFAULT_SEED
+    keep: str = "all"  # or "signals": delete shadow models' weights once they have answered
+    recipe: str = "fast"
+    again: bool = False
+    variants: tuple[Variant, ...] = PAPER_GRID
+
+    @property
+    def stages(self) -> Preset:
+        return PRESETS[self.preset]
+
+    @property
+    def name(self) -> str:
+        """The run's folder."""
+        return name_of(self.named_run)
+
+    @property
+    def named_run(self) -> RunSettings:
+        """The run's settings with its name, which a preset is part of, and its width filled in."""
+        width = self.stages.every.get("width") if self.run.width is None else self.run.width
+        return replace(self.run, run_name=self.base_name, width=width)
+
+    @property
+    def base_name(self) -> str:
+        """The run's name without its defence: as given, or made of data, network, width and preset."""
+        default = default_name(self.run.identity)
+        if self.run.run_name or self.preset == "paper":
+            return self.run.run_name or default
+        is_widened = self.run.width == DEFAULT_WIDTH and "width" in self.stages.every
+        return f"{default}{'_w1' if is_widened else ''}_{self.preset}"  # unnamed, it would be the preset's own width
+
+    def with_run(self, **changes) -> "PlanSettings":
+        return replace(self, run=replace(self.run, **changes))
+
+    def shadow_count(self) -> int:
+        """How many shadow models the run has: as asked for, or more where it has more already."""
+        file = run_dir(self.run.root, self.name) / "run.json"
+        existing = read_json(file).get("shadow_num", 0) if file.exists() else 0
+        return max(self.shadow_num, existing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceSettings:
+    """A command: one audit, or one for each seed, or one for each defence and attacker, and where their stages run."""
+
+    plan: PlanSettings
+    seeds: tuple[int, ...] = ()
+    defences: tuple[DefenceSettings, ...] | None = None  # None: no comparison
+    engine: EngineSettings = EngineSettings()
+    command: str = ""  # the command line, for the pages

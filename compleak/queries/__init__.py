@@ -1,0 +1,1 @@
+"""What models are asked, and the file in which the answers of all models of a variant lie: all that an attack sees."""

@@ -1,0 +1,70 @@
+"""What a model can be asked beside its plain answer. One entry a probe; an attack says which probes it needs.
+
+A probe has an array of its own name in the signals file, and a number that says how much is asked.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from compleak.training.evaluate import predict
+from data.inputs import IMAGES, InputKind
+
+EPSILON = 1e-3  # of the sensitivity's perturbation
+
+
+class Probe(NamedTuple):
+    """A question that is asked of a model about the points of its audit set."""
+
+    find_problem: Callable[[np.ndarray, np.ndarray, np.ndarray], str | None]  # (array, logits, audit) -> a sentence
+    amount_key: str  # under which the amount is kept with the answers
+    default_amount: int
+    # query(model, points (n, ...), logits (n, C), device, batch_size, amount, bar, kind) -> (n, C) float32
+    query: Callable[..., np.ndarray]
+
+
+def sensitivity(
+    model,
+    points: np.ndarray,
+    logits: np.ndarray,
+    device: torch.device,
+    batch_size: int,
+    draws: int,
+    bar=None,
+    kind: InputKind = IMAGES,
+) -> np.ndarray:
+    """(n, C) float32: mean over `draws` of |softmax f(x + e u) - softmax f(x)| / e, u ~ N(0, I), e = 1e-3.
+
+    Yuan & Zhang 2022, section 4.2 (SAMIA's input); x is the network's input. logits: (n, C), f(x) as `ask` gave it.
+    Softmax and mean are float64: where p is close to 1, float32 turns a fifth of the differences into exact zeros.
+    """
+    model.to(device, memory_format=torch.channels_last).eval()
+    parts = []
+    for start in range(0, len(points), batch_size):
+        batch = kind.to_input(torch.from_numpy(points[start : start + batch_size]).to(device))
+        still = torch.from_numpy(logits[start : start + batch_size]).to(device).double().softmax(dim=1)
+        generator = torch.Generator(device).manual_seed(start)
+        moved = torch.zeros_like(still)
+        for _ in range(draws):
+            shaken = kind.perturb(batch, EPSILON, generator)
+            moved += (predict(model, shaken).double().softmax(dim=1) - still).abs()
+            if bar is not None:
+                bar.update(len(batch))
+        parts.append((moved / (draws * EPSILON)).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def find_sensitivity_problem(sensitivity: np.ndarray, logits: np.ndarray, audit: np.ndarray) -> str | None:
+    """Sensitivity is (R, N, C) float32, finite on the audit sets; elsewhere it may be NaN."""
+    if sensitivity.dtype.kind != "f":
+        return f"sensitivity has type {sensitivity.dtype}"
+    if sensitivity.shape != logits.shape:
+        return f"sensitivity has shape {sensitivity.shape}, expected {logits.shape}"
+    if not np.isfinite(sensitivity[audit]).all():
+        return "sensitivity is not finite on the audit sets"
+    return None
+
+
+PROBES = {"sensitivity": Probe(find_sensitivity_problem, "draws", 10, sensitivity)}

@@ -1,0 +1,96 @@
+"""Cells of the tables that people read: fractions become percent, intervals stand beside their value."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from compleak.audits.metrics import PRIORS, TPR
+from core import console
+
+ACCUSATION = {"strict_tpr": "members found", "strict_fpr": "others accused"}
+ACCUSATION |= {f"ppv_{prior}": f"PPV at {100 * prior:g} %" for prior in PRIORS}
+DEFENCE_NAMES = {"": "none", "ppb": "PPB", "adv": "AdvReg", "dp": "DP-SGD"}
+
+
+def percent(value: float) -> str:
+    """`71.2`."""
+    return f"{100 * value:.1f}"
+
+
+def megabytes(count: float) -> str:
+    """`2.85` for a number of bytes."""
+    return f"{count / 1e6:.2f}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """`71.2 [70.5, 71.9]`."""
+    return f"{percent(value)} [{percent(low)}, {percent(high)}]"
+
+
+def row_interval(row: pd.Series, key: str) -> str:
+    """A measurement of one row with its interval."""
+    return interval(*(row[key + end] for end in ("", "_lo", "_hi")))
+
+
+def intervals(frame: pd.DataFrame, key: str) -> list[str]:
+    """A column with its _lo and _hi; an empty cell where there is no value, or where the frame lacks the column."""
+    if key not in frame:
+        return [""] * len(frame)
+    return intervals_of(frame, key, f"{key}_lo", f"{key}_hi")
+
+
+def intervals_of(frame: pd.DataFrame, value: str, low: str, high: str) -> list[str]:
+    """Three columns in one; an empty cell where there is no value, and no interval where there are no ends."""
+    columns = [pd.to_numeric(frame[name]) for name in (value, low, high)]
+    return [_interval_if_any(*cell) for cell in zip(*columns, strict=True)]
+
+
+def _interval_if_any(value: float, low: float, high: float) -> str:
+    if np.isnan(value):
+        return ""
+    return percent(value) if np.isnan(low) else interval(value, low, high)
+
+
+def plus_minus(mean: float, deviation: float) -> str:
+    """`71.2 ± 0.4`: a mean over seeds with its standard deviation, where there are several seeds.
+
+    `undefined` where a seed has no value.
+    """
+    if np.isnan(mean):
+        return "undefined"
+    return percent(mean) if np.isnan(deviation) else f"{percent(mean)} ± {percent(deviation)}"
+
+
+def row_plus_minus(row: pd.Series, key: str) -> str:
+    """A measurement of one row, over seeds."""
+    return plus_minus(row[key], row[f"{key}_sd"])
+
+
+def defence_name(name: str, argument: float) -> str:
+    """`PPB 4`; `none` without a defence."""
+    return f"{DEFENCE_NAMES.get(name, name)} {argument:g}" if name else DEFENCE_NAMES[name]
+
+
+def listing(values: Iterable[float]) -> str:
+    """`48.8, 49.8, 50.4`."""
+    return ", ".join(percent(value) for value in values)
+
+
+def list_settings(settings: dict[str, str]) -> str:
+    """The stages that were given flags, with the flags."""
+    return "; ".join(f"{stage} `{flags}`" for stage, flags in settings.items() if flags)
+
+
+def attack_table(table: pd.DataFrame) -> pd.DataFrame:
+    """An attack table as people read it: in percent, with `*` at the headline."""
+    shown = table[["scenario", "variant", "attack", "classifier", "artifact_row"]].copy()
+    for key, title in (("acc", "ACC"), ("auc", "AUC"), (TPR, "TPR at 0.1% FPR")):
+        shown[title] = intervals(table, key)
+    shown["headline"] = ["*" if chosen else "" for chosen in table["headline"]]
+    return shown.rename(columns={"artifact_row": "artifact row"})
+
+
+def print_attack_table(table: pd.DataFrame) -> None:
+    """Print an attack table in percent."""
+    console.say(attack_table(table).to_string(index=False))

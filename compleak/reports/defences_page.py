@@ -1,0 +1,235 @@
+"""The page that compares defences, with its tables and figure."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from compleak.audits import metrics
+from compleak.findings import outputs
+from compleak.findings.defences import (
+    ALL,
+    ALONE,
+    SETTING,
+    DefencesFindings,
+    count_signs,
+    differences_of,
+    findings_of_defences,
+    null_controls,
+)
+from compleak.findings.rows import rows_of_target
+from compleak.reports import cells
+from compleak.reports.figures.tradeoff import tradeoff_figure
+from compleak.reports.folder import write_report
+from compleak.reports.page import Block, Bullets, Code, Figure, Heading, Table, Text, to_markdown
+from compleak.runs.run import Run
+from defenses import dp
+
+
+class DefencesFacts(NamedTuple):
+    """What the page says of the runs themselves."""
+
+    config: dict  # of the first run
+    originals: list[dict]  # meta.json of each run's victim
+    seeds: list[int]
+    command: str  # that makes the runs again
+    settings: dict[str, str]  # the flags that each kind of stage was given
+
+
+def write_defences_page(defence_runs: Sequence[Run], folder: Path, command: str, settings: dict[str, str]) -> str:
+    """Write runs.csv, summary.csv, differences.csv, tradeoff.png and the page into `folder`; returns the page.
+
+    command: what to type to get them again; settings: the flags each kind of stage was given, "" where none.
+    """
+    findings = findings_of_defences(defence_runs)
+    seeds = sorted(findings.rows["seed"].unique())
+    originals = [outputs.original_meta(run) for run in defence_runs]
+    facts = DefencesFacts(defence_runs[0].config, originals, seeds, command, settings)
+    page = to_markdown(page_of_defences(facts, findings))
+    frames = {"runs": findings.rows, "summary": findings.spread, "differences": findings.differences}
+    write_report(folder, frames, {"tradeoff": draw_tradeoff(facts, findings)}, page)
+    return page
+
+
+def draw_tradeoff(facts: DefencesFacts, findings: DefencesFindings):
+    bars = "means; bars are standard deviations over seeds" if len(facts.seeds) > 1 else "one seed"
+    return tradeoff_figure(findings.spread, f"{facts.config['dataset_name']}, {_list_seeds(facts)}: {bars}")
+
+
+def page_of_defences(facts: DefencesFacts, findings: DefencesFindings) -> list[Block]:
+    """The whole page, from finished frames."""
+    return [
+        *_head(facts),
+        *_explanation(facts, findings.rows),
+        *_leakage(findings.spread),
+        *_price_and_effect(findings.differences),
+        *_knowing(findings.differences),
+        *_more_models(findings.differences),
+        *_control(findings.rows),
+        Text(
+            """Everything is in [summary.csv](summary.csv), each run in [runs.csv](runs.csv), the paired differences in
+            [differences.csv](differences.csv)."""
+        ),
+    ]
+
+
+def _head(facts: DefencesFacts) -> Iterator[Block]:
+    config = facts.config
+    first = facts.originals[0]
+    commits = " ".join(dict.fromkeys(meta["commit"] for meta in facts.originals))
+    data = f"data: {config['dataset_name']} (fingerprint {config['data']})"
+    yield Heading("Defences against an attacker with one model, two, or all", level=1)
+    yield Code(facts.command)
+    yield Bullets(
+        [
+            f"{data}; width {config['width']:g}; {_list_seeds(facts)}; shadow models: {config['shadow_num']}",
+            f"stages: {cells.list_settings(facts.settings)}",
+            f"{first['machine']}, torch {first['versions']['torch']}, commit {commits}",
+        ]
+    )
+
+
+def _list_seeds(facts: DefencesFacts) -> str:
+    return f"seeds {' '.join(map(str, facts.seeds))}"
+
+
+def _explanation(facts: DefencesFacts, rows: pd.DataFrame) -> Iterator[Block]:
+    spread = "mean ± standard deviation over seeds" if len(facts.seeds) > 1 else "of a single seed"
+    yield Text(f"Numbers are percent, {spread}.")
+    yield Text(
+        f"""A defence is at work in training and in the fine-tuning of every compression. The shadow models of a
+        non-adaptive attacker are undefended, those of an adaptive attacker have the same defence. DP-SGD trains a
+        network with group normalisation, so the same network without defence stands beside it. `accuracy` is that of
+        the victim's original on images it was not trained on. It was trained on {_members(rows)} members. Epsilon is
+        that of all models together at delta = {dp.DELTA:g}, by Opacus' accountant, and holds as long as the seed is
+        secret. All defences use the same learning rate, batch size and number of epochs."""
+    )
+    yield Text(
+        """`strongest` is the attack, of the literature or ours, that does best on the victim, picked with hindsight,
+        for AUC and for TPR apart: what a defence has to withstand. An attacker who holds several models can also attack
+        one or two of them. The best of many attacks is above 50 where nothing leaks, and more so with more models to
+        attack. `calibrated` alone can fall far below `strongest` where victim and shadow models are of different kinds,
+        as those of a non-adaptive attacker are."""
+    )
+    yield Figure("tradeoff.png", "Accuracy against leakage")
+
+
+def _members(rows: pd.DataFrame) -> str:
+    """How many members the victims were trained on, by defence where that differs."""
+    counts = rows.groupby("defence", sort=False)["members"].first()
+    if counts.nunique() == 1:
+        return f"{counts.iloc[0]}"
+    return ", ".join(f"{cells.DEFENCE_NAMES[name]} {count}" for name, count in counts.items())
+
+
+def _leakage(spread: pd.DataFrame) -> Iterator[Block]:
+    tables = (
+        ("AUC of the strongest attack", "strongest", "auc"),
+        ("TPR at 0.1 % false alarms, strongest attack", "strongest", metrics.TPR),
+        ("AUC of the calibrated attack", "calibrated", "auc"),
+        ("AUC of the strongest published attack", "published", "auc"),
+    )
+    for title, form, key in tables:
+        yield Heading(f"Leakage: {title}")
+        yield Table(leakage_by_victim(spread[spread["form"] == form], key))
+
+
+def leakage_by_victim(rows: pd.DataFrame, key: str) -> pd.DataFrame:
+    """A line for each defence and attacker: accuracy, epsilon of all models, and a measure of every target.
+
+    rows: of `defences.spread_over_seeds`, of one form.
+    """
+    lines = []
+    for (defence, argument, network, attacker), own in rows.groupby(SETTING, sort=False, dropna=False):
+        line = {"defence": cells.defence_name(defence, argument), "network": network, "attacker": attacker or "-"}
+        line["accuracy"] = _over_seeds(rows_of_target(own, *ALONE).iloc[0], "accuracy")
+        line["epsilon, all models"] = _epsilon(rows_of_target(own, *ALL)["epsilon"].max())
+        targets = {f"{row['scenario']} {row['variant']}": _over_seeds(row, key) for _, row in own.iterrows()}
+        lines.append({**line, **targets})
+    return pd.DataFrame(lines).fillna("")
+
+
+def _over_seeds(row: pd.Series, key: str) -> str:
+    return cells.plus_minus(row[f"{key}_mean"], row[f"{key}_sd"])
+
+
+def _epsilon(value: float) -> str:
+    """Empty without DP-SGD, where it is infinite, and where nothing attacks all models."""
+    return f"{value:.1f}" if value < np.inf else ""
+
+
+def _price_and_effect(differences: pd.DataFrame) -> Iterator[Block]:
+    yield Heading("Price: accuracy of the defended original less the undefended")
+    yield Table(difference_table(differences_of(differences, "accuracy")))
+    effect = differences_of(differences, "defence")
+    yield Heading("What the defence takes away")
+    yield Text(
+        f"""AUC of the strongest attack with the defence less without it, same network and target, paired by seed, with
+        the 95 % interval over seeds (Student's t): {describe_signs(effect)}."""
+    )
+    yield Table(difference_table(effect))
+
+
+def _knowing(differences: pd.DataFrame) -> Iterator[Block]:
+    yield Heading("Against whom: does knowing the defence help?")
+    strongest = differences_of(differences, "knowing")
+    yield Text(
+        f"AUC of the adaptive attacker less the non-adaptive one's. Strongest attack: {describe_signs(strongest)}."
+    )
+    yield Table(difference_table(strongest))
+    yield from _calibrated(differences, "knowing")
+
+
+def _more_models(differences: pd.DataFrame) -> Iterator[Block]:
+    yield Heading("Against whom: do more models help?")
+    strongest = differences_of(differences, "family")
+    yield Text(
+        f"""AUC of SR and MR less that on the original alone, under the same defence. Strongest attack, never below
+        zero: {describe_signs(strongest)}."""
+    )
+    yield Table(difference_table(strongest))
+    yield from _calibrated(differences, "family")
+
+
+def _calibrated(differences: pd.DataFrame, what: str) -> Iterator[Block]:
+    calibrated = differences_of(differences, what, "calibrated")
+    yield Text(f"Calibrated attack: {describe_signs(calibrated)}.")
+    yield Table(difference_table(calibrated))
+
+
+def difference_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Answers to one question: a line for each defence and attacker, a column for each target."""
+    shown = rows.assign(cell=cells.intervals_of(rows, "difference", "low", "high"))
+    lines = {}
+    for _, row in shown.iterrows():
+        line = {"defence": cells.defence_name(row["defence"], row["argument"]), "network": row["network"]}
+        column = "accuracy"
+        if row["what"] != "accuracy":
+            line["attacker"] = row["attacker"] or "-"
+            column = f"{row['scenario']} {row['variant']}"
+        lines.setdefault(tuple(line.values()), line)[column] = row["cell"]
+    return pd.DataFrame(lines.values()).fillna("")
+
+
+def describe_signs(rows: pd.DataFrame) -> str:
+    """How many differences under a defence lie above zero with their whole interval, and how many below."""
+    signs = count_signs(rows)
+    if signs is None:
+        return "one seed, no intervals"
+    return (
+        f"of {signs.count} intervals {signs.above} lie above zero and {signs.below} below, where chance alone would "
+        f"put {signs.by_chance:.1f} on either side"
+    )
+
+
+def _control(rows: pd.DataFrame) -> Iterator[Block]:
+    nulls = null_controls(rows)
+    yield Heading("Control")
+    yield Text(
+        f"""`null`, the strongest attack on non-members alone, in each run and target: {nulls.off} of {nulls.count}
+        intervals do not contain 50, of which one in twenty misses it by chance. All runs of a seed compare the same two
+        halves of the non-members, so they differ from 50 together; mean AUC by seed:
+        {cells.listing(nulls.mean_by_seed)}."""
+    )

@@ -1,0 +1,174 @@
+"""Checkpoint folders: `model.pt` (tensors only), `meta.json` (what it is, readable) and the state of a stopped run.
+
+`meta.json` is written last and holds the hash of `model.pt`: a folder with both is whole, anything else is not done.
+Once a model has been asked all questions its weights can be dropped; `meta.json` stays and says so.
+Its `made_from` says what the checkpoint was made from (data, split, network, settings); a stage that would make it
+from something else refuses to use it.
+"""
+
+import functools
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from core.console import say
+from core.errors import UserError
+from core.files import read_json, sha256, write_atomically, write_json
+from core.threads import use_threads
+
+FORMAT = 1
+WEIGHTS, META, RESUME = "model.pt", "meta.json", "resume.pt"
+
+
+class Checkpoint(NamedTuple):
+    """Tensors of one model and what `meta.json` says of them."""
+
+    tensors: dict[str, torch.Tensor]
+    meta: dict
+
+
+def save(folder: Path, tensors: dict[str, torch.Tensor], made_from: dict, facts: dict) -> dict:
+    """Write both files and drop the resume state; returns the metadata written."""
+    write_atomically(folder / WEIGHTS, lambda part: torch.save(tensors, part))
+    weights = folder / WEIGHTS
+    meta = {
+        "format": FORMAT,
+        "sha256": sha256(weights),
+        "bytes": weights.stat().st_size,
+        "made_from": made_from,
+        **facts,
+    }
+    write_json(folder / META, meta)
+    (folder / RESUME).unlink(missing_ok=True)
+    return meta
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the folder holds a finished model, whatever it was made from."""
+    return (folder / META).exists()
+
+
+def is_done(folder: Path, made_from: dict) -> bool:
+    """True where the folder holds the finished model; UserError where it holds one made from something else."""
+    if not is_finished(folder):
+        return False
+    refuse_difference(folder, load_meta(folder)["made_from"], made_from)
+    if not dropped(folder):
+        load(folder)  # a damaged file is better found now
+    (folder / RESUME).unlink(missing_ok=True)  # left where a run was killed between the last two steps
+    return True
+
+
+def copy_identical_model(folder: Path, made_from: dict) -> Path | None:
+    """Copy the model that another run under the same root has made from exactly the same; None where none has.
+
+    The runs of a defence share models: the victim is the same whether or not the attacker is adaptive, and the shadow
+    models of an attacker who assumes no defence are those of the undefended run.
+    """
+    others = [meta.parent for meta in sorted(folder.parent.parent.glob(f"*/{folder.name}/{META}"))]
+    twin = next((other for other in others if _is_whole(other, made_from)), None)
+    if twin is not None:
+        for name in (WEIGHTS, META):  # META last: a folder that has it is whole
+            write_atomically(folder / name, functools.partial(shutil.copyfile, twin / name))
+    return twin
+
+
+def _is_whole(folder: Path, made_from: dict) -> bool:
+    """Whether a folder, of any age and origin, holds a model made from this, with its weights."""
+    try:
+        return load_meta(folder)["made_from"] == made_from and bool(load(folder))
+    except UserError:
+        return False
+
+
+def drop_weights(folder: Path) -> None:
+    """Keep of a finished checkpoint only what `meta.json` says of it."""
+    write_json(folder / META, {**load_meta(folder), "dropped": True})
+    (folder / WEIGHTS).unlink(missing_ok=True)
+
+
+def dropped(folder: Path) -> bool:
+    return load_meta(folder).get("dropped", False)
+
+
+def refuse_difference(what: Path, found: dict, wanted: dict) -> None:
+    """UserError that names the first setting in which a stored output differs from what is asked for."""
+    for key in sorted(found.keys() | wanted.keys()):
+        if found.get(key) != wanted.get(key):
+            raise UserError(
+                f"{what} was made with {key} {found.get(key)}, not {wanted.get(key)}: "
+                "use the same settings, another --run_name, or delete it"
+            )
+
+
+def load_meta(folder: Path) -> dict:
+    if not is_finished(folder):
+        raise UserError(f"{folder} holds no finished checkpoint ({META} is missing)")
+    meta = read_json(folder / META)
+    if meta.get("format") != FORMAT or not isinstance(meta.get("made_from"), dict) or "sha256" not in meta:
+        raise UserError(
+            f"{folder / META} is not of this project's format {FORMAT}: delete the folder and make it again"
+        )
+    return meta
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a finished checkpoint. UserError where a file is missing, damaged or not the one `meta.json` describes."""
+    meta, weights = load_meta(folder), folder / WEIGHTS
+    if meta.get("dropped"):
+        raise UserError(f"the weights of {folder} were dropped to save space: delete the folder to make them again")
+    if not weights.exists() or sha256(weights) != meta["sha256"]:
+        raise UserError(f"{weights} is damaged or was replaced: delete {folder} and run the stage that makes it again")
+    return Checkpoint(read_tensors(weights), meta)
+
+
+def read_tensors(path: Path) -> dict:
+    """torch.load without code execution, on the CPU."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail in any way
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged or foreign ({reason}): delete it and run the stage again") from error
+
+
+def save_resume(path: Path, identity: dict, model: nn.Module, optimizer, procedure, epoch: int, loss: float) -> None:
+    """Remember a training after `epoch` finished epochs."""
+    state = {
+        "identity": identity,
+        "epoch": epoch,
+        "loss": loss,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "procedure": procedure.state_dict(),
+        "threads": torch.get_num_threads(),
+    }
+    write_atomically(path, lambda part: torch.save(state, part))
+
+
+def load_resume(path: Path, identity: dict, model: nn.Module, optimizer, procedure) -> tuple[int, float]:
+    """Put a stopped training back where it was: (epochs done, last loss); (0, nan) where there is none.
+
+    It goes on with as many threads as it began with, so that its last bits are those of a training never stopped.
+    """
+    if not path.exists():
+        return 0, float("nan")
+    state = read_tensors(path)
+    parts = {"identity", "epoch", "loss", "model", "optimizer"}
+    if not isinstance(state, dict) or not parts <= state.keys():
+        raise UserError(f"{path} is not the state of a stopped training: delete it")
+    refuse_difference(path, state["identity"], identity)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    procedure.load_state_dict(state.get("procedure", {}))  # not there where an earlier version stopped
+    threads = state.get("threads", torch.get_num_threads())
+    if threads != torch.get_num_threads():
+        say(f"{path.parent.name}: goes on with {threads} thread(s), the number that it began with")
+        use_threads(threads)
+    return state["epoch"], state["loss"]
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"

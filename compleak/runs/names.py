@@ -1,0 +1,86 @@
+"""Names of runs, and the commands that messages quote."""
+
+import os
+import shlex
+from pathlib import Path
+
+from compleak.runs.settings import (
+    DEFAULT_WIDTH,
+    UNDEFENDED,
+    DefenceSettings,
+    RunSettings,
+    TrainSettings,
+)
+from core.errors import UserError
+from core.project import PROJECT
+from pruning.masks import DEFAULT, PRUNERS
+
+# A run with such a name would share folders with a pruner's models of another run, or with a page over several runs.
+RESERVED_ENDINGS = (*(f"_{pruner}" for pruner in PRUNERS if pruner != DEFAULT), "_seeds", "_defences")
+
+
+def default_name(identity: dict) -> str:
+    """The folder of a run without --run_name: `<dataset>_<model>`, with `_w<width>` where the width is not 1."""
+    width = "" if identity["width"] == DEFAULT_WIDTH else f"_w{identity['width']:g}"
+    return f"{identity['dataset_name']}_{identity['model_name']}{width}"
+
+
+def defence_suffix(defence: DefenceSettings) -> str:
+    """What a defence adds to the name of a run: `_ppb_4`, `_ppb_4_adaptive`, `_ppb_4_undefended_original`."""
+    if defence == UNDEFENDED:
+        return ""
+    undefended = "_undefended_original" if defence.undefended_original else ""
+    adaptive = "_adaptive" if defence.adaptive else ""
+    return f"_{defence.name}_{defence.argument:g}{undefended}{adaptive}"
+
+
+def name_of(settings: RunSettings) -> str:
+    """The folder of the run that the settings mean. UserError where the name would share folders with others."""
+    base = settings.run_name or default_name(settings.identity)
+    name = base + defence_suffix(settings.defence)
+    for ending in RESERVED_ENDINGS:
+        if base.endswith(ending) or name.endswith(ending):
+            raise UserError(f"a run cannot be called {name}: names that end in {ending} are kept for other folders")
+    return name
+
+
+def flags_of(identity: dict, defence: DefenceSettings, run_name: str | None, root: Path) -> list[str]:
+    """The flags that name a run again, one word each, for commands that messages quote.
+
+    run_name: the run's folder or --run_name, with or without what the defence adds.
+    """
+    words = ["--dataset_name", identity["dataset_name"], "--model_name", identity["model_name"]]
+    if identity["width"] != DEFAULT_WIDTH:
+        words += ["--width", f"{identity['width']:g}"]
+    if defence != UNDEFENDED:
+        words += ["--defend", defence.name, "--defend_arg", f"{defence.argument:g}"]
+        words += ["--adaptive"] if defence.adaptive else []
+        words += ["--undefended_original"] if defence.undefended_original else []
+    base = run_name.removesuffix(defence_suffix(defence)) if run_name else None
+    if base not in (None, default_name(identity)):
+        words += ["--run_name", base]
+    if root != PROJECT:
+        words += ["--root", str(root)]
+    return words
+
+
+def train_command(config: dict, name: str, root: Path) -> str:
+    """The command that trains a run's models, but for the recipe, which run.json does not hold."""
+    usual = {
+        "seed": TrainSettings.seed,
+        "max_points": TrainSettings.max_points,
+        "label_noise": TrainSettings.label_noise,
+        "shadow_num": TrainSettings.shadow_num,
+    }
+    words = ["python", "train.py", *flags_of(config, DefenceSettings.from_config(config), name, root)]
+    for key, default in usual.items():
+        if config[key] != default:
+            words += [f"--{key}", str(config[key])]
+    if config["data_dir"]:
+        words += ["--data_dir", os.path.abspath(root / config["data_dir"])]
+    return quoted(*words)
+
+
+def quoted(*words: str) -> str:
+    """A command line that a shell reads back as these words."""
+    return shlex.join(words)

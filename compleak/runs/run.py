@@ -1,0 +1,183 @@
+"""A run: one data set, one split, one network and one seed.
+
+`train.py` writes `results/<run>/run.json`, and every later stage reads it: the data's place, the split and the number
+of shadow models are said once, to `train.py`. Flags that are given again are checked.
+"""
+
+import functools
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+import models
+from compleak.runs import checkpoints, names, places
+from compleak.runs.roles import roles_of
+from compleak.runs.settings import UNDEFENDED, DefenceSettings, RunSettings
+from compleak.runs.variants import ORIGINAL, TECHNIQUES, Variant, compressed_variant, in_paper_order
+from core.errors import UserError
+from core.files import read_json, stamp
+from data import datasets, splits
+
+REQUIRED_KEYS = {"dataset_name", "data_dir", "data", "images", "num_cls", "model_name", "width", "seed", "max_points"}
+REQUIRED_KEYS |= {"label_noise", "split", "shadow_num"}
+LATER_KEYS = {"features": None, **UNDEFENDED.as_config()}  # what a run.json means that was written before these keys
+CHECKED_KEYS = ("dataset_name", "model_name", "width", "num_cls")
+
+
+@dataclass(frozen=True)
+class Run:
+    """`name` is the run's folder under results/; `config` is the content of its run.json."""
+
+    root: Path
+    name: str
+    config: dict
+
+    @property
+    def dir(self) -> Path:
+        return places.run_dir(self.root, self.name)
+
+    @property
+    def file(self) -> Path:
+        return self.dir / "run.json"
+
+    @property
+    def roles(self) -> list[str]:
+        return roles_of(self.config["shadow_num"])
+
+    @property
+    def defence(self) -> DefenceSettings:
+        return DefenceSettings.from_config(self.config)
+
+    def row_of(self, role: str) -> int:
+        return self.roles.index(role)
+
+    def role_dir(self, variant: Variant, role: str) -> Path:
+        return places.role_dir(self.root, self.name, variant, role)
+
+    def signals_file(self, variant: Variant) -> Path:
+        return places.signals_file(self.root, self.name, variant)
+
+    def name_flags(self) -> list[str]:
+        """The flags that name this run again."""
+        return names.flags_of(self.config, self.defence, self.name, self.root)
+
+
+def open_run(settings: RunSettings) -> Run:
+    """The run that the settings name. UserError where train.py has not made it, or made it from something else."""
+    name = names.name_of(settings)
+    file = places.run_dir(settings.root, name) / "run.json"
+    if not file.exists():
+        words = names.flags_of(settings.identity, settings.defence, settings.run_name, settings.root)
+        command = names.quoted("python", "train.py", *words)
+        raise UserError(f"there is no run {name} in {file.parent.parent}: first {command}")
+    config = read_config(file)
+    said = {key: getattr(settings, key) for key in CHECKED_KEYS if getattr(settings, key) is not None}
+    if settings.defence != UNDEFENDED:
+        said |= settings.defence.as_config()
+    checkpoints.refuse_difference(file, {key: config[key] for key in said}, said)
+    if settings.data_dir is not None:
+        config["data_dir"] = path_from_root(settings)
+    return Run(settings.root, name, config)
+
+
+def read_config(file: Path) -> dict:
+    """The content of a run.json, of any age. UserError where it lacks a key."""
+    config = read_json(file)
+    if lacks := REQUIRED_KEYS - config.keys():
+        raise UserError(f"{file} lacks {', '.join(sorted(lacks))}: delete it and run train.py again")
+    return {**LATER_KEYS, **config}
+
+
+def path_from_root(settings: RunSettings) -> str | None:
+    """--data_dir as seen from the root folder, so that a stage finds it whatever folder it is started in."""
+    return os.path.relpath(settings.data_dir, settings.root) if settings.data_dir else None
+
+
+def dataset(run: Run) -> datasets.Dataset:
+    """The run's data, labels as they are trained on. UserError where the data are no longer what they were."""
+    place = run.config["data_dir"]
+    data = load_dataset(run.config["dataset_name"], run.root / place if place else None, run.root)
+    checkpoints.refuse_difference(run.file, {"data": run.config["data"]}, {"data": data.fingerprint})
+    return data._replace(labels=noisy_labels(data.labels, len(data.classes), run.config))
+
+
+def load_dataset(name: str, place: Path | None, root: Path) -> datasets.Dataset:
+    """The data set, read once in a process, however its place is spelt."""
+    return datasets.load(name, Path(os.path.abspath(place)) if place else None, places.downloads(root))
+
+
+def noisy_labels(labels: np.ndarray, classes: int, config: dict) -> np.ndarray:
+    """Labels (N,), a share of them drawn anew, for members and non-members alike: wrong ones can only be memorised."""
+    rng = np.random.default_rng([config["seed"], 20_000])  # splits use the numbers below
+    drawn = rng.integers(classes, size=len(labels))
+    replaced = rng.random(len(labels)) < config["label_noise"]
+    return np.where(replaced, drawn, labels)
+
+
+def network(run: Run) -> nn.Module:
+    """The run's network, freshly initialised. The caller seeds torch."""
+    config = run.config
+    return models.build(config["model_name"], config["num_cls"], config["width"], config["features"])
+
+
+def split(run: Run) -> tuple[splits.Split, splits.Split]:
+    """The run's split, and the audit sets drawn from it."""
+    whole, audit = whole_split(run)
+    count = len(run.roles)
+    return splits.Split(whole.pairs[:count]), splits.Split(audit.pairs[:count])
+
+
+def whole_split(run: Run) -> tuple[splits.Split, splits.Split]:
+    """Split and audit sets of all shadow models that the index files hold; another run may have more than this one."""
+    files = places.index_files(run.root, run.config["split"])
+    config = run.config
+    stamps = tuple(map(stamp, files))
+    return _read_split(files, stamps, config["images"], config["shadow_num"], config["seed"], config["max_points"])
+
+
+@functools.lru_cache(maxsize=1)  # with many shadow models it takes most of a second, and every query needs it
+def _read_split(files, stamps, images: int, shadow_num: int, seed: int, max_points: int | None):
+    return splits.load_or_make(*files, images, shadow_num=shadow_num, seed=seed, max_points=max_points)
+
+
+def reserve_of(run: Run, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the model in this row trains on, and the reserve of its defence: `splits.make_reserve`.
+
+    Both are the same whether or not the attacker is adaptive, so that runs can share models. UserError where there are
+    too few points.
+    """
+    whole, audit = split(run)
+    return splits.make_reserve(whole, audit, row, run.config["images"], run.config["seed"])
+
+
+def defence_in_words(run: Run) -> str:
+    """The run's defence in words, "" where it has none."""
+    defence = run.defence
+    if defence == UNDEFENDED:
+        return ""
+    where = "in fine-tuning" if defence.undefended_original else "throughout"
+    attacker = "adaptive" if defence.adaptive else "non-adaptive"
+    return f"victim defended {where} by {defence.name} {defence.argument:g}, {attacker} attacker"
+
+
+def finished_variants(run: Run) -> list[Variant]:
+    """The variants whose victim is finished, in the paper's order, whichever degrees they have."""
+    variants = [ORIGINAL] if checkpoints.is_finished(run.role_dir(ORIGINAL, run.roles[0])) else []
+    for technique in TECHNIQUES:
+        for folder in (run.root / f"results_{technique}").glob(f"{glob.escape(run.name)}_*"):
+            variants += _variant_in(run, technique, folder.name.removeprefix(f"{run.name}_"))
+    return in_paper_order(variants)
+
+
+def _variant_in(run: Run, technique: str, degree: str) -> list[Variant]:
+    """The finished variant in `results_<technique>/<run>_<degree>/`; none where the folder is another run's."""
+    try:
+        variant = compressed_variant(technique, degree)
+    except UserError:
+        return []
+    is_own = variant.degree == degree and checkpoints.is_finished(run.role_dir(variant, run.roles[0]))
+    return [variant] if is_own else []

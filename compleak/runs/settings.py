@@ -1,0 +1,134 @@
+"""What a stage is told to do, as values. `parse()` of each script makes them; nothing below reads a command line.
+
+In `RunSettings` None means "not said": a stage that opens a run checks only what was said.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compleak.runs.variants import ORIGINAL, Variant
+from core.project import PROJECT
+from data.splits import DEFAULT_SEED
+
+DEFAULT_DATASET, DEFAULT_MODEL, DEFAULT_WIDTH = "cifar10", "resnet18", 1.0
+
+
+@dataclass(frozen=True)
+class DefenceSettings:
+    """Which defence a run has. `name` is "" for none; `argument` is the defence's one number."""
+
+    name: str = ""
+    argument: float | None = None
+    adaptive: bool = False  # the attacker trains the shadow models with the defence as well
+    undefended_original: bool = False  # only the fine-tuning after compression is defended
+
+    def as_config(self) -> dict:
+        """The defence as run.json holds it."""
+        return {
+            "defend": self.name,
+            "defend_arg": self.argument,
+            "adaptive": self.adaptive,
+            "undefended_original": self.undefended_original,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "DefenceSettings":
+        return cls(config["defend"], config["defend_arg"], config["adaptive"], config["undefended_original"])
+
+
+UNDEFENDED = DefenceSettings()
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Which run is meant, and the folder that all runs live in."""
+
+    dataset_name: str | None = None
+    data_dir: Path | None = None
+    model_name: str | None = None
+    width: float | None = None
+    num_cls: int | None = None
+    run_name: str | None = None  # the folder's name, to which a defence adds its own
+    defence: DefenceSettings = UNDEFENDED
+    root: Path = PROJECT
+
+    @property
+    def identity(self) -> dict:
+        """Data set, network and width: what was said, else the default."""
+        return {
+            "dataset_name": self.dataset_name or DEFAULT_DATASET,
+            "model_name": self.model_name or DEFAULT_MODEL,
+            "width": DEFAULT_WIDTH if self.width is None else self.width,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """What every stage is told."""
+
+    run: RunSettings
+    device: str | None = None  # None: CUDA where there is one, else the CPU
+    batch_size: int = 128
+    threads: int | None = None  # None: as many as there are free cores when the stage begins
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(StageSettings):
+    """What every stage that trains is told. `roles` names the models to make; None means all of the run."""
+
+    roles: tuple[str, ...] | None = None
+    epochs: int
+    lr: float
+    augment: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(ModelSettings):
+    """`train.py`: original models, and the split that belongs to the run."""
+
+    epochs: int = 100
+    lr: float = 0.1
+    slim_penalty: float = 0.0
+    shadow_num: int = 1
+    seed: int = DEFAULT_SEED
+    max_points: int | None = None
+    label_noise: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressSettings(ModelSettings):
+    """`prune.py`, `qat.py`, `clustering.py`: one compressed variant of a run's originals."""
+
+    variant: Variant
+    epochs: int = 30
+    lr: float = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuerySettings(StageSettings):
+    """`query.py`: ask models before they are attacked. `draws` None: as many as the answers at hand have."""
+
+    roles: tuple[str, ...] | None = None
+    variants: tuple[Variant, ...] = ()
+    draws: int | None = None
+    drop_weights: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSettings(StageSettings):
+    """`CompLeakNR.py`, `CompLeakSR.py`, `CompLeakMR.py`: the models to attack, and how.
+
+    `variants` are those of a run: NR (the model,), SR (compressed,), MR (compressed, ...). `files`, where given, are
+    signals files in their place: NR (model,), SR (original, compressed), MR ([original,] compressed, ...).
+    """
+
+    scenario: str  # "NR", "SR" or "MR"
+    variants: tuple[Variant, ...] = (ORIGINAL,)
+    files: tuple[Path, ...] = ()
+    with_original: bool = True  # MR: whether the attacker has the original model
+    attacks: tuple[str, ...] | None = None  # names of attacks; None: the usual ones
+    out: Path | None = None
+    seed: int | None = None  # of the attacks and the intervals; None: the run's
+    draws: int | None = None
+    recipe: str = "fast"
+    again: bool = False  # attack even where a table of the same signals and settings is there

@@ -1,0 +1,98 @@
+"""What is decided about one model of a run before it is made: worked out once, then handed down."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import defenses
+from compleak.runs.roles import role_seed
+from compleak.runs.run import Run, reserve_of, split
+from compleak.runs.variants import ORIGINAL, Variant
+from data import splits
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One model: which points it sees, with which seed and defence, and where it is kept."""
+
+    run: Run
+    variant: Variant
+    role: str
+    members: np.ndarray  # (n,) the points that it is trained on
+    held_out: np.ndarray  # (m,) the points that its test accuracy is measured on
+    reserve: np.ndarray | None  # (k,) the points that its defence may use beside the members
+    seed: int
+    defence: str  # "" for none
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        return f"{self.variant} {self.role}"
+
+    def procedure(self, slim_penalty: float = 0.0) -> defenses.Procedure:
+        """The training step of this model's defence, or plain training with a penalty on batch norm's scales."""
+        if not self.defence:
+            return defenses.Procedure(slim_penalty)
+        config = self.run.config
+        return defenses.build(self.defence, config["defend_arg"], num_cls=config["num_cls"], seed=self.seed)
+
+    def defence_facts(self) -> dict:
+        """What the defence adds to the checkpoint's `made_from`; nothing without a defence."""
+        if not self.defence:
+            return {}
+        facts = {"defend": self.defence, "defend_arg": self.run.config["defend_arg"]}
+        if self.reserve is not None:
+            facts["reserve"] = points_fingerprint(self.members, self.reserve)
+        return facts
+
+    def members_fingerprint(self) -> str:
+        """Which points the model is trained on and tested on, as a short hash."""
+        return points_fingerprint(self.members, self.held_out)
+
+
+def assign(run: Run, variant: Variant, role: str) -> Assignment:
+    """The assignment of one model of a run."""
+    row = run.row_of(role)
+    defence = defence_of(run, role, variant)
+    members, reserve = members_and_reserve(run, role, row)
+    return Assignment(
+        run=run,
+        variant=variant,
+        role=role,
+        members=members,
+        held_out=split(run)[0].pairs[row].test,
+        reserve=reserve if defence else None,
+        seed=role_seed(run.config["seed"], row),
+        defence=defence,
+        folder=run.role_dir(variant, role),
+    )
+
+
+def is_defended(run: Run, role: str) -> bool:
+    """Whether a role's models are defended: the victim's are, shadow models' where the attacker is adaptive."""
+    return bool(run.defence.name) and (role == run.roles[0] or run.defence.adaptive)
+
+
+def defence_of(run: Run, role: str, variant: Variant) -> str:
+    """The defence that a model is trained with, "" for none.
+
+    Where only fine-tuning is defended, an original has none.
+    """
+    is_spared = variant == ORIGINAL and run.defence.undefended_original
+    return run.defence.name if is_defended(run, role) and not is_spared else ""
+
+
+def members_and_reserve(run: Run, role: str, row: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The points that a model trains on, and the reserve where the role's defence needs one.
+
+    An undefended original leaves out the reserve that its defended fine-tuning will use, so that no model has memorised
+    its reserve.
+    """
+    if is_defended(run, role) and defenses.DEFENCES[run.defence.name].step.needs_reserve:
+        return reserve_of(run, row)
+    return split(run)[0].pairs[row].train, None
+
+
+def points_fingerprint(train: np.ndarray, test: np.ndarray) -> str:
+    return splits.fingerprint(splits.Split([splits.Pair(train, test)]))

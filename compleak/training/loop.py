@@ -1,0 +1,146 @@
+"""The one training loop, for original models and compressed ones. It can be stopped at any moment and goes on later."""
+
+import math
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from compleak.runs.checkpoints import load_resume, save_resume
+from core import devices
+from core.console import progress
+from core.errors import UserError
+from data.inputs import IMAGES, InputKind
+from defenses import Procedure
+
+SAVE_EVERY = 5  # epochs; a killed run loses at most these ...
+SAVE_AFTER = 30.0  # ... or one epoch, where epochs are longer than this many seconds
+
+
+class Recipe(NamedTuple):
+    """How a model is trained (PROTOCOL §2): SGD with momentum and weight decay, cosine to 0."""
+
+    epochs: int
+    lr: float
+    batch_size: int
+    seed: int
+    augment: bool = True
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+class Points(NamedTuple):
+    """The points that batches are drawn from, on the device."""
+
+    padded: torch.Tensor  # (n, ...) from `kind.pad`
+    labels: torch.Tensor  # (n,) int64
+    flip: bool  # whether augmentation may mirror them
+    kind: InputKind = IMAGES
+
+    def batch(self, index: torch.Tensor, draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Network inputs (B, ...) and labels (B,) of the points in `index`, augmented as `draws` says."""
+        return self.kind.to_input(self.kind.augmented_batch(self.padded, index, draws)), self.labels[index]
+
+
+def fit(
+    model: nn.Module,
+    images: torch.Tensor,  # (n, 32, 32, 3) uint8 or features (n, F), on `device`
+    labels: torch.Tensor,  # (n,) int64, on `device`
+    recipe: Recipe,
+    *,
+    flip: bool,
+    kind: InputKind = IMAGES,
+    device: torch.device,
+    resume: Path,
+    identity: dict,
+    desc: str,
+    procedure: Procedure | None = None,
+    reserve: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> float:
+    """Train `model` in place and leave its last epoch; returns that epoch's mean training loss.
+
+    All randomness is drawn on the CPU from (seed, epoch), so that an epoch is the same whether or not the training was
+    stopped before it. `resume` holds the state every few epochs, with the number of threads, since it decides the last
+    bits; `identity` says which training the state belongs to. `procedure` is the defence's training step, `reserve` the
+    images and labels that the defence may use beside the members.
+    Raises UserError where the state belongs to another training, or the loss or a weight is no longer finite.
+    """
+    model.to(device, memory_format=torch.channels_last).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    procedure = procedure or Procedure()
+    reserve_inputs = kind.to_input(reserve[0]) if reserve else None
+    optimizer = procedure.start(model, optimizer, len(labels), recipe.batch_size, reserve_inputs)
+    start, loss = load_resume(resume, identity, model, optimizer, procedure)
+    members = Points(kind.pad(images), labels, flip, kind)
+    others = Points(kind.pad(reserve[0]), reserve[1], flip, kind) if procedure.steps_on_reserve else None
+    saved = time.monotonic()
+    bar = progress(range(start, recipe.epochs), desc, total=recipe.epochs)
+    bar.update(start)
+    with devices.repeatable():
+        for epoch in bar:
+            loss = train_epoch(model, members, others, optimizer, procedure, recipe, epoch)
+            check_loss(loss, desc, epoch)
+            bar.set_postfix(loss=f"{loss:.3f}")
+            due = (epoch + 1) % SAVE_EVERY == 0 or time.monotonic() - saved > SAVE_AFTER
+            if due and epoch + 1 < recipe.epochs:
+                save_resume(resume, identity, model, optimizer, procedure, epoch + 1, loss)
+                saved = time.monotonic()
+    return loss
+
+
+def check_loss(loss: float, desc: str, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise UserError(f"{desc}: the training loss is {loss} in epoch {epoch + 1}; lower --lr")
+
+
+def train_epoch(
+    model, members: Points, reserve: Points | None, optimizer, procedure, recipe: Recipe, epoch: int
+) -> float:
+    """One pass over the members, and its mean loss. The host waits for the device once, at the end."""
+    generator = torch.Generator().manual_seed(epoch_seed(recipe.seed, epoch))
+    order = torch.randperm(len(members.labels), generator=generator)
+    procedure.begin_epoch(generator)
+    batches = with_draws(members, procedure.batches(order, recipe.batch_size, generator), recipe, generator)
+    reserve_batches = draw_reserve(reserve, batches, recipe, generator)
+    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # of dropout, which has no other generator
+    total = torch.zeros((), device=members.labels.device)
+    for step, (batch, reserve_batch) in enumerate(zip(batches, reserve_batches, strict=True)):
+        for group in optimizer.param_groups:
+            group["lr"] = cosine(recipe.lr, epoch + step / len(batches), recipe.epochs)
+        inputs, labels = members.batch(*batch)
+        beside = reserve.batch(*reserve_batch) if reserve_batch else None
+        total += procedure.step(model, optimizer, inputs, labels, beside) * len(labels)
+    return total.item() / max(1, sum(len(index) for index, _ in batches))
+
+
+def draw_reserve(reserve: Points | None, batches: list[tuple], recipe: Recipe, generator: torch.Generator) -> list:
+    """For each batch of members one of the reserve, as large, drawn with replacement; None each without a reserve."""
+    if reserve is None:
+        return [None] * len(batches)
+    number = len(reserve.labels)
+    drawn = [torch.randint(number, (len(index),), generator=generator) for index, _ in batches]
+    return with_draws(reserve, drawn, recipe, generator)
+
+
+def with_draws(points: Points, batches: list[torch.Tensor], recipe: Recipe, generator: torch.Generator) -> list[tuple]:
+    """Each batch's points (B,) with a draw of the augmentation for each (B, 3), on the device."""
+    sizes = [len(batch) for batch in batches]
+    index = torch.cat(batches)
+    number = len(index)
+    kind = points.kind
+    draws = kind.draw_augmentation(number, points.flip, generator) if recipe.augment else kind.no_augmentation(number)
+    device = points.labels.device
+    return list(zip(index.to(device).split(sizes), draws.to(device).split(sizes), strict=True))
+
+
+def cosine(lr: float, epoch: float, epochs: int) -> float:
+    """The learning rate after `epoch` (fractional) of `epochs`: from lr to 0 along half a cosine."""
+    return lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]) >> 1

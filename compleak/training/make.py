@@ -1,0 +1,135 @@
+"""From an assignment to a checkpoint: the same steps for an original model and for a compressed one."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from compleak.runs import checkpoints
+from compleak.runs.run import dataset
+from compleak.training.assignment import Assignment
+from compleak.training.evaluate import accuracy
+from compleak.training.loop import Recipe, fit
+from core.console import say
+from core.errors import UserError
+from core.provenance import provenance
+from data.datasets import Dataset
+from defenses import DEFENCES, Procedure
+
+
+class Product(NamedTuple):
+    """What is left of a trained network: the tensors to save, the model they make, and facts for meta.json."""
+
+    tensors: dict[str, torch.Tensor]
+    model: nn.Module
+    facts: dict
+
+
+class Source(NamedTuple):
+    """In what an original and a compressed model differ."""
+
+    made_from: dict  # beside recipe and defence
+    procedure: Procedure
+    earlier_privacy: list | None  # what making the starting network has spent; None where it had no noise
+    start: Callable[[], nn.Module]  # the network to train
+    finish: Callable[[nn.Module], Product]  # from the trained network to what is saved
+    describe: Callable[[dict], str]  # meta.json in words, for the line that is printed
+
+
+def make_model(
+    assignment: Assignment, recipe: Recipe, source: Source, *, device: torch.device, batch_size: int
+) -> None:
+    """Train one model and save it; do nothing where it is there, copy it where another run has made the same."""
+    title, folder = assignment.title, assignment.folder
+    made_from = {**source.made_from, **recipe._asdict(), **assignment.defence_facts()}
+    if checkpoints.is_done(folder, made_from):
+        say(f"{title}: done before, {folder}")
+        return
+    if assignment.run.defence.name and (twin := checkpoints.copy_identical_model(folder, made_from)):
+        say(f"{title}: the same as {twin}, copied to {folder}")
+        return
+
+    started = time.monotonic()
+    data = dataset(assignment.run)
+    network = source.start()
+    training_facts = train_network(network, assignment, recipe, source, data, made_from, device)
+    product = source.finish(network)
+    check_finite(product.tensors, title)
+    facts = {**product.facts, **training_facts, **accuracies(product.model, assignment, data, device, batch_size)}
+    facts |= {"seconds": round(time.monotonic() - started, 1), **provenance(device)}
+    meta = checkpoints.save(folder, product.tensors, made_from, facts)
+    say(f"{title}: {source.describe(meta)}; {folder}")
+
+
+def train_network(
+    network: nn.Module,
+    assignment: Assignment,
+    recipe: Recipe,
+    source: Source,
+    data: Dataset,
+    identity: dict,
+    device: torch.device,
+) -> dict:
+    """Train the network in place, by the whole training of its defence where that has one.
+
+    Returns facts for meta.json: the last epoch's loss and, with DP-SGD, the privacy spent.
+    """
+    members = on_device(data, assignment.members, device)
+    reserve = None if assignment.reserve is None else on_device(data, assignment.reserve, device)
+
+    def train(model: nn.Module, points: tuple[torch.Tensor, torch.Tensor]) -> dict:
+        loss = fit(
+            model,
+            *points,
+            recipe,
+            flip=data.flip,
+            kind=data.kind,
+            device=device,
+            resume=assignment.folder / checkpoints.RESUME,
+            identity=identity,
+            desc=assignment.title,
+            procedure=source.procedure,
+            reserve=reserve,
+        )
+        spent = source.procedure.account(len(points[1]), recipe.batch_size, recipe.epochs, source.earlier_privacy)
+        return {"loss": loss, **spent}
+
+    whole_training = DEFENCES[assignment.defence].whole_training if assignment.defence else None
+    if whole_training is None:
+        return train(network, members)
+    argument = assignment.run.defence.argument
+    return whole_training(train, network, members, reserve, argument=argument, seed=assignment.seed)
+
+
+def on_device(data: Dataset, index, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The stored points and their labels at `index`."""
+    points = torch.from_numpy(data.images[index]).to(device)
+    return points, torch.from_numpy(data.labels[index]).to(device)
+
+
+def accuracies(model: nn.Module, assignment: Assignment, data: Dataset, device: torch.device, batch_size: int) -> dict:
+    """The model's accuracy on the points it was trained on, and on those held out."""
+    parts = {"train_accuracy": assignment.members, "test_accuracy": assignment.held_out}
+    return {
+        name: accuracy(model, data.images[index], data.labels[index], device, batch_size, data.kind)
+        for name, index in parts.items()
+    }
+
+
+def check_finite(tensors: dict[str, torch.Tensor], title: str) -> None:
+    """UserError where a weight or a buffer is infinite: such a model would answer nonsense much later."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{title}: {name} is no longer finite after training: lower --lr")
+
+
+def describe_privacy(facts: dict) -> str:
+    """What DP-SGD guarantees, for the line that a stage prints; "" without it."""
+    if "privacy" not in facts:
+        return ""
+    epsilon, delta = facts["privacy"]["epsilon"], facts["privacy"]["delta"]
+    if epsilon is None:
+        return "; no privacy guarantee: the original was trained on the same members without noise"
+    return f"; epsilon {epsilon:.2f} at delta {delta:g}, while the seed is secret"

@@ -1,0 +1,61 @@
+"""Train the original models of a run: the victim and its shadow models."""
+
+import torch
+from torch import nn
+
+from compleak.runs import checkpoints
+from compleak.runs.create import create_run
+from compleak.runs.roles import selected_roles
+from compleak.runs.run import dataset, network
+from compleak.runs.settings import TrainSettings
+from compleak.runs.variants import ORIGINAL
+from compleak.training.assignment import Assignment, assign
+from compleak.training.loop import Recipe
+from compleak.training.make import Product, Source, describe_privacy, make_model
+from core import devices
+from core.threads import threads_for_stage, use_threads
+
+NETWORK_KEYS = ("data", "label_noise", "model_name", "width", "num_cls")  # of run.json: what the network is
+
+
+def train_originals(settings: TrainSettings) -> None:
+    """Create the run where it is not there, and make the original models of the settings' roles."""
+    device = devices.choose(settings.device)
+    use_threads(threads_for_stage(settings.threads))
+    run = create_run(settings)
+    for role in selected_roles(run.roles, settings.roles):
+        assignment = assign(run, ORIGINAL, role)
+        recipe = recipe_of(settings, assignment)
+        source = original_source(assignment, settings.slim_penalty)
+        make_model(assignment, recipe, source, device=device, batch_size=settings.batch_size)
+
+
+def recipe_of(settings, assignment: Assignment) -> Recipe:
+    """The recipe of one model: the stage's, with the model's own seed. Only some kinds of input can be augmented."""
+    augment = settings.augment and dataset(assignment.run).kind.augmentable
+    return Recipe(settings.epochs, settings.lr, settings.batch_size, assignment.seed, augment)
+
+
+def original_source(assignment: Assignment, slim_penalty: float) -> Source:
+    """An original starts from a freshly initialised network and is saved as it is."""
+    config = assignment.run.config
+    made_from = {key: config[key] for key in NETWORK_KEYS}
+    made_from["members"] = assignment.members_fingerprint()
+    if slim_penalty:
+        made_from["slim_penalty"] = slim_penalty
+
+    def start() -> nn.Module:
+        torch.manual_seed(assignment.seed)
+        return network(assignment.run)
+
+    def finish(model: nn.Module) -> Product:
+        tensors = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+        return Product(tensors, model, {})
+
+    return Source(made_from, assignment.procedure(slim_penalty), [], start, finish, describe)
+
+
+def describe(meta: dict) -> str:
+    """An original's meta.json in words."""
+    accuracies = f"accuracy {meta['train_accuracy']:.2%} on members, {meta['test_accuracy']:.2%} on others"
+    return f"{accuracies}{describe_privacy(meta)}; {checkpoints.megabytes(meta['bytes'])}"

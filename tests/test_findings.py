@@ -1,0 +1,312 @@
+"""What tables say: rows selected, claims judged, points ranked, families and seeds and defences compared."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted import gaussian_signals
+from scipy.stats import spearmanr
+
+from attacks.joint import joint
+from compleak.audits import metrics
+from compleak.audits.metrics import TPR
+from compleak.findings import ablation, claims, controls, defences, exposure, outputs, roc, rows, seeds
+from compleak.runs.variants import PAPER_GRID, parse_variant
+from defenses import dp
+
+COMPRESSED = tuple(map(str, PAPER_GRID))
+VARIANTS = ("original", *COMPRESSED)
+
+
+def claim_world(shifts):
+    """A table and scores in which each (scenario, variant, attack) separates members by its shift."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(2000) < 1000
+    noise, lines, scores = rng.normal(size=2000), [], {}
+    for (scenario, variant, attack), shift in shifts.items():
+        values = noise + shift * truth + 0.05 * rng.normal(size=2000)
+        scores[scenario, variant, attack] = values
+        line = {"scenario": scenario, "variant": variant, "attack": attack, "classifier": ""}
+        line |= {"headline": attack == "joint", "auc": metrics.auc(values, truth), "shadow_log_auc": shift}
+        lines.append(line)
+    return pd.DataFrame(lines), lambda row: scores[row["scenario"], row["variant"], row["attack"]], truth
+
+
+# Rows
+
+
+def table_of(*lines):
+    """A table of (scenario, variant, attack, headline, auc, tpr)."""
+    table = pd.DataFrame(lines, columns=["scenario", "variant", "attack", "headline", "auc", TPR]).assign(classifier="")
+    for key in ("auc", TPR):
+        table[f"{key}_lo"], table[f"{key}_hi"] = table[key] - 0.1, table[key] + 0.1
+    return table
+
+
+TABLE = table_of(
+    ("NR", "original", "yeom2018", False, 0.6, 0.05),
+    ("NR", "original", "rmia", False, 0.7, 0.01),
+    ("NR", "original", "joint", True, 0.65, 0.02),
+    ("NR", "original", "null", False, 0.9, 0.9),
+    ("SR", "pruning_0.9", "SR2", False, 0.8, 0.03),
+)
+
+
+def test_the_leading_row_of_a_form_is_the_strongest_and_never_a_control():
+    leading = rows.leading_rows(TABLE)
+    found = leading[["scenario", "form", "attack"]].apply(tuple, axis=1).tolist()
+    assert found == [("NR", "published", "rmia"), ("NR", "headline", "joint"), ("SR", "published", "SR2")]
+    assert rows.scenario_row(TABLE, "NR", "original", "yeom2018")["auc"] == 0.6
+    assert rows.scenario_row(TABLE, "MR", "all", "headline") is None
+
+
+def test_the_headline_meets_the_strongest_published_attack_by_either_measure():
+    (line,) = rows.strength_table(TABLE).to_dict("records")
+    assert (line["auc_headline"], line["auc_published"], line["auc_by"]) == (0.65, 0.7, "rmia")
+    assert (line[f"{TPR}_headline"], line[f"{TPR}_published"], line[f"{TPR}_by"]) == (0.02, 0.05, "yeom2018")
+    assert line["auc_published_lo"] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("attack", ["yeom2018", "joint"])
+def test_tables_without_a_headline_or_a_published_attack_have_short_findings(attack):
+    targets = (("NR", "original"), ("NR", "pruning_0.9"), ("SR", "pruning_0.9"), ("MR", "all"))
+    table, scores, truth = claim_world({(*target, attack): 1.0 for target in targets})
+    form = "headline" if attack == "joint" else "published"
+    compared = claims.compare(table, scores, truth, seed=0)
+    assert set(zip(compared["claim"], compared["form"], strict=True)) == {(claim, form) for claim in claims.NAMES}
+    overview = claims.overview(compared)
+    assert overview.loc[overview["form"] != form, "verdict"].eq("undecided").all()
+    assert len(rows.strongest_headlines(table)) == (3 if attack == "joint" else 0)
+    assert rows.strength_table(table).empty
+    assert set(rows.leading_rows(table)["form"]) == {form}
+
+
+def test_a_summary_shows_the_variants_whose_victim_is_finished_and_that_were_attacked(tiny_run, tmp_path):
+    run = replace(tiny_run, root=tmp_path)
+
+    def finish(variant, run=run):
+        folder = run.role_dir(parse_variant(variant), "victim_model")
+        folder.mkdir(parents=True)
+        (folder / "meta.json").touch()
+
+    for variant in ("clustering_32", "pruning_slim_0.6", "clustering_4", "original", "pruning_0.9"):
+        finish(variant)
+    finish("pruning_0.8", replace(run, name="tiny_other"))
+    run.role_dir(parse_variant("pruning_0.6"), "victim_model").mkdir(parents=True)  # not finished
+    for variant in ("original", "clustering_4", "pruning_slim_0.6"):
+        outputs.table_file(run, "NR", variant).touch()
+    variants = ["original", "pruning_0.9", "clustering_4", "clustering_32", "pruning_slim_0.6"]
+    assert outputs.variants_of(run) == variants
+    assert outputs.attacked_variants(run) == ["original", "clustering_4", "pruning_slim_0.6"]
+
+
+# Claims
+
+
+def overall_verdict(world, claim, form):
+    compared = claims.compare(*world, seed=0)
+    return claims.overall(compared.loc[(compared["claim"] == claim) & (compared["form"] == form), "verdict"])
+
+
+@pytest.mark.parametrize(
+    ("pair", "alone", "verdict"), [(2.0, 1.0, "holds"), (1.0, 2.0, "does not hold"), (1.0, 1.0, "undecided")]
+)
+def test_verdicts_follow_the_paired_interval(pair, alone, verdict):
+    nr = {("NR", variant, attack): alone for variant in VARIANTS for attack in ("yeom2018", "joint")}
+    sr = {("SR", COMPRESSED[0], attack): pair for attack in ("SR2", "joint")}
+    assert overall_verdict(claim_world(nr | sr), "C2", "headline") == verdict
+
+
+def test_the_headlines_baseline_is_what_the_shadows_prefer_whatever_the_victim_says():
+    shifts = {
+        ("NR", "original", "joint"): 1.0,
+        ("NR", COMPRESSED[0], "joint"): 2.0,
+        ("SR", COMPRESSED[0], "joint"): 1.5,
+    }
+    table, scores, truth = claim_world(shifts)
+    for preferred, verdict in (("original", "holds"), (COMPRESSED[0], "does not hold")):
+        table["shadow_log_auc"] = (table["variant"] == preferred).astype(float)
+        compared = claims.compare(table, scores, truth, seed=0)
+        (line,) = compared[compared["claim"] == "C2"].to_dict("records")
+        assert line["verdict"] == verdict and preferred in line["what"]
+
+
+def test_c1_wants_less_from_heavy_and_the_same_from_light_compression():
+    same = {("NR", variant, attack): 1.0 for variant in VARIANTS for attack in ("yeom2018", "joint")}
+    less = {target: 0.3 if target[1] == "pruning_0.9" else shift for target, shift in same.items()}
+    more = {**less, ("NR", "quantization_int8", "yeom2018"): 2.0}
+    assert overall_verdict(claim_world(less), "C1", "published") == "holds"
+    assert overall_verdict(claim_world(more), "C1", "published") == "does not hold"
+    assert len(claims.compare(*claim_world(less), seed=0)) == 2 * 4
+
+
+def test_claims_are_compared_for_the_variants_that_are_there():
+    shifts = {("NR", variant, "joint"): 1.0 for variant in ("original", "clustering_16", "pruning_0.5")}
+    compared = claims.compare(*claim_world(shifts), seed=0)
+    assert compared["key"].tolist() == ["clustering_16 - original"]
+
+
+@pytest.mark.parametrize(
+    ("key", "low", "high", "verdict"),
+    [
+        ("pruning_0.9 - original", -0.2, -0.1, "holds"),
+        ("pruning_0.9 - original", 0.0, 0.1, "does not hold"),
+        ("pruning_0.9 - original", -0.1, 0.1, "undecided"),
+        ("clustering_16 - original", -0.02, 0.02, "holds"),
+        ("clustering_16 - original", -0.1, -0.03, "does not hold"),
+        ("clustering_16 - original", -0.03, 0.01, "undecided"),
+        ("MR - best SR", 0.01, 0.02, "holds"),
+        ("MR - best SR", -0.01, 0.0, "does not hold"),
+    ],
+)
+def test_a_comparison_is_judged_by_what_its_claim_says(key, low, high, verdict):
+    assert claims.judge(key, low, high) == verdict
+
+
+# Controls
+
+
+def test_the_controls_are_judged_together():
+    def test(*aucs):
+        return controls.check_controls(pd.DataFrame({"auc": aucs, "n_member": 2500, "n_nonmember": 2500}))
+
+    assert test(*[0.5] * 19, 0.48).passed  # p = 0.014 in one row of twenty
+    assert not test(0.48).passed
+    assert not test(*[0.5] * 19, 0.46).passed
+
+
+def test_the_blind_control_of_all_variants_counts_once():
+    table = pd.DataFrame({"attack": ["blind", "blind", "null", "rmia"], "auc": [0.5, 0.5, 0.51, 0.7]})
+    table = table.assign(auc_lo=table["auc"] - 0.02, auc_hi=table["auc"] + 0.02)
+    kept = controls.control_rows(table)
+    assert kept["attack"].tolist() == ["blind", "null"] and controls.count_at_chance(kept) == 2
+    assert controls.count_at_chance(table) == 3
+
+
+# Points
+
+
+def test_exposure_is_the_false_positive_rate_at_which_a_point_is_first_accused():
+    truth = np.array([True, False, True, False, False])
+    rates = exposure.first_false_positive_rate(np.array([5.0, 4.0, 4.0, 1.0, 0.0]), truth)
+    np.testing.assert_allclose(rates, [1 / 4, 1 / 3, 2 / 4, 2 / 3, 1])  # of three non-members and a member
+    np.testing.assert_array_equal(exposure.first_false_positive_rate(np.zeros(5), truth), 1)
+
+
+def test_agreement_is_the_rank_correlation_of_common_members():
+    rng = np.random.default_rng(0)
+    tables = {}
+    for run in range(2):
+        exposed = np.roll(np.arange(200) + rng.normal(scale=60, size=200), -50 * run)
+        tables[f"seed {run}"] = pd.DataFrame({"point": np.arange(200) + 50 * run, "member": 1, "exposure": exposed})
+    line = exposure.agreement(tables).iloc[0]
+    first, second = (table["exposure"] for table in tables.values())
+    expected = spearmanr(first[50:], second[:150]).statistic
+    assert line["members of both"] == 150 and line["correlation"] == pytest.approx(expected)
+    assert line["correlation_lo"] < expected < line["correlation_hi"]
+
+
+def test_a_curve_is_that_of_the_strongest_attack_and_the_null_control_halves_the_non_members():
+    shifts = {
+        ("NR", "original", "yeom2018"): 0.5,
+        ("NR", "pruning_0.9", "yeom2018"): 1.0,
+        ("NR", "original", "null"): 0,
+    }
+    table, scores, truth = claim_world(shifts)
+    curves = roc.roc_curves(table, scores, truth)
+    ends = curves.groupby("form", sort=False).last()
+    assert ends.loc["published", "variant"] == "pruning_0.9" and ends.loc["published", ["fpr", "tpr"]].tolist() == [
+        1,
+        1,
+    ]
+    assert ends["least"].tolist() == [1 / 1000, 1 / 500]
+
+
+# Families of models
+
+
+def test_greedy_takes_the_strongest_model_first_and_never_needs_the_truth():
+    world = gaussian_signals(4, 4000, (0.3, 1.5, 0.6), seed=1)
+    views = dict(zip(("weak", "strong", "middle"), world.variants, strict=True))
+    steps = ablation.greedy_order(views, world.truth, seed=0)
+    assert steps["added"].iloc[0] == "strong" and steps["models"].tolist() == [1, 2, 3]
+    last = metrics.auc(joint([views[name] for name in steps["added"]]).scores, world.truth)
+    assert steps["auc"].iloc[-1] == pytest.approx(last)
+    shuffled = ablation.greedy_order(views, np.random.default_rng(0).permutation(world.truth), seed=0)
+    assert shuffled["added"].tolist() == steps["added"].tolist()
+
+
+# Seeds
+
+
+def test_the_interval_over_seeds_is_students():
+    mean, low, high = seeds.t_interval(np.array([1.0, 2.0, 3.0]))
+    assert mean == 2 and high - mean == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)  # t of 2 degrees, 97.5 %
+    assert mean - low == pytest.approx(high - mean)
+
+
+def test_what_one_seed_has_no_value_of_is_undefined_over_seeds():
+    row = {"scenario": "NR", "variant": "original", "attack": "rmia", "classifier": "", "headline": True}
+    row |= dict.fromkeys(seeds.MEASURED, 0.5)
+    tables = [pd.DataFrame([{**row, "ppv_0.01": precision}]) for precision in (0.25, "")]  # "" where nobody is accused
+    spread = seeds.spread_over_seeds(tables).iloc[0]
+    assert spread["seeds"] == 2 and spread["auc_mean"] == 0.5
+    assert np.isnan(spread["ppv_0.01_mean"]) and np.isnan(spread["ppv_0.01_sd"])
+    leading = seeds.leading_row(seeds.leading_over_seeds(tables), "NR", "original", "headline")
+    assert np.isnan(leading["ppv_0.01"]) and leading["auc"] == 0.5 and leading["auc_sd"] == 0
+    assert seeds.leading_row(seeds.leading_over_seeds(tables), "MR", "all", "headline") is None
+
+
+def test_a_claim_is_judged_by_the_spread_over_seeds():
+    def judged(*differences):
+        row = {"claim": "C3", "form": "headline", "key": "MR - best SR", "low": 0.001, "high": 0.1, "verdict": "holds"}
+        tables = [pd.DataFrame([{**row, "difference": difference}]) for difference in differences]
+        return seeds.claims_over_seeds(tables).iloc[0][["verdict", "alone"]].tolist()
+
+    assert judged(0.02, 0.021, 0.019) == [claims.HOLDS, 3]
+    assert judged(0.02, 0.2, 0.001) == [claims.UNDECIDED, 0]
+
+
+# Defences
+
+
+def defence_rows(*seed_numbers):
+    """Rows of runs in which the original has an AUC of 0.5, and with PPB 0.3, or 0.35 for an adaptive attacker."""
+    settings = (("", np.nan, "", 0.5), ("ppb", 4.0, "non-adaptive", 0.3), ("ppb", 4.0, "adaptive", 0.35))
+    head = {"network": "n", "scenario": "NR", "variant": "original", "accuracy": 0.5, TPR: 0.1, "epsilon": math.inf}
+    return pd.DataFrame(
+        [
+            {**head, "form": form, "seed": seed, "defence": name, "argument": argument, "attacker": attacker}
+            | {"auc": auc + seed, "null_auc": 0.5}
+            for seed in seed_numbers
+            for form in defences.FORMS
+            for name, argument, attacker, auc in settings
+        ]
+    )
+
+
+def test_differences_are_paired_by_seed():
+    compared = defences.differences(defence_rows(1, 2, 3))
+    effect = defences.differences_of(compared, "defence", "calibrated").set_index("attacker")
+    assert effect.loc["non-adaptive", "difference"] == pytest.approx(-0.2)
+    knowing = defences.differences_of(compared, "knowing", "calibrated").iloc[0]
+    assert knowing["difference"] == pytest.approx(0.05) and knowing["high"] - knowing["low"] < 1e-9
+    signs = defences.count_signs(defences.differences_of(compared, "defence"))
+    assert (signs.count, signs.above, signs.below) == (2, 0, 2)
+
+
+def test_a_single_seed_has_differences_and_no_intervals():
+    rows_of_one = defence_rows(1)
+    compared = defences.differences_of(defences.differences(rows_of_one), "defence")
+    assert compared["difference"].tolist() == pytest.approx([-0.2, -0.15]) and compared["low"].isna().all()
+    assert defences.count_signs(compared) is None
+    assert defences.spread_over_seeds(rows_of_one)["auc_sd"].isna().all()
+
+
+def test_the_epsilon_of_a_family_counts_the_originals_training_once():
+    original = {"privacy": {"history": [[1.0, 0.1, 100]]}}
+    tuned = {"privacy": {"history": [[1.0, 0.1, 100], [1.0, 0.1, 20]]}}
+    assert defences.epsilon_of([original, tuned, tuned]) == pytest.approx(dp.epsilon([[1.0, 0.1, 140]]))
+    assert defences.epsilon_of([original, {}]) == math.inf

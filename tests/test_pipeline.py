@@ -1,0 +1,371 @@
+"""One plan, several engines: order, retries and losses of the scheduler; workers and a Ray cluster for real."""
+
+import contextlib
+import json
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+
+import pandas as pd
+import pytest
+import torch
+from conftest import NETWORK, THREE_VARIANTS, TINY
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reproduce
+import train
+from compleak.pipeline.comparison import joined_plan, runs_of, together_name
+from compleak.pipeline.plan import Stage, StageKey, plan_of
+from compleak.pipeline.presets import PRESETS, Preset
+from compleak.pipeline.ray_cluster import has_room, on_ray
+from compleak.pipeline.schedule import RETRIES, Engine, Outcome, check_order, run_plan
+from compleak.pipeline.workers import processes
+from compleak.runs import checkpoints
+from compleak.runs.settings import CompressSettings, RunSettings, StageSettings, TrainSettings
+from compleak.runs.variants import parse_variant
+from core.console import run_script
+from core.errors import UserError
+from pruning import prune
+from tests.worker_stage import Happening, Wrapped, happen, run_real_stage
+
+NEEDS_RAY = pytest.mark.skipif(find_spec("ray") is None, reason='Ray is not installed: pip install ".[ray]"')
+
+
+def engine_of(ends, pick, places=2):
+    """An engine that starts nothing: `ends(name, attempt)` is a stage's outcome, `pick(n)` which of n ends next."""
+    started = []
+
+    def start(stage):
+        started.append(stage.key.kind)
+        return stage
+
+    def wait(tickets):
+        assert len(tickets) <= places
+        stage = tickets[pick(len(tickets))]
+        return stage, ends(stage.key.kind, started.count(stage.key.kind))
+
+    return Engine(start, wait, places), started
+
+
+def plan_from(needs):
+    """A plan of stages that do nothing, from the names that each name needs."""
+    settings = StageSettings(run=RunSettings())
+    return [
+        Stage(StageKey("", name), print, settings, tuple(StageKey("", other) for other in wanted))
+        for name, wanted in needs.items()
+    ]
+
+
+@st.composite
+def worlds(draw):
+    """A plan, the stages of it that fail for good, how many run at once, and in what order they end."""
+    names = [f"s{i}" for i in range(draw(st.integers(1, 8)))]
+    needs = {name: draw(st.sets(st.sampled_from(names[:i]))) if i else set() for i, name in enumerate(names)}
+    broken = draw(st.sets(st.sampled_from(names)))
+    return needs, broken, draw(st.integers(1, 3)), draw(st.randoms(use_true_random=False))
+
+
+@given(worlds())
+def test_stages_run_after_what_they_need_and_a_failure_costs_only_those_that_need_it(world):
+    needs, broken, places, random = world
+    lost = set()
+    for name, wanted in needs.items():  # in order: what needs something lost is lost
+        lost |= {name} if wanted & (broken | lost) else set()
+    done, expected = [], needs.keys() - lost - broken
+    engine, started = engine_of(lambda name, _: Outcome(error="x" if name in broken else ""), random.randrange, places)
+
+    def on_start(stage):
+        assert {key.kind for key in stage.needs} <= set(done)
+
+    def on_done(stage, seconds):
+        done.append(stage.key.kind)
+
+    if broken - lost:
+        with pytest.raises(UserError, match=f"^{len(broken - lost)} of {len(needs)} stages failed"):
+            run_plan(plan_from(needs), engine, on_start, on_done)
+    else:
+        run_plan(plan_from(needs), engine, on_start, on_done)
+    assert set(done) == expected and len(done) == len(expected) and not lost & set(started)
+
+
+def test_accidents_are_tried_again_a_few_times_and_mistakes_never(capsys):
+    plan = plan_from({"mends": (), "breaks": (), "mistaken": (), "after": ("mends",), "never": ("breaks",)})
+    accident = Outcome(error="a bad day", traceback="Traceback: all of it", retry=True)
+
+    def ends(name, attempt):
+        if name == "mistaken":
+            return Outcome(error="no such file")
+        return accident if name == "breaks" or (name == "mends" and attempt <= RETRIES) else Outcome()
+
+    engine, started = engine_of(ends, lambda n: 0)
+    with pytest.raises(UserError) as stopped:
+        run_plan(plan, engine)
+    assert [started.count(stage.key.kind) for stage in plan] == [1 + RETRIES, 1 + RETRIES, 1, 1, 0]
+    assert "2 of 5 stages failed, and 1 that need them" in str(stopped.value)
+    assert "breaks (a bad day)" in str(stopped.value) and "mistaken (no such file)" in str(stopped.value)
+    assert capsys.readouterr().err.count("Traceback: all of it") == 1 + 2 * RETRIES
+
+
+@pytest.mark.parametrize("needs", [{"a": ("b",), "b": ()}, {"a": ("a",)}, {"a": ("nowhere",)}])
+def test_a_plan_that_cannot_be_run_in_its_order_is_an_error_of_ours(needs):
+    with pytest.raises(ValueError, match="stage 'a'"):
+        run_plan(plan_from(needs), engine_of(None, None)[0])
+
+
+def needs_by_name(stages):
+    return {str(stage.key): {str(key) for key in stage.needs} for stage in stages}
+
+
+@pytest.mark.parametrize("shadows", [1, 3])
+def test_the_plan_makes_models_apart_and_attacks_what_is_made(shadows):
+    plan = plan_of(reproduce.parse(["--shadow_num", str(shadows)]).plan)
+    check_order(plan)
+    needs = needs_by_name(plan)
+    roles = ["victim_model", *(f"shadow_model_{i}" for i in range(shadows))]
+    assert all(needs[f"train {role}"] == {"data"} for role in roles)
+    assert all(needs[f"compress quantization_int8 {role}"] == {f"train {role}"} for role in roles)
+    made = {f"compress pruning_0.6 {role}" for role in roles}
+    assert needs["NR pruning_0.6"] == made | {"NR original"} and needs["SR pruning_0.6"] == {"NR pruning_0.6"}
+    assert len(needs["MR"]) == 8 and all(name.startswith("SR ") for name in needs["MR"])
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "compact", "paper"])
+def test_every_preset_gives_a_whole_plan(preset):
+    plan = plan_of(reproduce.parse(["--preset", preset]).plan)
+    model = ["train", *["compress"] * 8]
+    assert [stage.key.kind for stage in plan] == ["data", *model * 2, *["NR"] * 9, *["SR"] * 8, "MR"]
+    check_order(plan_of(reproduce.parse(["--preset", preset, "--keep", "signals"]).plan))
+
+
+def test_the_paper_preset_is_nothing_but_the_stages_defaults():
+    assert PRESETS["paper"] == Preset() and not any(PRESETS["paper"].in_words().values())
+    stages = {str(stage.key): stage.settings for stage in plan_of(reproduce.parse(["--preset", "paper"]).plan)}
+    run = stages["data"].run
+    assert stages["data"] == TrainSettings(run=run, roles=())
+    roles = ("victim_model",)
+    for variant, lr in (("pruning_0.6", 0.001), ("quantization_int8", 0.001), ("clustering_4", 0.00001)):
+        expected = CompressSettings(run=run, roles=roles, variant=parse_variant(variant), lr=lr, epochs=30)
+        assert stages[f"compress {variant} victim_model"] == expected
+
+
+def test_what_is_typed_wins_over_the_preset():
+    stages = plan_of(reproduce.parse(["--batch_size", "7", "--width", "0.5", "--seed", "3"]).plan)
+    assert {stage.settings.batch_size for stage in stages} == {7}
+    assert {stage.settings.run.width for stage in stages} == {0.5} and stages[0].settings.seed == 3
+
+
+def test_a_preset_in_words_is_what_one_would_type():
+    words = PRESETS["smoke"].in_words()
+    assert words["network"] == "--width 0.25 --batch_size 32"
+    assert words["train"] == "--epochs 30 --no_augment --label_noise 0.2"
+    assert words["pruning"] == "--prune_epochs 3 --no_augment" and words["attack"] == ""
+
+
+def test_chosen_variants_are_the_only_ones_of_the_plan():
+    plan = plan_of(reproduce.parse(["--variants", "pruning_slim_0.60", "clustering_32"]).plan)
+    compressed = {str(stage.key.variant) for stage in plan if stage.key.kind == "compress"}
+    assert compressed == {"pruning_slim_0.6", "clustering_32"}
+
+
+def test_runs_of_different_widths_and_pages_over_several_runs_have_folders_of_their_own():
+    def folder(*flags):
+        return reproduce.parse(flags).plan.name
+
+    assert folder() == "digits_resnet18_smoke" and folder("--preset", "paper", "--width", "1") == "digits_resnet18"
+    assert folder("--width", "1") == "digits_resnet18_w1_smoke" and folder("--width", "2") == "digits_resnet18_w2_smoke"
+    seeds = reproduce.parse(["--seeds", "1", "2", "--defend", "ppb"])
+    assert together_name(seeds, "_seeds") == "digits_resnet18_smoke_seeds_ppb_4"
+    assert together_name(reproduce.parse(["--defences"]), "_defences") == "digits_resnet18_smoke_defences"
+
+
+@pytest.mark.parametrize("name", ["mine_slim", "mine_l1structure", "mine_l2structure", "mine_seeds", "mine_defences"])
+def test_a_run_cannot_take_the_folders_of_others(name, tmp_path):
+    with pytest.raises(UserError, match=f"a run cannot be called {name}"):
+        train.main([*NETWORK, *TINY, "--root", str(tmp_path), "--run_name", name])
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_the_data_are_fetched_by_one_run_at_a_time():
+    stages = joined_plan(runs_of(reproduce.parse(["--seeds", "3", "4", "--keep", "signals"])))
+    check_order(stages)
+    first, second = (f"digits_resnet18_smoke_seed{seed}" for seed in (3, 4))
+    needs = {stage.key: stage.needs for stage in stages}
+    assert needs[StageKey(second, "data")] == (StageKey(first, "data"),) and needs[StageKey(first, "data")] == ()
+    assert needs[StageKey(second, "train", role="victim_model")] == (StageKey(second, "data"),)
+    assert StageKey(second, "query", role="shadow_model_0") in needs
+
+
+def test_the_plan_of_a_comparison_makes_a_model_once_and_its_twins_wait_for_it():
+    plans = runs_of(reproduce.parse(["--defences", "ppb:4", "dp", "--seeds", "1", "2"]))
+    names = [f"digits_resnet18_smoke_seed1{name}" for name in ("", "_ppb_4", "_ppb_4_adaptive")]
+    names += [f"digits_resnet18_gn_smoke_seed1{name}" for name in ("", "_dp_1", "_dp_1_adaptive")]
+    assert [plan.name for plan in plans][:6] == names and len(plans) == 12
+    stages = joined_plan(plans)
+    check_order(stages)
+    needs = {stage.key: stage.needs for stage in stages}
+    plain, defended, adaptive = names[:3]
+
+    def key(run, role):
+        return StageKey(run, "train", role=role)
+
+    assert key(defended, "victim_model") in needs[key(adaptive, "victim_model")]
+    assert key(plain, "shadow_model_0") in needs[key(defended, "shadow_model_0")]
+    assert needs[key(defended, "victim_model")] == (StageKey(defended, "data"),)
+    assert needs[key(adaptive, "shadow_model_0")] == (StageKey(adaptive, "data"),)
+
+
+def test_roles_made_apart_are_the_models_made_together(tiny_root, tmp_path):
+    flags = [*NETWORK, "--run_name", "tiny", "--root", str(tmp_path), "--roles"]
+    train.main([*TINY, *flags])
+    assert (tmp_path / "results/tiny/run.json").exists() and not list(tmp_path.rglob("model.pt"))
+    for role in ("shadow_model_0", "victim_model"):
+        train.main([*TINY, *flags, role])
+        prune.main(["--prune_epochs", "1", "--prune_sparsity", "0.9", *flags, role])
+        for folder in ("results/tiny", "results_pruning/tiny_0.9"):
+            apart, together = (checkpoints.load(root / folder / role) for root in (tmp_path, tiny_root))
+            assert all(torch.equal(apart.tensors[key], together.tensors[key]) for key in together.tensors)
+        assert len(list(tmp_path.rglob("model.pt"))) == (2 if role == "shadow_model_0" else 4)
+
+
+def test_roles_that_the_run_has_not_are_named(tiny_root):
+    with pytest.raises(UserError, match="--roles shadow_model_7: this run has victim_model shadow_model_0$"):
+        prune.main([*NETWORK, "--run_name", "tiny", "--root", str(tiny_root), "--roles", "shadow_model_7"])
+
+
+def worker_plan(folder):
+    """Stages of tests/worker_stage.py that end in all the ways there are."""
+    ways = {"works": (), "die_once": (), "accident": (), "mistake": (), "exit": (), "follows": ("works", "die_once")}
+    ways["lost"] = ("follows", "accident")
+    return [
+        Stage(StageKey("", way), happen, Happening(way=way, folder=folder), tuple(StageKey("", need) for need in needs))
+        for way, needs in ways.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes with a core each on this machine."""
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    cluster.add_node(**small)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture(params=["processes", pytest.param("ray", marks=NEEDS_RAY)])
+def engine(request):
+    if request.param == "processes":
+        return processes(2)
+    return on_ray(request.getfixturevalue("cluster").address, 1, 1.0)
+
+
+def test_workers_die_and_stages_fail_without_losing_the_others(engine, tmp_path, capsys):
+    with pytest.raises(UserError) as stopped, engine as entered:
+        run_plan(worker_plan(tmp_path), entered)
+    attempts = {file.name: file.read_text().count("\n") for file in tmp_path.iterdir()}
+    tried = 1 + RETRIES
+    assert attempts == {"works": 1, "die_once": 2, "accident": tried, "mistake": 1, "exit": 1, "follows": 1}
+    message = str(stopped.value)
+    assert "3 of 7 stages failed, and 1 that need them are undone" in message and "\n" not in message
+    assert "accident (RuntimeError: a GPU fell off)" in message and "mistake (no such thing: say another)" in message
+    assert "exit (exit speaks)" in message
+    out, err = capsys.readouterr()
+    assert "follows speaks" in out and err.count("raise RuntimeError") == tried and "UserError" not in err
+
+
+def audit(root, *flags):
+    command = [*NETWORK, "--run_name", "small", "--root", str(root), "--preset", "tiny", "--threads", "1"]
+    reproduce.main([*command, "--variants", *THREE_VARIANTS, *map(str, flags)])
+    return pd.read_csv(root / "results/small/summary.csv", keep_default_na=False).drop(columns="seconds")
+
+
+@pytest.fixture(scope="module")
+def longer_pruning():
+    """Pruning that trains long enough to save its state once: that happens after five epochs."""
+    usual = PRESETS["tiny"]
+    PRESETS["tiny"] = replace(usual, pruning={"epochs": 6})
+    yield
+    PRESETS["tiny"] = usual
+
+
+@pytest.fixture(scope="module")
+def local_table(longer_pruning, tmp_path_factory):
+    """The table of the run in this process, on one thread as in the workers."""
+    return audit(tmp_path_factory.mktemp("local"))
+
+
+def through_workers(patch, folder, dying=None):
+    """Let stages run through tests/worker_stage.py; in the stage named `dying`, once, its worker is killed."""
+    engine_of_settings = reproduce.engine_of
+
+    def wrap(stage):
+        settings = Wrapped(stage=stage, folder=folder, dies=str(stage.key) == dying)
+        return replace(stage, action=run_real_stage, settings=settings)
+
+    @contextlib.contextmanager
+    def engine(settings):
+        with engine_of_settings(settings) as entered:
+            yield entered._replace(start=lambda stage: entered.start(wrap(stage)))
+
+    patch.setattr(reproduce, "engine_of", engine)
+
+
+@NEEDS_RAY
+def test_two_ray_nodes_of_which_a_worker_is_killed_give_the_local_runs_table(
+    cluster, local_table, tmp_path, monkeypatch, capsys
+):
+    through_workers(monkeypatch, tmp_path, dying="compress pruning_0.9 victim_model")
+    table = audit(tmp_path, "--engine", "ray", "--ray_address", cluster.address)
+    assert (tmp_path / "died").exists() and len(list(tmp_path.glob("node-*"))) == 2
+    assert "compress pruning_0.9 victim_model: its Ray task was lost" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(table, local_table, check_exact=True)
+    seconds = json.loads((tmp_path / "results/small/seconds.json").read_text())
+    assert len(seconds) == 17 and {"data", "train shadow_model_0", "NR original", "MR"} <= seconds.keys()
+
+
+def test_two_jobs_give_the_local_runs_table(local_table, tmp_path, monkeypatch):
+    through_workers(monkeypatch, tmp_path)
+    pd.testing.assert_frame_equal(audit(tmp_path, "--jobs", 2), local_table, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        pytest.param(
+            ["--engine", "ray", "--ray_address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1", marks=NEEDS_RAY
+        ),
+        (["--gpus_per_task", "0.5"], "--gpus_per_task needs --engine ray"),
+        (["--engine", "ray", "--jobs", "2"], "--jobs is for one machine"),
+        (["--gpus_per_task", "2"], "2 is not from 0 to 1"),
+        (["--jobs", "2", "--dataset_name", "nosuch"], "data (unknown data set 'nosuch'"),
+        (["--seeds", "4", "4"], "two or more"),
+        (["--seeds", "1", "2", "--seed", "3"], "not allowed with"),
+        (["--defences", "foo"], "--defences foo"),
+        (["--defences", "ppb:-1"], "--defences ppb:-1"),
+        (["--defences", "--defend", "ppb"], "--defences tries"),
+        (["--defences", "--adaptive"], "need --defend"),
+        (["--variants", "nonsense"], "'nonsense' is no compressed variant"),
+    ],
+)
+def test_commands_that_make_no_sense_get_one_line(flags, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *flags, "--root", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        run_script(reproduce.main)
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2 and says in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_a_task_has_room_on_a_living_machine_with_its_cores_and_gpus():
+    node = {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}
+    assert has_room(node, 4, 0.5) and has_room({**node, "Resources": {"CPU": 1.0}}, 1, 0)
+    assert not has_room(node, 5, 0) and not has_room({**node, "Alive": False}, 1, 0)
+    assert not has_room({**node, "Resources": {"CPU": 9.0}}, 1, 0.5)
+
+
+def test_without_ray_the_command_that_installs_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r'pip install "\.\[ray\]"'):
+        reproduce.main(["--engine", "ray", "--root", str(tmp_path)])

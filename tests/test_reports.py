@@ -1,0 +1,280 @@
+"""Pages and pictures: what a block looks like, what the pages say, and that no two names in a picture overlap."""
+
+import itertools
+import re
+
+import matplotlib.text
+import numpy as np
+import pandas as pd
+import pytest
+
+from compleak.audits import metrics
+from compleak.audits.metrics import TPR
+from compleak.findings import ablation, claims, defences, exposure, roc, rows, seeds
+from compleak.findings.one_run import RunFindings
+from compleak.findings.rows import key_of
+from compleak.reports import cells, run_page, seeds_page
+from compleak.reports.defences_page import difference_table, leakage_by_victim
+from compleak.reports.figures import degrees, exposed, family, greedy, tradeoff
+from compleak.reports.figures import roc as roc_picture
+from compleak.reports.figures.style import split_variant
+from compleak.reports.folder import write_report
+from compleak.reports.page import Bullets, Code, Figure, Heading, Table, Text, to_markdown
+from compleak.runs.run import Run
+from compleak.runs.settings import UNDEFENDED
+
+VARIANTS = ("original", "pruning_0.9", "clustering_4")
+POINTS = 400
+CONFIG = {"dataset_name": "digits", "data": "abc", "seed": 3, "shadow_num": 1, "model_name": "resnet18", "width": 0.5}
+CONFIG |= {"features": None, **UNDEFENDED.as_config()}
+META = {
+    "made_from": {"augment": False, "label_noise": 0.2, "epochs": 3, "lr": 0.1, "batch_size": 32},
+    "machine": "a machine",
+    "versions": {"torch": "2.7"},
+    "commit": "123",
+}
+
+
+# Pages
+
+
+def test_blocks_become_markdown():
+    table = Table(pd.DataFrame({"a": ["x"], "b": [1]}))
+    blocks = [Heading("Title", level=1), Text("one\n    line"), Bullets(["x", "y\n z"]), Code("python a.py"), table]
+    expected = "# Title\n\none line\n\n- x\n- y z\n\n```bash\npython a.py\n```\n\n| a | b |\n| --- | --- |\n| x | 1 |\n"
+    assert to_markdown(blocks) == expected
+    assert to_markdown([Heading("Part"), Figure("a.png", "What it shows")]) == "## Part\n\n![What it shows](a.png)\n"
+
+
+def test_cells_are_percent_with_their_interval_or_deviation():
+    assert cells.interval(0.7124, 0.705, 0.719) == "71.2 [70.5, 71.9]"
+    assert cells.plus_minus(0.5, 0.0) == "50.0 ± 0.0"
+    assert cells.plus_minus(0.5, np.nan) == "50.0"
+    assert cells.plus_minus(np.nan, np.nan) == "undefined"
+    frame = pd.DataFrame({"auc": [0.5, np.nan], "auc_lo": [0.4, np.nan], "auc_hi": [0.6, np.nan]})
+    assert cells.intervals(frame, "auc") == ["50.0 [40.0, 60.0]", ""]
+    assert cells.intervals(frame, "tpr") == ["", ""]
+    assert cells.defence_name("ppb", 4.0) == "PPB 4" and cells.defence_name("", np.nan) == "none"
+
+
+def test_nothing_of_a_report_is_written_before_its_page_is_there(tmp_path):
+    with pytest.raises(AttributeError):
+        write_report(tmp_path, {"summary": None}, {}, "page")
+    assert not list(tmp_path.iterdir())
+
+
+# The page of a run
+
+
+def attack_lines(rng, truth):
+    """Rows of all scenarios with their scores: yeom2018 and joint on each model, and their null control."""
+    targets = [("NR", variant) for variant in VARIANTS] + [("SR", variant) for variant in VARIANTS[1:]]
+    for scenario, variant in [*targets, ("MR", "all")]:
+        published = {"NR": "yeom2018", "SR": "SR2", "MR": "MR"}[scenario]
+        for attack, shift in ((published, 0.8), ("joint", 1.0), ("null", 0.0)):
+            scores = rng.normal(size=POINTS) + shift * truth
+            line = {"scenario": scenario, "variant": variant, "attack": attack, "classifier": "", "artifact_row": ""}
+            line |= metrics.evaluate(scores, scores > 0, truth, seed=0) | metrics.accusations(scores > 2, truth)
+            line |= metrics.interval_columns({"null_auc": (0.5, 0.45, 0.55)})
+            yield {**line, "headline": attack == "joint", "shadow_log_auc": shift}, scores
+
+
+@pytest.fixture(scope="module")
+def findings():
+    """Of a run with two compressed models."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(POINTS) < POINTS // 2
+    lines = list(attack_lines(rng, truth))
+    table = pd.DataFrame([line for line, _ in lines])
+    by_name = {rows.name_of(row): scores for (_, row), (_, scores) in zip(table.iterrows(), lines, strict=True)}
+    models = pd.DataFrame({"variant": VARIANTS, "role": "victim_model", "bytes": (3e6, 1e6, 5e5)})
+    models = models.assign(train_accuracy=(1.0, 0.9, 0.8), test_accuracy=(0.6, 0.5, 0.6), seconds=1.0, property="")
+
+    def scores_of(row):
+        return by_name[rows.name_of(row)]
+
+    steps = pd.DataFrame({"models": (1, 2, 3), "added": VARIANTS})
+    for key, values in {"auc": (0.7, 0.8, 0.8), TPR: (0.1, 0.1, 0.2), "gain": (np.nan, 0.1, 0.0)}.items():
+        steps = steps.assign(**{key: values, f"{key}_lo": np.subtract(values, 0.05), f"{key}_hi": np.add(values, 0.05)})
+    return RunFindings(
+        attacks=table,
+        models=models,
+        claims=claims.compare(table, scores_of, truth, seed=0),
+        family=ablation.family_table(table, models, scores_of, truth, seed=0),
+        greedy=steps,
+        points=exposure.points_table(table, scores_of, truth, np.arange(POINTS), np.arange(POINTS) % 10),
+        curves=roc.roc_curves(table, scores_of, truth),
+    )
+
+
+def facts_of(tmp_path, **config):
+    run = Run(tmp_path, "small", {**CONFIG, **config})
+    return run_page.RunFacts(run, META, 2.0, "python reproduce.py", {"train": "--epochs 3", "attack": ""})
+
+
+def test_a_page_shows_the_variants_it_has_and_counts_no_others(findings, tmp_path):
+    page = to_markdown(run_page.page_of_run(facts_of(tmp_path), findings))
+    assert "eight" not in page and "nan" not in page and "None" not in page
+    lines = page.splitlines()
+    for line in ("- stages: train `--epochs 3`", "- defence: none", "python reproduce.py"):
+        assert line in lines
+    shown = [line.split(" | ")[0].strip("| ") for line in lines if line.startswith("| ")]
+    assert shown[2 : 2 + 4] == [*VARIANTS, "all (MR)"]
+    counts = re.findall(r"\d of (\d) hold", page)
+    assert counts == ["1", "1", "2", "2", "1", "1"]  # C1: 90 % pruned alone; C2: a pair for each compressed model
+    assert "NR joint 3; SR joint 2; MR joint 1" in page
+
+
+def test_a_table_of_features_has_no_pictures_of_its_points(findings, tmp_path):
+    page = to_markdown(run_page.page_of_run(facts_of(tmp_path, features=12), findings))
+    assert "sees the features and no model" in page and "exposed.png" not in page
+    assert "exposed" not in run_page.draw_figures(facts_of(tmp_path, features=12), findings)
+
+
+def test_every_figure_and_table_that_a_page_names_is_written(findings, tmp_path, monkeypatch):
+    class Data:
+        images = np.zeros((POINTS, 32, 32, 3), np.uint8)
+        classes = tuple("0123456789")
+
+    facts = facts_of(tmp_path)
+    monkeypatch.setattr(run_page, "findings_of_run", lambda run: findings)
+    monkeypatch.setattr(run_page.outputs, "original_meta", lambda run: META)
+    monkeypatch.setattr(run_page.outputs, "minutes", lambda run: 2.0)
+    monkeypatch.setattr(run_page, "dataset", lambda run: Data)
+    page = run_page.write_run_page(facts.run, facts.command, facts.settings)
+    folder = facts.run.dir
+    assert (folder / "summary.md").read_text() == page
+    named = set(re.findall(r"[(`]([a-z]+\.(?:png|csv))", page))
+    written = {file.name for file in folder.iterdir()}
+    assert named <= written
+    assert written == named | {"claims.csv", "family.csv", "greedy.csv", "summary.md"}
+    assert all(file.stat().st_size < 150_000 for file in folder.glob("*.png"))
+
+
+def test_a_failure_of_the_controls_is_not_to_be_overlooked(findings, tmp_path):
+    assert "do not differ from 50" in to_markdown(run_page.page_of_run(facts_of(tmp_path), findings))
+    table = findings.attacks.copy()
+    table.loc[table["attack"] == "null", ["auc", "auc_lo", "auc_hi"]] = (0.8, 0.7, 0.9)
+    page = to_markdown(run_page.page_of_run(facts_of(tmp_path), findings._replace(attacks=table)))
+    assert "DIFFER from 50: do not trust the other numbers" in page
+
+
+def test_a_page_over_seeds_says_how_many_seeds_and_links_their_pages(findings, tmp_path):
+    tables = [findings.attacks, findings.attacks]
+    over_seeds = seeds.SeedsFindings(
+        tables=tables,
+        models=pd.concat([findings.models] * 2),
+        spread=seeds.spread_over_seeds(tables),
+        leading=seeds.leading_over_seeds(tables),
+        claims=seeds.claims_over_seeds([findings.claims] * 2),
+        strength=seeds.strength_over_seeds(tables),
+        agreement=exposure.agreement({"seed 1": findings.points, "seed 2": findings.points}),
+        null_means=[0.5, 0.5],
+    )
+    seed_runs = [Run(tmp_path, f"small_seed{seed}", {**CONFIG, "seed": seed}) for seed in (1, 2)]
+    facts = seeds_page.SeedsFacts("small_seeds", seed_runs, 4.0, "python reproduce.py --seeds 1 2")
+    page = to_markdown(seeds_page.page_of_seeds(facts, over_seeds))
+    assert "over 2 seeds" in page and "[seed 2](../small_seed2/summary.md)" in page and "1.00 [1.00, 1.00]" in page
+    assert "±" in page and "nan" not in page and "eight" not in page
+    assert seeds_page.draw_degrees(facts, over_seeds)
+
+
+# Defences
+
+
+def spread_of_defences():
+    """Of one network without defence and with two arguments of PPB, original alone and all models."""
+    lines = []
+    settings = [("", np.nan, "", 0.9), ("ppb", 1.0, "adaptive", 0.8), ("ppb", 4.0, "adaptive", 0.6)]
+    for (defence, argument, attacker, auc), (scenario, variant) in itertools.product(
+        settings, (defences.ALONE, defences.ALL)
+    ):
+        line = {"defence": defence, "argument": argument, "network": "resnet18", "attacker": attacker}
+        line |= {"scenario": scenario, "variant": variant, "form": "strongest", "epsilon": np.inf}
+        lines.append(line | {"auc_mean": auc, "auc_sd": 0.01, "accuracy_mean": auc - 0.2, "accuracy_sd": np.nan})
+    return pd.DataFrame(lines)
+
+
+def test_a_line_of_leakage_names_the_defence_with_its_argument():
+    shown = leakage_by_victim(spread_of_defences(), "auc")
+    assert shown["defence"].tolist() == ["none", "PPB 1", "PPB 4"]
+    assert shown.iloc[1].tolist() == ["PPB 1", "resnet18", "adaptive", "60.0", "", "80.0 ± 1.0", "80.0 ± 1.0"]
+
+
+def test_differences_have_a_line_for_each_attacker_and_a_column_for_each_target():
+    head = {"defence": "ppb", "argument": 4.0, "network": "resnet18", "what": "defence", "difference": -0.1}
+    targets = [("adaptive", "NR", "original", -0.2), ("adaptive", "MR", "all", np.nan)]
+    lines = [
+        {**head, "attacker": attacker, "scenario": scenario, "variant": variant, "low": low, "high": low + 0.2}
+        for attacker, scenario, variant, low in targets
+    ]
+    (line,) = difference_table(pd.DataFrame(lines)).to_dict("records")
+    assert line["NR original"] == "-10.0 [-20.0, 0.0]" and line["MR all"] == "-10.0"  # a single seed has no interval
+
+
+# Pictures
+
+
+def texts_of(figure):
+    """All names and titles of a figure, and the rectangles that they take, in pixels."""
+    figure.draw_without_rendering()
+    texts = list(figure.texts)
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        texts += axes.texts
+        texts += [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    # an annotation's own extent includes the line to its point
+    return [(text.get_text(), matplotlib.text.Text.get_window_extent(text)) for text in texts if text.get_text()]
+
+
+def assert_readable(figure):
+    """No text leaves the picture, and none covers another by more than a rounding error."""
+    texts = texts_of(figure)
+    for text, box in texts:
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
+    for (text, box), (other, other_box) in itertools.combinations(texts, 2):
+        width = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
+        height = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
+        assert width <= 1 or height <= 1, (text, other)
+
+
+LONG_NAME = (
+    "cifar10_resnet18_w0.25_quick_seed7_ppb_4_undefended_original_adaptive; bars are 95 % intervals, and more of it"
+)
+
+
+def test_no_title_or_name_of_a_picture_is_cut_off_or_covers_another(findings):
+    leading = rows.leading_rows(findings.attacks)
+    assert_readable(degrees.degrees_figure(leading, VARIANTS, LONG_NAME))
+    assert_readable(family.family_figure(findings.family, LONG_NAME))
+    assert_readable(greedy.greedy_figure(findings.greedy, LONG_NAME))
+    assert_readable(tradeoff.tradeoff_figure(spread_of_defences(), LONG_NAME))
+    assert_readable(roc_picture.roc_figure(findings.curves, LONG_NAME))
+    images = np.zeros((POINTS, 32, 32, 3), np.uint8)
+    assert_readable(exposed.exposed_figure(findings.points, images, [f"class {i}" for i in range(10)], LONG_NAME))
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.001, 0.02])
+def test_names_of_points_that_lie_close_together_do_not_cover_each_other(findings, spread):
+    variants = ("original", "pruning_0.6", "pruning_0.7", "quantization_int8", "clustering_4", "clustering_16")
+    family_table = pd.DataFrame({"variant": variants, "technique": [name.split("_")[0] for name in variants]})
+    offsets = spread * np.arange(len(variants))
+    family_table = family_table.assign(accuracy=0.5 + offsets, bytes=1e6 * (1 + offsets), alone=0.7 + offsets)
+    family_table = family_table.assign(alone_lo=family_table["alone"], alone_hi=family_table["alone"])
+    assert_readable(family.family_figure(family_table, "name"))
+
+
+def test_a_picture_of_degrees_takes_one_form_and_tables_without_sr_or_mr(findings):
+    table = findings.attacks
+    only_nr = table[(table["scenario"] == "NR") & (table["attack"] != "joint")]
+    assert_readable(degrees.degrees_figure(rows.leading_rows(only_nr), VARIANTS, "name"))
+
+
+def test_an_attacks_scores_are_named_by_attack_and_classifier():
+    assert key_of(pd.Series({"attack": "SR2", "classifier": "random_forest"})) == "SR2/random_forest"
+    assert key_of(pd.Series({"attack": "joint", "classifier": ""})) == "joint"
+
+
+def test_a_variant_is_named_by_its_technique_and_degree():
+    assert split_variant("pruning_slim_0.7") == ("pruning", "slim_0.7")
+    assert split_variant("original") == ("original", "")

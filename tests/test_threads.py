@@ -1,0 +1,71 @@
+"""A stage takes as many threads as cores are free, and a training keeps the number that it began with."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import NETWORK, TINY, stopped_in
+
+import train
+from core import threads
+from core.threads import Look, cores_left, free_cores, look_at_cores, threads_for_stage
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "expected"),
+    [
+        (0, 0, 2),  # a quiet machine
+        (20, 20, 2),  # all that is busy is this process
+        (10, 0, 1),  # one busy process beside it
+        (20, 0, 1),  # two: one core is always taken
+        (14, 10, 2),  # others took 0.4 cores
+        (16, 10, 1),  # others took 0.6 cores
+    ],
+)
+def test_cores_that_others_keep_busy_are_not_free(busy, own, expected):
+    before = Look(at=100.0, busy=50.0, own=5.0)
+    now = Look(at=110.0, busy=50.0 + busy, own=5.0 + own)
+    assert cores_left(before, now, cores=2) == expected
+
+
+def test_what_is_typed_comes_before_the_environment_and_that_before_a_look(monkeypatch):
+    monkeypatch.setattr(threads, "free_cores", lambda: 5)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,1")
+    assert threads_for_stage(7) == 7 and threads_for_stage(None) == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert threads_for_stage(None) == 5
+
+
+def test_a_stage_that_takes_fewer_threads_says_so_in_one_line(monkeypatch, capsys):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "free_cores", lambda: 1)
+    monkeypatch.setattr(threads, "available_cores", lambda: 4)
+    assert threads_for_stage(None) == 1
+    assert capsys.readouterr().out == "1 of 4 cores free: 1 thread(s); --threads overrides\n"
+
+
+@pytest.mark.skipif(look_at_cores() is None, reason="this system has no /proc/stat")
+def test_a_busy_process_of_the_usual_priority_is_seen(monkeypatch):
+    monkeypatch.setattr(threads, "_last_look", look_at_cores())
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(1.5)
+        before, now = threads._last_look, look_at_cores()
+        assert (now.busy - before.busy) - (now.own - before.own) > 0.5
+        assert free_cores() >= 1
+    finally:
+        busy.kill()
+        busy.wait()
+
+
+def test_a_training_goes_on_with_the_threads_that_it_began_with(tmp_path, monkeypatch, capsys):
+    command = [*NETWORK, *TINY, "--epochs", "2", "--root", str(tmp_path), "--roles", "victim_model", "--threads"]
+    usual = torch.get_num_threads()
+    with stopped_in(1):
+        train.main([*command, "2"])
+    train.main([*command, "1"])
+    assert torch.get_num_threads() == 2
+    assert "goes on with 2 thread(s), the number that it began with" in capsys.readouterr().out
+    torch.set_num_threads(usual)
