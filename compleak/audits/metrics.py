@@ -9,11 +9,12 @@ import numpy as np
 from scipy.stats import norm
 
 from compleak.audits import intervals
-from compleak.audits.intervals import REPLICATES, clopper_pearson
+from compleak.audits.intervals import REPLICATES
 
 FPR = 0.001
 TPR = f"tpr_at_fpr_{FPR}"
 PRIORS = (0.01, 0.1, 0.5)  # of membership, for the precision of an accusation
+EXACT_PAIRS = 400  # of a member and a non-member, up to which a p-value is exact
 INTERVAL_ENDS = ("", "_lo", "_hi")
 # The columns of a table in their order; `evaluate` gives these and a few more.
 COLUMNS = (
@@ -44,9 +45,29 @@ def auc(scores, member) -> float:
 
 
 def auc_p_value(value: float, n_member: int, n_other: int) -> float:
-    """Two-sided p-value of an AUC if there is nothing to find (Mann & Whitney 1947), for scores without ties."""
+    """Two-sided p-value of an AUC if there is nothing to find (Mann & Whitney 1947), for scores without ties.
+
+    Exact for few points, where the normal approximation finds too much: 3 members above 3 non-members have a p-value
+    of 0.1, not of 0.0495. Ties make the exact one larger than it need be.
+    """
+    if n_member * n_other <= EXACT_PAIRS:
+        return _exact_auc_p_value(value, int(n_member), int(n_other))
     deviation = np.sqrt((n_member + n_other + 1) / (12 * n_member * n_other))
     return float(2 * norm.sf(abs(value - 0.5) / deviation))
+
+
+def _exact_auc_p_value(value: float, n_member: int, n_other: int) -> float:
+    """From the number of orders of all points in which members win so many pairs, or so few."""
+    pairs = n_member * n_other
+    orders = np.zeros((n_member + 1, pairs + 1))  # by how many members are placed and how many pairs they win
+    orders[0, 0] = 1
+    for others_below in range(n_other + 1):
+        for members in range(1, n_member + 1):
+            orders[members, others_below:] += orders[members - 1, : pairs + 1 - others_below]
+    won = round(2 * value * pairs) // 2
+    lost = round(2 * (1 - value) * pairs) // 2
+    extreme = orders[n_member, max(won, lost) :].sum()
+    return float(min(1, 2 * extreme / orders[n_member].sum()))
 
 
 def tpr_at_fpr(scores, member, fpr: float = FPR) -> float:
@@ -103,41 +124,41 @@ def accusations(decision, member) -> dict[str, float]:
 def paired_difference(
     scores_a, scores_b, member, *, seed: int, replicates: int = REPLICATES
 ) -> tuple[float, float, float]:
-    """(AUC of a - AUC of b, low, high): both attacks on the same resamples of the same points."""
+    """(AUC of a - AUC of b, low, high): both attacks on the same resamples of the same points.
+
+    The interval spans the bootstrap's and `intervals.difference_interval_of_any_size`.
+    """
     resampled = []
+    placed = []
     for scores in (scores_a, scores_b):
         members, others = _split(scores, member)
         resamples = intervals.draw_resamples(len(members), len(others), seed, replicates)
         resampled.append(intervals.resampled_auc(members, others, resamples))
-    low, high = intervals.percentile_interval(resampled[0] - resampled[1])
+        placed.append(intervals.placements(members, others))
+    bootstrap = intervals.percentile_interval(resampled[0] - resampled[1])
+    low, high = intervals.hull(bootstrap, intervals.difference_interval_of_any_size(*placed))
     return auc(scores_a, member) - auc(scores_b, member), low, high
 
 
 def accuracy_interval(decision, member, *, seed: int, replicates: int = REPLICATES) -> tuple[float, float]:
-    """(low, high) of the balanced accuracy: the bootstrap's percentile interval."""
+    """(low, high) of the balanced accuracy, which is the AUC of the decisions: the interval is that of an AUC."""
     hits, alarms = _split_decisions(decision, member)
     resamples = intervals.draw_resamples(len(hits), len(alarms), seed, replicates)
-    return intervals.percentile_interval(intervals.resampled_accuracy(hits, alarms, resamples))
+    bootstrap = intervals.percentile_interval(intervals.resampled_accuracy(hits, alarms, resamples))
+    return intervals.hull(bootstrap, intervals.auc_interval_of_any_size(intervals.placements(hits, alarms)))
 
 
 def auc_interval(scores, member, *, seed: int, replicates: int = REPLICATES) -> tuple[float, float]:
-    """(low, high) of the AUC: the bootstrap's percentile interval."""
+    """(low, high) of the AUC: it spans the bootstrap's interval and `intervals.auc_interval_of_any_size`."""
     members, others = _split(scores, member)
     resamples = intervals.draw_resamples(len(members), len(others), seed, replicates)
-    return intervals.percentile_interval(intervals.resampled_auc(members, others, resamples))
+    bootstrap = intervals.percentile_interval(intervals.resampled_auc(members, others, resamples))
+    return intervals.hull(bootstrap, intervals.auc_interval_of_any_size(intervals.placements(members, others)))
 
 
-def tpr_interval(scores, member, *, seed: int, replicates: int = REPLICATES) -> tuple[float, float]:
-    """(low, high) of the TPR at FPR, whose threshold is one of the sample's own highest non-members.
-
-    It spans two intervals. Clopper and Pearson's alone holds the truth a quarter of the time, the bootstrap's is empty
-    if no member is found.
-    """
-    members, others = _split(scores, member)
-    resamples = intervals.draw_resamples(len(members), len(others), seed, replicates)
-    low, high = intervals.percentile_interval(intervals.resampled_tpr(members, others, resamples, FPR))
-    exact_low, exact_high = clopper_pearson(round(tpr_at_fpr(scores, member) * len(members)), len(members))
-    return min(low, exact_low), max(high, exact_high)
+def tpr_interval(scores, member, fpr: float = FPR) -> tuple[float, float]:
+    """(low, high) of `tpr_at_fpr`, by `intervals.tpr_interval`: the threshold's own uncertainty is part of it."""
+    return intervals.tpr_interval(*_split(scores, member), fpr)
 
 
 def evaluate(scores, decision, member, *, seed: int, replicates: int = REPLICATES) -> dict[str, float]:
@@ -150,7 +171,7 @@ def evaluate(scores, decision, member, *, seed: int, replicates: int = REPLICATE
     columns = {
         "acc": (balanced_accuracy(decision, member), *accuracy_interval(decision, member, **options)),
         "auc": (auc(scores, member), *auc_interval(scores, member, **options)),
-        TPR: (tpr_at_fpr(scores, member), *tpr_interval(scores, member, **options)),
+        TPR: (tpr_at_fpr(scores, member), *tpr_interval(scores, member)),
         "fpr_at_threshold": _rate_with_interval(alarms),
     }
     return {**interval_columns(columns), "n_member": len(hits), "n_nonmember": len(alarms)}
@@ -168,7 +189,7 @@ def interval_columns(columns: dict[str, tuple]) -> dict[str, float]:
 def _rate_with_interval(decisions) -> tuple[float, float, float]:
     """(rate, low, high) of the accused among these points: (n,) bool."""
     accused = int(decisions.sum())
-    return accused / len(decisions), *clopper_pearson(accused, len(decisions))
+    return accused / len(decisions), *intervals.clopper_pearson(accused, len(decisions))
 
 
 def _counts_per_score(scores, member) -> tuple[np.ndarray, np.ndarray]:
