@@ -60,21 +60,143 @@ def test_rows_are_read_alone_and_only_where_they_are_wanted(tmp_path):
     ("changes", "says"),
     [
         ({"labels": None}, "labels is missing"),
-        ({"logits": np.zeros((2, 8))}, "logits has shape"),
-        ({"logits": np.full((2, 8, 3), np.nan)}, "not finite"),
+        ({"logits": None, "probs": np.zeros(3)}, r"logits is missing \(the file holds probs\)"),
+        ({"logits": np.zeros((2, 8, 0))}, "logits has shape"),
+        ({"logits": np.zeros((2, 8, 3), int)}, "whole numbers"),
+        ({"logits": np.zeros((2, 8, 3), bool)}, "logits has type bool"),
         ({"labels": np.arange(8)}, "outside 0..2"),
+        ({"labels": np.arange(8) - 1}, "outside 0..2"),
         ({"labels": np.zeros(7, int)}, "labels has shape"),
-        ({"member": np.zeros((2, 8), int)}, "member has type"),
+        ({"labels": np.array(["cat"] * 8)}, "labels has type <U3: .* column"),
+        ({"member": np.full((2, 8), 0.3)}, "member has type float64: bool"),
         ({"member": np.zeros((2, 8), bool)}, "0 members of 4 points"),
         ({"audit": np.ones((2, 8), bool)}, "2 members of 8 points"),
+        ({"audit": np.arange(4)}, "audit has type int64: bool of shape"),
         ({"sensitivity": np.zeros((2, 8, 2))}, "sensitivity has shape"),
         ({"sensitivity": np.full((2, 8, 3), np.nan)}, "sensitivity is not finite"),
-        ({"labels": np.array([None] * 8)}, "not a readable signals file"),
+        ({"sensitivity": np.full((2, 8, 3), -1.0)}, "sensitivity is negative"),
     ],
 )
 def test_a_wrong_file_is_refused_in_words(tmp_path, changes, says):
     with pytest.raises(UserError, match=says):
         signals_file.load(write(tmp_path, **changes))
+
+
+LOGITS = sound_arrays()["logits"]
+
+
+def softmax(logits):
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def with_value(value, dtype=np.float32):
+    logits = LOGITS.astype(dtype)
+    logits[1, 2, 0] = value
+    return logits
+
+
+def one_model_of_probabilities():
+    return np.stack([LOGITS[0], softmax(LOGITS[1])])
+
+
+def one_hot(classes):
+    return np.eye(3, dtype=np.float32)[classes]
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "says"),
+    [
+        ("logits", softmax(LOGITS), "probabilities"),
+        ("logits", softmax(LOGITS).astype(np.float16), "probabilities"),
+        ("logits", softmax(LOGITS).round(3), "probabilities"),
+        ("logits", softmax(LOGITS[..., :2]), "probabilities"),
+        ("logits", softmax(100 * LOGITS), "probabilities"),
+        ("logits", one_model_of_probabilities(), "probabilities .* as model 1 shows"),
+        ("logits", 100 * softmax(LOGITS), "percentages"),
+        ("logits", (100 * softmax(30 * LOGITS)).astype(np.float16), "percentages"),
+        ("logits", np.round(255 * softmax(LOGITS)), "counts"),
+        ("logits", -np.log(softmax(LOGITS)), "negative log-probabilities"),
+        ("logits", LOGITS[..., :1], "one value per point: two columns"),
+        ("logits", LOGITS[..., 0], "one value per point: two columns"),
+        ("logits", 1 / (1 + np.exp(-LOGITS[..., :1])), "one probability per point: two columns"),
+        ("logits", with_value(-np.inf), "not finite: 1 values, the first -inf of model 1, point 2"),
+        ("logits", with_value(1e300, np.float64), r"values up to 1e\+300, beyond float32"),
+        ("logits", softmax(LOGITS) - 1e-8, "probabilities"),
+        ("logits", LOGITS.transpose(1, 0, 2), "expected"),
+        ("logits", LOGITS.transpose(0, 2, 1), "expected"),
+        ("logits", LOGITS.transpose(2, 1, 0), "expected"),
+        ("labels", np.arange(8) % 3 + 1, "from 1 to 3"),
+        ("labels", one_hot(np.arange(8) % 3), "one-hot"),
+        ("labels", one_hot(np.arange(8) % 3).astype(int), "one-hot"),
+        ("labels", (np.arange(8) % 3).astype(float), "type float64"),
+        ("labels", (np.arange(8) % 3)[:, None], "shape"),
+        ("labels", np.stack([np.arange(8) % 3] * 2), "the same row for each model"),
+        ("labels", np.arange(8) % 2 == 1, "type bool"),
+        ("member", sound_arrays()["member"].astype(int), "holds 0 and 1: bool is needed"),
+        ("member", sound_arrays()["member"].astype(float), "holds 0 and 1: bool is needed"),
+        ("member", np.where(sound_arrays()["member"], 1, -1), "holds -1 and 1: bool is needed"),
+        ("audit", sound_arrays()["audit"].astype(np.uint8), "holds 0 and 1: bool is needed"),
+        ("audit", sound_arrays()["audit"].T, "shape"),
+    ],
+)
+def test_an_array_that_says_something_else_is_refused_with_the_line_that_mends_it(tmp_path, name, array, says):
+    with pytest.raises(UserError, match=says) as refusal:
+        signals_file.load(write(tmp_path, **{name: array}))
+    line, _, definition = mending_line(str(refusal.value)).partition(" with p = ")
+    names = {"np": np, name: array}
+    if definition:
+        names["p"] = eval(definition, names)
+    mended = {"labels": np.arange(8) % 2, name: eval(line, names)}  # two classes, since some cases have no third
+    signals_file.load(write(tmp_path, **mended))
+
+
+def mending_line(message: str) -> str:
+    """`store LINE; see the README`, or after another sentence `..., or of this array LINE; see the README`."""
+    line = message.split("; see the README")[0].split("store ")[-1]
+    return line.split("or of this array ")[-1]
+
+
+@pytest.mark.parametrize(
+    ("logits", "says"),
+    [
+        (with_value(np.nan), "not finite: 1 values, the first nan of model 1, point 2"),
+        (with_value(np.inf), "not finite: 1 values, the first inf of model 1, point 2: ask the model again"),
+        (one_hot(np.arange(16).reshape(2, 8) % 3), "one-hot answers"),
+        (np.zeros((8, 3)), r"logits\[None\]"),
+        (LOGITS.astype(object), "logits holds Python objects: store np.array\\(logits.tolist"),
+    ],
+)
+def test_logits_that_no_line_mends_are_refused_too(tmp_path, logits, says):
+    with pytest.raises(UserError, match=says):
+        signals_file.load(write(tmp_path, logits=logits))
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        np.log(softmax(LOGITS)),
+        LOGITS.astype(np.float16),
+        LOGITS.astype(">f8"),
+        LOGITS - LOGITS.mean(axis=-1, keepdims=True),  # centred: rows sum to 0
+        np.maximum(LOGITS, 0),
+        np.zeros_like(LOGITS),
+        np.full_like(LOGITS, 0.7),
+        np.abs(LOGITS) * 0.1,
+        LOGITS * 1e-3 + [0.2, 1.5, 0.4],  # a model that has unlearnt all but the bias of its last layer
+    ],
+)
+def test_logits_of_any_kind_are_taken_as_they_are(tmp_path, logits):
+    record = signals_file.load(write(tmp_path, logits=logits))
+    np.testing.assert_array_equal(record.logits, logits)
+    assert record.logits.dtype.isnative
+
+
+def test_values_between_0_and_1_that_do_not_sum_to_1_are_taken_with_a_warning(tmp_path, capsys):
+    signals_file.load(write(tmp_path, logits=1 / (1 + np.exp(-3 * LOGITS))))
+    assert "all logits lie between 0 and 1" in capsys.readouterr().out
+    signals_file.load(write(tmp_path))
+    assert capsys.readouterr().out == ""
 
 
 def test_a_truncated_file_is_named(tmp_path):

@@ -57,13 +57,16 @@ def sensitivity(
 
 
 def find_sensitivity_problem(sensitivity: np.ndarray, logits: np.ndarray, audit: np.ndarray) -> str | None:
-    """Sensitivity is (R, N, C) float32, finite on the audit sets; elsewhere it may be NaN."""
+    """Sensitivity is (R, N, C) float32, finite and not negative on the audit sets; elsewhere it may be NaN."""
     if sensitivity.dtype.kind != "f":
-        return f"sensitivity has type {sensitivity.dtype}"
+        return f"sensitivity has type {sensitivity.dtype}: store sensitivity.astype(np.float32)"
     if sensitivity.shape != logits.shape:
         return f"sensitivity has shape {sensitivity.shape}, expected {logits.shape}"
-    if not np.isfinite(sensitivity[audit]).all():
-        return "sensitivity is not finite on the audit sets"
+    audited = sensitivity[audit]
+    if not np.isfinite(audited).all():
+        return "sensitivity is not finite on the audit sets: ask again, or leave it out and samia with it"
+    if audited.min() < 0:
+        return "sensitivity is negative on the audit sets, but is a mean of absolute differences"
     return None
 
 

@@ -26,13 +26,14 @@ from typing import NamedTuple
 import numpy as np
 
 from attacks import Signals
+from compleak.queries import file_checks
 from compleak.queries.probes import PROBES
+from core import console
 from core.errors import UserError
 from core.files import write_atomically
 
 # What reading a missing or damaged .npz may raise; RuntimeError if it seems encrypted or of another version.
 DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
-ARRAYS = ("logits", "labels", "member", "audit")
 SEE_README = "see the README for the format of signals"
 
 
@@ -105,20 +106,43 @@ def read_rows(path: Path, rows: Sequence[int | EllipsisType | None]) -> list[Ans
 
 def load(path: Path) -> Record:
     """Read and check a signals file, ours or anybody's. The UserError names in one line what is wrong with it."""
+    arrays = _read_arrays(path)
+    probes = {name: arrays.pop(name) for name in PROBES if name in arrays}
+    doubt = file_checks.find_doubt(arrays["logits"])
+    if doubt:
+        console.say(f"{path}: {doubt}")
+    return Record(**arrays, probes=probes)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of the format that a file holds, checked."""
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is not a complete .npz file: {SEE_README}")
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (*ARRAYS, *PROBES) if name in file}
+            names = file.files
+            arrays = {name: _read_array(path, file, name) for name in (*file_checks.ARRAYS, *PROBES) if name in file}
     except (*DAMAGED, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a readable signals file ({error}): {SEE_README}") from error
-    problem = find_problem(arrays)
+    problem = file_checks.find_problem(arrays, names)
     if problem:
         raise UserError(f"{path}: {problem}; {SEE_README}")
-    probes = {name: arrays.pop(name) for name in PROBES if name in arrays}
-    return Record(**arrays, probes=probes)
+    return arrays
+
+
+def _read_array(path: Path, file, name: str) -> np.ndarray:
+    """One array of an open file, in the byte order of this machine, the only one that torch takes."""
+    try:
+        array = file[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise UserError(
+            f"{path}: {name} holds Python objects: store np.array({name}.tolist()); {SEE_README}"
+        ) from error
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def same_points(records: list[Record], names: list[str]) -> None:
@@ -129,79 +153,3 @@ def same_points(records: list[Record], names: list[str]) -> None:
         for key in ("labels", "member", "audit"):
             if not np.array_equal(getattr(record, key), getattr(records[0], key)):
                 raise UserError(f"{names[0]} and {name} differ in {key}: they are not signals of one run")
-
-
-def find_problem(arrays: dict[str, np.ndarray]) -> str | None:
-    """What is wrong with the arrays of a signals file, or None: what the first check that finds something says."""
-    for check in CHECKS:
-        problem = check(arrays)
-        if problem:
-            return problem
-    return None
-
-
-def _find_missing_array(arrays: dict[str, np.ndarray]) -> str | None:
-    missing = set(ARRAYS) - arrays.keys()
-    return f"the array {sorted(missing)[0]} is missing" if missing else None
-
-
-def _find_wrong_type(arrays: dict[str, np.ndarray]) -> str | None:
-    kinds = {"logits": "f", "labels": "iu", "member": "b", "audit": "b"}
-    for name, kind in kinds.items():
-        if arrays[name].dtype.kind not in kind:
-            return f"{name} has type {arrays[name].dtype}"
-    return None
-
-
-def _find_wrong_shape(arrays: dict[str, np.ndarray]) -> str | None:
-    shape = arrays["logits"].shape
-    if len(shape) != 3 or shape[2] < 2:
-        return f"logits has shape {shape}, expected (models, points, classes)"
-    for name, expected in {"labels": shape[1:2], "member": shape[:2], "audit": shape[:2]}.items():
-        if arrays[name].shape != expected:
-            return f"{name} has shape {arrays[name].shape}, expected {expected}"
-    if 0 in shape[:2]:
-        return f"logits has shape {shape}: there is no model or no point"
-    return None
-
-
-def _find_infinite_logits(arrays: dict[str, np.ndarray]) -> str | None:
-    return None if np.isfinite(arrays["logits"]).all() else "logits holds values that are not finite"
-
-
-def _find_unknown_class(arrays: dict[str, np.ndarray]) -> str | None:
-    labels, classes = arrays["labels"], arrays["logits"].shape[2]
-    if labels.min() < 0 or labels.max() >= classes:
-        return f"labels holds classes outside 0..{classes - 1}"
-    return None
-
-
-def _find_unbalanced_audit(arrays: dict[str, np.ndarray]) -> str | None:
-    for model, audit in enumerate(arrays["audit"]):
-        members = int(arrays["member"][model, audit].sum())
-        size = int(audit.sum())
-        if members < 2 or 2 * members != size:
-            return (
-                f"the audit set of model {model} has {members} members of {size} points, expected half and at least 2"
-            )
-    return None
-
-
-def _find_probe_problem(arrays: dict[str, np.ndarray]) -> str | None:
-    for name, probe in PROBES.items():
-        problem = probe.find_problem(arrays[name], arrays["logits"], arrays["audit"]) if name in arrays else None
-        if problem:
-            return problem
-    return None
-
-
-# In this order: each check may rely on what those before it have made sure of.
-CHECKS = (
-    _find_missing_array,
-    _find_wrong_type,
-    _find_wrong_shape,
-    _find_infinite_logits,
-    _find_unknown_class,
-    _find_unbalanced_audit,
-    _find_probe_problem,
-)
