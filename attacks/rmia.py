@@ -11,6 +11,11 @@ points. The population of a model are the points it is known not to have trained
 reference and the same a. A non-member x and a z are then the same kind of thing, and the score of a non-member is
 uniform at gamma = 1. No point is compared with itself.
 
+Where all points are audited, as LiRA's authors have it, there is no point that the victim is known not to have trained
+on. The population of each model are then its audited points, members and non-members alike. This holds for the shadows
+as well, so that a threshold chosen on them means the same for the victim. The order of scores does not depend on the
+population, apart from ties.
+
 a and gamma are chosen on the shadows. The score is a non-decreasing function of LR(x), so a decides the ranks; gamma
 only decides which points tie, and its choice hardly moves the AUC.
 """
@@ -25,6 +30,7 @@ from attacks.common.thresholds import decide
 
 OFFLINE_A = tuple(np.arange(11) / 10)
 GAMMA = (1.0, 1.25, 1.5, 2.0, 4.0)
+FEWEST_OUTSIDERS = 0.25  # per audited point; a score is a share of the population, and coarse if that is small
 
 
 @np.errstate(invalid="ignore")  # NaN where there is no reference
@@ -44,29 +50,41 @@ def dominated_share(log_ratio, population, inside, gamma: float) -> np.ndarray:
     return (count - itself) / (len(population) - inside)
 
 
-def score(target: Signals, log_p, reference, rows, a: float, gammas) -> list[np.ndarray]:
-    """RMIA scores of the (model, point) rows, (n,), one array for each gamma. log_p, reference: (R, N)."""
+def populations(target: Signals, reference) -> np.ndarray:
+    """(R, N) bool: the population points of each model. reference: (R, N) log p_out, NaN where there is none.
+
+    They are the model's known non-members or, where the victim has too few of those, the model's audited points.
+    """
+    comparable = np.isfinite(reference)
+    outsiders = (target.member == 0) & comparable
+    if outsiders[0].sum() < FEWEST_OUTSIDERS * target.audit[0].sum():
+        return target.audit & comparable
+    return outsiders
+
+
+def score(log_p, reference, population, rows, a: float, gammas) -> list[np.ndarray]:
+    """RMIA scores of the (model, point) rows, (n,), one array for each gamma. log_p, reference, population: (R, N)."""
     models, points = rows
     scores = [np.empty(len(points)) for _ in gammas]
     for model in np.unique(models):
         of_model = models == model
         x = points[of_model]
         ratio = log_ratios(log_p[model], reference[model], a)
-        inside = (target.member[model] == 0) & np.isfinite(ratio)
-        population = np.sort(ratio[inside])
+        inside = population[model]
+        ratios = np.sort(ratio[inside])
         for gamma, column in zip(gammas, scores, strict=True):
-            column[of_model] = dominated_share(ratio[x], population, inside[x], gamma)
+            column[of_model] = dominated_share(ratio[x], ratios, inside[x], gamma)
     return scores
 
 
-def tune(target: Signals, log_p, reference, rows):
-    """The a and gamma with the best AUC on the shadows' rows, and the scores (M,) they give there.
+def tune(log_p, reference, population, rows, member):
+    """The a and gamma with the best AUC on the shadows' rows, and the scores (M,) they give there. member: (M,).
 
     The first of equally good pairs counts.
     """
-    member, best_auc, best = target.member[rows], -1.0, None
+    best_auc, best = -1.0, None
     for a in OFFLINE_A:
-        for gamma, scores in zip(GAMMA, score(target, log_p, reference, rows, a, GAMMA), strict=True):
+        for gamma, scores in zip(GAMMA, score(log_p, reference, population, rows, a, GAMMA), strict=True):
             auc = roc_auc_score(member, scores)
             if auc > best_auc:
                 best_auc = auc
@@ -82,6 +100,8 @@ def rmia(target: Signals, *, seed: int = 0) -> Result:
     shadow, victim = audit_rows(target)
     log_p = -cross_entropy(target.logits, target.labels)  # (R, N)
     reference = reference_log_p(log_p, checked_outsiders(target, "rmia"))
-    a, gamma, shadow_scores = tune(target, log_p, reference, shadow)
-    (scores,) = score(target, log_p, reference, victim, a, (gamma,))
-    return decide(shadow_scores, target.member[shadow], scores)
+    population = populations(target, reference)
+    member = target.member[shadow]
+    a, gamma, shadow_scores = tune(log_p, reference, population, shadow, member)
+    (scores,) = score(log_p, reference, population, victim, a, (gamma,))
+    return decide(shadow_scores, member, scores)

@@ -51,6 +51,20 @@ def draw_roles(rng, models: int, points: int):
     return member, audit
 
 
+def draw_half_roles(rng, models: int, points: int):
+    """The same in the layout of LiRA's authors: each model is trained on half of all points, and all are audited.
+
+    models is odd, so that the shadows are pairs of complements and each point is in half of them.
+    """
+    member = np.zeros((models, points), np.int8)
+    member[0, rng.permutation(points)[: points // 2]] = 1
+    for shadow in range(1, models, 2):
+        one, other = np.split(rng.permutation(points), [points // 2])
+        member[shadow, one] = 1
+        member[shadow + 1, other] = 1
+    return member, np.ones((models, points), bool)
+
+
 def draw_sensitivity(rng, logits, audit) -> np.ndarray:
     """(R, N, C) float32: about p (1 - p), NaN outside the audit sets."""
     p = np.exp(logits - logits.max(-1, keepdims=True))
@@ -61,16 +75,17 @@ def draw_sensitivity(rng, logits, audit) -> np.ndarray:
 
 
 def planted_signals(
-    models=2, points=2000, classes=10, *, leak=1.5, difficulty=1.5, noise=0.5, variants=1, seed=0
+    models=2, points=2000, classes=10, *, leak=1.5, difficulty=1.5, noise=0.5, variants=1, seed=0, roles=draw_roles
 ) -> World:
     """Every model gives a point's true class a logit of 2 + the point's difficulty + leak, if it is a member, + noise.
 
     `models` counts the victim. As in the protocol, the victim's audit set is 0.4 N, the pool 0.6 N, two thirds of the
     pool are a shadow's members, and audit sets are balanced. Points are in random order. leak=0 plants nothing: the
     signals are then independent of membership. Compressed variants add noise of their own to the original's logits.
+    `roles` draws another layout.
     """
     rng = np.random.default_rng(seed)
-    member, audit = draw_roles(rng, models, points)
+    member, audit = roles(rng, models, points)
     labels = rng.integers(classes, size=points)
     logits = rng.normal(size=(points, classes)) + rng.normal(scale=noise, size=(models, points, classes))
     logits[:, np.arange(points), labels] += 2 + rng.normal(scale=difficulty, size=points) + leak * member

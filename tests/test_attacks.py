@@ -27,7 +27,7 @@ from attacks.common.thresholds import balanced_threshold
 from attacks.mr import inputs as mr_inputs
 from attacks.mr import mr
 from attacks.nasr2018 import features as nasr2018_features
-from attacks.rmia import GAMMA, OFFLINE_A, rmia, score
+from attacks.rmia import GAMMA, OFFLINE_A, populations, rmia, score
 from attacks.samia import samia
 from attacks.shokri2017 import features as shokri2017_features
 from attacks.shokri2017 import shokri2017
@@ -35,7 +35,7 @@ from attacks.song2021 import song2021
 from attacks.sr import features as sr_features
 from attacks.sr import sr
 from attacks.yeom2018 import entropy, yeom2018
-from tests.planted import planted_signals, withheld
+from tests.planted import draw_half_roles, draw_roles, planted_signals, withheld
 
 EVERY = [
     *((f"NR:{attack.key}", attack, slice(0, 1)) for attack in attacks.KNOWN["NR"]),
@@ -312,7 +312,11 @@ def test_a_class_that_the_shadows_never_saw_gets_the_threshold_of_all_classes():
 
 
 def literal_rmia(signals, r, x, a, gamma):
-    """Share of z with (p(x|r) / p(x)) / (p(z|r) / p(z)) >= gamma, in plain probabilities; z != x."""
+    """Share of z with (p(x|r) / p(x)) / (p(z|r) / p(z)) >= gamma, in plain probabilities; z != x.
+
+    The z are the points that r is known not to have trained on or, where all are audited, the audited ones.
+    """
+    z_of = signals.audit[r] if signals.audit.all() else signals.member[r] == 0
 
     def p(model, point):
         return probabilities([float(z) for z in signals.logits[model, point]])[signals.labels[point]]
@@ -323,19 +327,21 @@ def literal_rmia(signals, r, x, a, gamma):
             return None
         return p(r, point) / (((1 + a) * np.mean([p(s, point) for s in outside]) + 1 - a) / 2)
 
-    population = [z for z in range(len(signals.labels)) if z != x and signals.member[r, z] == 0]
+    population = [z for z in np.flatnonzero(z_of) if z != x]
     ratios = [q for q in map(ratio, population) if q is not None]
     return np.mean([ratio(x) / q >= gamma for q in ratios])
 
 
-@pytest.mark.parametrize("models", [2, 4])
-def test_rmia_equals_the_papers_loops_for_every_a_and_gamma(models):
-    signals = planted_signals(models, 40, classes=3, seed=4).variants[0]
+@pytest.mark.parametrize(
+    ("models", "points", "roles"), [(2, 40, draw_roles), (4, 40, draw_roles), (5, 16, draw_half_roles)]
+)
+def test_rmia_equals_the_papers_loops_for_every_a_and_gamma(models, points, roles):
+    signals = planted_signals(models, points, classes=3, seed=4, roles=roles).variants[0]
     log_p = -cross_entropy(signals.logits, signals.labels)
     reference = reference_log_p(log_p, known_outsiders(signals))
-    rows = np.nonzero(signals.audit)
+    population, rows = populations(signals, reference), np.nonzero(signals.audit)
     for a in (0.0, 0.3, 1.0):
-        for gamma, fast in zip(GAMMA, score(signals, log_p, reference, rows, a, GAMMA), strict=True):
+        for gamma, fast in zip(GAMMA, score(log_p, reference, population, rows, a, GAMMA), strict=True):
             slow = [literal_rmia(signals, r, x, a, gamma) for r, x in zip(*rows, strict=True)]
             np.testing.assert_allclose(fast, slow, atol=1e-12)
 
@@ -351,6 +357,19 @@ def test_rmia_deploys_the_a_and_gamma_that_are_best_on_the_shadows():
     np.testing.assert_allclose(
         rmia(signals).scores, [literal_rmia(signals, 0, x, a, gamma) for x in victim], atol=1e-12
     )
+
+
+def test_every_attack_on_the_layout_of_liras_authors_finds_the_leak_and_its_threshold_deploys():
+    """Nine models, each trained on half of all points; each point in four of eight shadows; all points audited."""
+    planted = planted_signals(9, 300, leak=2.5, seed=3, roles=draw_half_roles)
+    for attack in attacks.NR:
+        assert attacks.missing(attack, planted.variants) == []
+        scores, decision, _ = attack.run(planted.variants, seed=7)
+        assert roc_auc_score(planted.truth, scores) > 0.5 + 4 * standard_error(planted.truth), attack.key
+        accuracy = (decision[planted.truth].mean() + 1 - decision[~planted.truth].mean()) / 2
+        assert accuracy > 0.58, attack.key
+        if attack.references:
+            assert roc_auc_score(planted.truth, scores) > 0.9 and accuracy > 0.75, attack.key
 
 
 def test_references_did_not_train_on_the_point_and_are_never_the_model_itself():
