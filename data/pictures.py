@@ -1,72 +1,141 @@
-"""Images of a folder or a tar: `train/<class>/*` and `test/<class>/*`, as one array of 32x32 RGB pixels."""
+"""Images of a folder or a tar as one array of 32x32 RGB pixels.
+
+Pixels are taken as they are stored: a rotation in the EXIF data and transparency are left out of account, but named in
+the line that is printed. So is everything else that changes what a picture looks like.
+"""
 
 import io
-import lzma
-import tarfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
+from PIL import Image, UnidentifiedImageError
 
+from core import console
 from core.errors import UserError
+from data.image_files import ImageFile, Notes, escape, image_files
 
 SIDE = 32  # pixels; what the networks are built for (PROTOCOL §2)
+ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+PLAIN_MODES = {"1", "L", "P", "RGB"}
+ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
+SIXTEEN_BIT_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
+
+TRANSPARENT = "with transparency, which is ignored"
+ROTATED = "with a rotation in EXIF, which is ignored"
+SIXTEEN_BITS = "of 16 bits, of which the upper 8 are used"
+FRAMES = "with several frames, of which the first is used"
+RESIZED = f"resized to {SIDE}x{SIDE}"
 
 
 def read(source: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Images (N, 32, 32, 3) uint8, labels (N,) int64 and the classes, ordered by split, class and file name.
 
-    Raises UserError where there are no images, one cannot be read, or two have the same split, class and name.
+    Prints a line that says how many there are, what was skipped or changed, and why.
+    Raises UserError where there are no images, one cannot be read, or two are the same file or have the same place.
     """
     if not source.exists():
-        raise UserError(f"--data_dir {source} does not exist")
-    read = _folder_files(source) if source.is_dir() else _tar_files(source)
-    found: dict[tuple[bool, str, str], np.ndarray] = {}
-    try:
-        for path, content in tqdm(read, desc=f"reading {source.name}", unit=" images", disable=None, leave=False):
-            split, label, name = path.parts[-3:]
-            key = (split == "test", label, name)
-            if key in found:
-                raise UserError(f"{source} holds two images {split}/{label}/{name}: rename or remove one, {path}")
-            found[key] = _decode(content, path)
-    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        raise UserError(f"{source} cannot be read ({error}): is it a complete tar archive or folder?") from error
-    if not found:
-        raise UserError(f"{source} holds no train/<class>/* and test/<class>/* images")
-    keys = sorted(found)
-    classes = tuple(sorted({label for _, label, _ in keys}))
+        raise UserError(f"--data_dir {escape(source)} does not exist")
+    skipped, changed = Notes(), Notes()
+    images = _read_images(source, skipped, changed)
+    places = sorted(images)
+    classes = tuple(sorted({label for _, label, _ in places}))
+    console.say(_describe(source, places, classes, skipped, changed))
     number = {label: i for i, label in enumerate(classes)}
-    labels = np.array([number[label] for _, label, _ in keys], dtype=np.int64)
-    return np.stack([found[key] for key in keys]), labels, classes
+    labels = np.array([number[label] for _, label, _ in places], dtype=np.int64)
+    return np.stack([images[place] for place in places]), labels, classes
 
 
-def _is_image(path: PurePosixPath) -> bool:
-    return len(path.parts) >= 3 and path.parts[-3] in ("train", "test") and not path.name.startswith(".")
+def _read_images(source: Path, skipped: Notes, changed: Notes) -> dict[tuple[bool, str, str], np.ndarray]:
+    """The pixels of each image by its place."""
+    images = {}
+    paths_by_origin: dict[str, PurePosixPath] = {}
+    for file in console.progress(image_files(source, skipped), f"reading {source.name}"):
+        _check_name(file.path.parent, source)
+        if file.place in images:
+            place = escape(PurePosixPath(*file.path.parts[-3:]))
+            raise UserError(f"{escape(source)} holds two images {place}: rename or remove one, {escape(file.path)}")
+        other = paths_by_origin.setdefault(file.origin, file.path)
+        if other != file.path:
+            paths = f"{escape(other)} and {escape(file.path)}"
+            raise UserError(f"{escape(source)}: {paths} are one file: remove one of the links")
+        images[file.place] = _decode(file, changed)
+    if not images:
+        reasons = f"; skipped {skipped}" if skipped.places else ""
+        raise UserError(f"{escape(source)} holds no train/<class>/* and test/<class>/* images{reasons}")
+    return images
 
 
-def _folder_files(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    for file in sorted(source.rglob("*")):
-        path = PurePosixPath(file.relative_to(source).as_posix())
-        if file.is_file() and _is_image(path):
-            yield path, file.read_bytes()
+def _check_name(class_folder: PurePosixPath, source: Path) -> None:
+    """UserError where a class could not be written in tables and pages."""
+    if escape(class_folder.name) != class_folder.name:
+        raise UserError(
+            f"{escape(source)}: the name of the class folder {escape(class_folder)} is not UTF-8 or has "
+            "characters that cannot be printed: rename it"
+        )
 
 
-def _tar_files(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    with tarfile.open(source, "r|*") as archive:  # a stream: one pass, nothing unpacked to disk
-        for entry in archive:
-            path = PurePosixPath(entry.name)
-            if entry.isfile() and _is_image(path):
-                yield path, archive.extractfile(entry).read()
+def _describe(source: Path, places: list, classes: tuple[str, ...], skipped: Notes, changed: Notes) -> str:
+    """What was loaded, what was left out and what was changed, in one line."""
+    test = sum(is_test for is_test, _, _ in places)
+    counts = f"{len(places):,} images ({len(places) - test:,} in train, {test:,} in test) of {len(classes):,} classes"
+    parts = [f"{escape(source)}: {counts}", str(changed), f"skipped {skipped}" if skipped.places else ""]
+    return "; ".join(part for part in parts if part)
 
 
-def _decode(content: bytes, path: PurePosixPath) -> np.ndarray:
+def _decode(file: ImageFile, changed: Notes) -> np.ndarray:
+    """The pixels (32, 32, 3) uint8 of one image; UserError that names the file where there are none."""
     try:
-        image = Image.open(io.BytesIO(content)).convert("RGB")
+        image = Image.open(io.BytesIO(file.content))
+        _note_changes(image, file.path, changed)
+        pixels = _to_rgb(image)
+        if getattr(image, "n_frames", 1) > 1:  # counting them moves to other frames
+            changed.add(FRAMES, file.path)
     except Exception as error:  # Pillow's decoders raise many kinds
-        raise UserError(f"{path} is not an image ({error}): remove it or replace it") from error
-    if image.size != (SIDE, SIDE):
-        image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+        reason = "of no known format" if isinstance(error, UnidentifiedImageError) else escape(str(error))
+        reason = reason if file.content else "the file is empty"
+        raise UserError(f"{escape(file.path)} is not an image ({reason}): remove it or replace it") from error
+    if pixels.size != (SIDE, SIDE):
+        changed.add(RESIZED, file.path)
+        pixels = pixels.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return np.asarray(pixels)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """The first frame in eight bits a channel, without transparency."""
+    if _has_sixteen_bits(image):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits a pixel, of unknown range: convert it to 8 bits")
+    image.info.pop("transparency", None)  # it changes no pixel, but Pillow would warn
+    return image.convert("RGB")
+
+
+def _has_sixteen_bits(image: Image.Image) -> bool:
+    """Pillow reads some formats' 16-bit grey as mode I, which holds 32."""
+    return image.mode in SIXTEEN_BIT_MODES or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def _note_changes(image: Image.Image, path: PurePosixPath, changed: Notes) -> None:
+    """Note what `_to_rgb` leaves out or converts."""
+    if _has_sixteen_bits(image):
+        changed.add(SIXTEEN_BITS, path)
+    elif image.mode not in PLAIN_MODES | ALPHA_MODES:
+        changed.add(f"converted from {image.mode}", path)
+    elif _is_transparent(image):
+        changed.add(TRANSPARENT, path)
+    if _orientation(image) != 1:
+        changed.add(ROTATED, path)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether any pixel is not fully opaque."""
+    if image.mode not in ALPHA_MODES and "transparency" not in image.info:
+        return False
+    return image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF data rotates nothing
+        return 1

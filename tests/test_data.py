@@ -1,8 +1,13 @@
 """Data sets from every source, and what a kind of input does to the values of one."""
 
+import bz2
+import gzip
 import inspect
 import io
+import lzma
+import os
 import tarfile
+import warnings
 
 import numpy as np
 import pytest
@@ -48,9 +53,7 @@ def load(tmp_path, source):
 
 def test_a_folder_and_a_tar_of_the_same_images_are_the_same_data(tmp_path):
     files = image_files()
-    for name, content in files.items():
-        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "folder" / name).write_bytes(content)
+    write_folder(tmp_path / "folder", files)
     write_tar(tmp_path / "images.tar.gz", dict(reversed(files.items())), prefix="top/")
     folder, archive = load(tmp_path, tmp_path / "folder"), load(tmp_path, tmp_path / "images.tar.gz")
     assert folder.fingerprint == archive.fingerprint
@@ -61,6 +64,238 @@ def test_a_folder_and_a_tar_of_the_same_images_are_the_same_data(tmp_path):
 def test_other_sizes_are_resized(tmp_path):
     write_tar(tmp_path / "large.tar", image_files(size=50))
     assert load(tmp_path, tmp_path / "large.tar").images.shape == (8, 32, 32, 3)
+
+
+# Pictures that go missing, come in or change
+
+
+def write_folder(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def picture(mode="RGB", format="png", **options):
+    content = io.BytesIO()
+    Image.new("RGB", (32, 32), (200, 100, 50)).convert(mode).save(content, format, **options)
+    return content.getvalue()
+
+
+def test_one_line_says_how_many_images_and_classes_there_are(tmp_path, capsys):
+    load(tmp_path, write_folder(tmp_path / "plain", image_files(each=3)))
+    assert capsys.readouterr().out == f"{tmp_path}/plain: 12 images (6 in train, 6 in test) of 2 classes\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("train/.ipynb_checkpoints/x.png", "1 hidden or of the system (train/.ipynb_checkpoints)"),
+        ("__MACOSX/train/cat/._0.png", "1 hidden or of the system (__MACOSX)"),
+        ("train/cat/Thumbs.db", "1 hidden or of the system (train/cat/Thumbs.db)"),
+        ("test/dog/.DS_Store", "1 hidden or of the system (test/dog/.DS_Store)"),
+        ("val/cat/0.png", "1 outside train/<class>/ and test/<class>/ (val/cat/0.png)"),
+        ("train/0.png", "1 outside train/<class>/ and test/<class>/ (train/0.png)"),
+        ("train/cat/close/0.png", "1 in a folder below a class (train/cat/close/0.png)"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_that_is_no_image_of_a_class_is_skipped_with_its_reason(tmp_path, capsys, name, says, packed):
+    files = image_files()
+    plain = load(tmp_path, write_folder(tmp_path / "plain", files))
+    source = tmp_path / "more"
+    if packed:
+        write_tar(source, {**files, name: picture()})
+    else:
+        write_folder(source, {**files, name: picture()})
+    assert load(tmp_path, source).fingerprint == plain.fingerprint
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .endswith(f"8 images (4 in train, 4 in test) of 2 classes; skipped {says}")
+    )
+
+
+def test_a_class_without_images_is_said(tmp_path, capsys):
+    source = write_folder(tmp_path / "folder", image_files())
+    (source / "train/bird").mkdir()
+    load(tmp_path, source)
+    assert capsys.readouterr().out.endswith("of 2 classes; skipped 1 without an image (train/bird)\n")
+
+
+def test_where_nothing_is_read_the_message_says_what_was_skipped(tmp_path):
+    source = write_folder(tmp_path / "folder", image_files())
+    with pytest.raises(UserError, match="holds no train.* images; skipped 4 outside train.*cat/0.png"):
+        load(tmp_path, source / "train")
+
+
+@pytest.mark.parametrize("linked", ["train", "train/dog", "train/dog/0.png"])
+def test_links_are_followed(tmp_path, linked):
+    source = write_folder(tmp_path / "folder", image_files())
+    plain = load(tmp_path, source).fingerprint
+    (source / linked).rename(tmp_path / "elsewhere")
+    (source / linked).symlink_to(tmp_path / "elsewhere")
+    datasets.load.cache_clear()
+    assert load(tmp_path, source).fingerprint == plain
+
+
+def test_a_link_that_leads_back_up_is_skipped_with_its_reason(tmp_path, capsys):
+    source = write_folder(tmp_path / "folder", image_files())
+    (source / "train/cat/again").symlink_to(source)
+    load(tmp_path, source)
+    assert "skipped 1 linking back to a folder above (train/cat/again)" in capsys.readouterr().out
+
+
+def test_a_file_that_two_links_lead_to_is_refused(tmp_path):
+    source = write_folder(tmp_path / "folder", image_files())
+    (source / "test/dog/new.png").symlink_to(source / "train/dog/0.png")
+    with pytest.raises(UserError, match="test/dog/new.png and train/dog/0.png are one file"):
+        load(tmp_path, source)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"), [(os.mkfifo, "no regular file"), (lambda p: p.symlink_to("x"), "to nothing")]
+)
+def test_what_stands_in_place_of_an_image_and_cannot_be_read_is_refused(tmp_path, make, says):
+    source = write_folder(tmp_path / "folder", image_files())
+    make(source / "train/cat/2.png")
+    with pytest.raises(UserError, match=f"train/cat/2.png is .*{says}"):
+        load(tmp_path, source)
+
+
+def test_a_link_in_an_archive_is_refused_with_the_way_to_pack_it(tmp_path):
+    source = write_folder(tmp_path / "folder", image_files())
+    (source / "train/bird").symlink_to("dog")
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        archive.add(source, "top")
+    with pytest.raises(UserError, match="top/train/bird is a link: pack .* --dereference"):
+        load(tmp_path, tmp_path / "images.tar")
+
+
+def damaged(header, content, end):
+    """A tar that was damaged at the header of a member, or that lacks its end mark, which starts at `end`."""
+    return {
+        "header": content[:header] + b"\xff" + content[header + 1 :],
+        "hole": content[:header] + bytes(512) + content[header + 512 :],
+        "cut before a member": content[:header],
+        "cut in a header": content[: header + 100],
+        "cut in the data": content[: header + 600],
+        "cut before the end": content[:end],
+        "joined": content + content,
+    }
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_an_archive_that_is_not_read_to_its_end_is_refused(tmp_path, compress):
+    with tarfile.open(tmp_path / "whole.tar", "w") as archive:
+        archive.add(write_folder(tmp_path / "folder", image_files()), "top")
+    content = (tmp_path / "whole.tar").read_bytes()
+    with tarfile.open(tmp_path / "whole.tar") as archive:
+        members = [member for member in archive if member.isfile()]
+    end = members[-1].offset_data + 512 * -(-members[-1].size // 512)
+    (tmp_path / "damaged").write_bytes(compress(content))
+    assert len(load(tmp_path, tmp_path / "damaged").labels) == 8
+    for fault, part in damaged(members[3].offset, content, end).items():
+        datasets.load.cache_clear()
+        (tmp_path / "damaged").write_bytes(compress(part))
+        with pytest.raises(UserError, match="damaged cannot be read .*complete tar archive"):
+            load(tmp_path, tmp_path / "damaged")
+            pytest.fail(fault)
+
+
+def test_a_checksum_that_is_wrong_is_refused(tmp_path):
+    write_tar(tmp_path / "images.tar.gz", image_files())
+    content = bytearray((tmp_path / "images.tar.gz").read_bytes())
+    content[-6] ^= 1  # of gzip's four bytes of CRC
+    (tmp_path / "images.tar.gz").write_bytes(content)
+    with pytest.raises(UserError, match="images.tar.gz cannot be read .*CRC"):
+        load(tmp_path, tmp_path / "images.tar.gz")
+
+
+@pytest.mark.parametrize("name", [b"d\xf6g", b"two\nlines"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_class_whose_name_cannot_be_written_is_refused(tmp_path, name, packed):
+    source = write_folder(tmp_path / "folder", image_files())
+    os.rename(source / "train/dog", os.fsencode(source / "train") + b"/" + name)
+    if packed:
+        with tarfile.open(tmp_path / "images.tar", "w") as archive:
+            archive.add(source, "top")
+    with pytest.raises(
+        UserError, match=r"class folder (top/)?train/(d\\xf6g|two\\nlines) is not UTF-8 or has"
+    ) as refused:
+        load(tmp_path, tmp_path / "images.tar" if packed else source)
+    str(refused.value).encode()
+
+
+def test_sixteen_bit_grey_keeps_its_upper_eight_bits_and_says_so(tmp_path, capsys):
+    grey = np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64
+    for name, format in (("train/cat/16.png", "png"), ("train/dog/16.tif", "tiff")):
+        content = io.BytesIO()
+        Image.fromarray(grey).save(content, format)
+        data = load(tmp_path, write_folder(tmp_path / format, {**image_files(), name: content.getvalue()}))
+        assert (data.images == (grey >> 8).astype(np.uint8)[None, :, :, None]).all(axis=(1, 2, 3)).sum() == 1
+        assert f"1 of 16 bits, of which the upper 8 are used ({name})" in capsys.readouterr().out
+
+
+def test_pixels_of_unknown_range_are_refused(tmp_path):
+    content = io.BytesIO()
+    Image.fromarray(np.full((32, 32), 300, dtype=np.float32)).save(content, "tiff")
+    with pytest.raises(UserError, match="train/cat/2.tif is not an image .32 bits a pixel"):
+        load(tmp_path, write_folder(tmp_path / "folder", {**image_files(), "train/cat/2.tif": content.getvalue()}))
+
+
+def rotated():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return picture(exif=exif)
+
+
+def animated():
+    frames = [Image.new("L", (32, 32), shade) for shade in (10, 20)]
+    content = io.BytesIO()
+    frames[0].save(content, "gif", save_all=True, append_images=frames[1:])
+    return content.getvalue()
+
+
+def translucent():
+    image = Image.new("RGBA", (32, 32), (200, 100, 50, 128))
+    content = io.BytesIO()
+    image.save(content, "png")
+    return content.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")  # of the comparison with Pillow
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (picture(), ""),
+        (picture("L"), ""),
+        (picture("1"), ""),
+        (picture("P", "gif"), ""),
+        (picture("RGBA"), ""),  # opaque throughout
+        (translucent(), "; 1 with transparency, which is ignored (train/cat/2)"),
+        (picture("P", transparency=bytes([0] * 256)), "; 1 with transparency, which is ignored (train/cat/2)"),
+        (rotated(), "; 1 with a rotation in EXIF, which is ignored (train/cat/2)"),
+        (animated(), "; 1 with several frames, of which the first is used (train/cat/2)"),
+        (picture("CMYK", "jpeg"), "; 1 converted from CMYK (train/cat/2)"),
+    ],
+)
+def test_pixels_are_those_of_the_stored_picture_and_what_is_ignored_is_said(tmp_path, capsys, content, says):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = load(tmp_path, write_folder(tmp_path / "folder", {**image_files(), "train/cat/2": content}))
+    assert capsys.readouterr().out.endswith(f"of 2 classes{says}\n")
+    assert np.array_equal(data.images[2], np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+
+
+def test_resized_pictures_are_counted(tmp_path, capsys):
+    load(tmp_path, write_folder(tmp_path / "folder", image_files(size=40)))
+    assert "2 classes; 8 resized to 32x32 (test/cat/0.png, ...)" in capsys.readouterr().out
+
+
+def test_an_empty_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="train/cat/2.png is not an image .the file is empty.: remove"):
+        load(tmp_path, write_folder(tmp_path / "folder", {**image_files(), "train/cat/2.png": b""}))
 
 
 @pytest.mark.parametrize("cut", [0.3, 0.9])
