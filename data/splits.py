@@ -139,7 +139,10 @@ def _check_pair(pair: Pair, row: int, n: int, source: Path) -> None:
     if len(pair.train) == 0 or len(pair.test) == 0:
         raise UserError(f"{source}: model {row} has an empty set of members or non-members")
     if joined.min() < 0 or joined.max() >= n:
-        raise UserError(f"{source} refers to point {joined.max()}, the data set has {n}: delete the file to split anew")
+        raise UserError(
+            f"{source} refers to point {joined.max()}, the data set has {n}: give this data another --dataset_name, or "
+            "move the file away to split anew"
+        )
     if len(np.unique(joined)) != len(joined):
         raise UserError(f"{source}: members and non-members of model {row} overlap or repeat")
 
@@ -148,14 +151,15 @@ def check_audit(audit: Split, split: Split, source: Path) -> None:
     """UserError where audit sets are unbalanced or not drawn from the split."""
     if len(audit.pairs) < len(split.pairs):
         raise UserError(
-            f"{source} has {len(audit.shadows)} shadows, the split has {len(split.shadows)}: delete the file"
+            f"{source} has {len(audit.shadows)} shadows, the split has {len(split.shadows)}: move the file away to "
+            "draw audit sets anew"
         )
     for row, (part, whole) in enumerate(zip(audit.pairs, split.pairs, strict=False)):
         if len(part.train) != len(part.test):
             raise UserError(f"{source}: the audit set of model {row} is not balanced")
         if not (np.isin(part.train, whole.train).all() and np.isin(part.test, whole.test).all()):
             raise UserError(
-                f"{source}: the audit set of model {row} is not part of its split: delete the file to draw anew"
+                f"{source}: the audit set of model {row} is not part of its split: move the file away to draw anew"
             )
 
 
@@ -183,14 +187,18 @@ def _load_or_make_split(path: Path, n: int, shadow_num: int, seed: int, max_poin
     split = _read_split(path)
     if _is_of_other_data(split, new, n, seed, max_points):
         limit = f" with --max_points {max_points}" if max_points else ""
+        other = "leave out --max_points, " if max_points else ""
         raise UserError(
-            f"{path} is no split of this data set's {n} points{limit}: delete it, or give the data another "
-            f"--dataset_name"
+            f"{path} is no split of this data set's {n} points{limit}: {other}give the data another --dataset_name, or "
+            "move the file away to split anew"
         )
     if len(split.shadows) >= shadow_num:
         return split
     if not _agree(split, new):
-        raise UserError(f"{path} holds {len(split.shadows)} shadow split(s), {shadow_num} were asked for")
+        raise UserError(
+            f"{path} holds {len(split.shadows)} shadow split(s), {shadow_num} were asked for: give --shadow_num "
+            f"{len(split.shadows)}"
+        )
     return new
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from conftest import NETWORK
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,7 +75,9 @@ def test_an_overlap_of_victim_and_pool_is_refused(tmp_path):
 def test_a_split_of_other_data_of_the_same_name_is_refused(tmp_path, limit, shadows):
     file = tmp_path / "index.pkl"
     index_files.write_index(file, splits.make_split(200, 1, seed=7, max_points=limit).pairs)
-    with pytest.raises(UserError, match="index.pkl is no split of this data set's 600 points.*: delete it"):
+    with pytest.raises(
+        UserError, match="index.pkl is no split of this data set's 600 points.*: .*give the data another"
+    ):
         splits.load_or_make(file, tmp_path / "audit.pkl", 600, shadow_num=shadows, seed=7, max_points=limit)
 
 
@@ -84,14 +87,83 @@ class Harmful:
 
 
 @pytest.mark.parametrize(
-    "content", [Harmful(), [[0.5], [1], []], [[True], [1], []], ["ab", [1], []], {"a": 1}, np.arange(3)]
+    "content",
+    [
+        Harmful(),
+        [[Harmful()], [1], []],
+        [np.array([Harmful()]), [1], []],
+        [[0.5], [1], []],
+        [[True], [1], []],
+        [[np.True_], [1], []],
+        [np.array([0.5]), [1], []],
+        [np.array([[1]]), [1], []],
+        [np.array(["1"]), [1], []],
+        [np.array([1])],
+        [[1], [2], [3], [4], []],
+        [[1], [2], [([3], [4], [5])]],
+        [[1], [2], [3], [([4], [5])]],
+        ["ab", [1], []],
+        {"a": 1},
+        np.arange(3),
+        torch.arange(3),
+    ],
 )
-def test_an_index_file_of_anything_but_lists_of_ints_is_refused_unread(tmp_path, capsys, content):
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_an_index_file_of_anything_but_integers_is_refused_and_runs_no_code(tmp_path, capsys, content, protocol):
     file = tmp_path / "index.pkl"
-    file.write_bytes(pickle.dumps(content))
-    with pytest.raises(UserError, match="index.pkl"):
+    file.write_bytes(pickle.dumps(content, protocol))
+    with pytest.raises(UserError, match=r"index.pkl is not a split index .*save it as a pickle of \[victim_train"):
         index_files.read_index(file)
     assert "executed" not in capsys.readouterr().out
+
+
+AUTHORS = [[0, 1, 2], [3, 300, 4], [([5, 6], [7, 8]), ([7, 8], [5, 6])]]
+
+
+def converted(convert):
+    train, test, shadows = AUTHORS
+    return [convert(train), convert(test), [tuple(map(convert, shadow)) for shadow in shadows]]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(
+    "convert",
+    [
+        np.array,
+        lambda index: np.array(index, dtype=">i4"),
+        lambda index: np.array(index, dtype=np.uint16),
+        lambda index: np.repeat(index, 2)[::2],  # not contiguous
+        lambda index: [np.int64(i) for i in index],
+        lambda index: [np.uint16(i) for i in index],
+        tuple,
+    ],
+)
+@pytest.mark.parametrize("numpy_name", [b"numpy._core", b"numpy.core"])
+def test_numpys_integers_are_read_like_ints(tmp_path, convert, protocol, numpy_name):
+    for name, content in (("ints", AUTHORS), ("other", converted(convert))):
+        (tmp_path / name).write_bytes(pickle.dumps(content, protocol))
+    if protocol < 4:  # later protocols write the length before each name
+        (tmp_path / "other").write_bytes((tmp_path / "other").read_bytes().replace(b"numpy._core", numpy_name))
+    ints, other = (index_files.read_index(tmp_path / name) for name in ("ints", "other"))
+    assert all(np.array_equal(a, b) for p, q in zip(ints, other, strict=True) for a, b in zip(p, q, strict=True))
+    assert all(index.dtype == np.int64 for pair in other for index in pair)
+
+
+def test_mia_prunes_four_parts_are_read_without_their_validation_points(tmp_path, capsys):
+    file = tmp_path / "index.pkl"
+    file.write_bytes(pickle.dumps([[0, 1, 2], [9, 10], [3, 4], [[[5, 6], [11], [7, 8]]]]))
+    split, _ = splits.load_or_make(file, tmp_path / "audit.pkl", 20, shadow_num=1, seed=7, max_points=None)
+    assert [[index.tolist() for index in pair] for pair in split.pairs] == [[[0, 1, 2], [3, 4]], [[5, 6], [7, 8]]]
+    assert "its validation points are left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [converted(np.array), [[0, 1], [9], [3, 4], [[[5, 6], [11], [7, 8]]]]])
+def test_a_file_that_was_dropped_in_is_never_written_over(tmp_path, content):
+    file = tmp_path / "index.pkl"
+    file.write_bytes(pickle.dumps(content))
+    before = file.read_bytes()
+    index_files.write_index(file, index_files.read_index(file))
+    assert file.read_bytes() == before
 
 
 def test_a_truncated_index_file_is_named(tmp_path):
