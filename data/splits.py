@@ -13,6 +13,8 @@ from core.errors import UserError
 from data.index_files import read_index
 
 DEFAULT_SEED = 7
+LEAST = 2  # members, and as many non-members, that an audit needs of every model; signals files demand it
+LEAST_POINTS = 6 * LEAST  # of a data set: the victim's non-members are a sixth of it
 RESERVE_PART = 4  # a model has this many times as many members as points in its defence's reserve
 
 # Each use of randomness has a stream of its own, [seed, number]. `compleak` draws noisy labels from stream 20,000.
@@ -60,8 +62,10 @@ def make_split(n: int, shadow_num: int, seed: int, max_points: int | None = None
     limit = max_points or n
     members = min(n // 3, limit)
     nonmembers = min(n // 6, limit)
-    if nonmembers < 1:
-        raise UserError(f"{n} points are too few to split: at least 6 are needed")
+    if n < LEAST_POINTS:
+        raise UserError(f"{n} points are too few to split: at least {LEAST_POINTS} are needed")
+    if nonmembers < LEAST:
+        raise UserError(f"--max_points {max_points} is too small: every model needs {LEAST} members and {LEAST} others")
     order = np.random.default_rng([seed, VICTIM_STREAM]).permutation(n)
     victim = Pair(order[:members], order[n // 3 : n // 3 + nonmembers])
     pool = order[n // 3 + n // 6 :][: members + nonmembers]
@@ -124,7 +128,7 @@ def _unused_points(split: Split, row: int, n: int, seed: int) -> np.ndarray:
 
 
 def check_split(split: Split, n: int, source: Path) -> None:
-    """UserError where the victim's points and the pool overlap, or the two sets of a model do, or one of them is empty.
+    """UserError where the victim's points and the pool overlap, or a model's two sets overlap or are too small.
 
     n: the number of points of the data set.
     """
@@ -136,8 +140,8 @@ def check_split(split: Split, n: int, source: Path) -> None:
 
 def _check_pair(pair: Pair, row: int, n: int, source: Path) -> None:
     joined = np.concatenate(pair)
-    if len(pair.train) == 0 or len(pair.test) == 0:
-        raise UserError(f"{source}: model {row} has an empty set of members or non-members")
+    if min(map(len, pair)) < LEAST:
+        raise UserError(f"{source}: model {row} has {_sizes(pair)}, an audit needs at least {LEAST} of each")
     if joined.min() < 0 or joined.max() >= n:
         raise UserError(
             f"{source} refers to point {joined.max()}, the data set has {n}: give this data another --dataset_name, or "
@@ -145,6 +149,10 @@ def _check_pair(pair: Pair, row: int, n: int, source: Path) -> None:
         )
     if len(np.unique(joined)) != len(joined):
         raise UserError(f"{source}: members and non-members of model {row} overlap or repeat")
+
+
+def _sizes(pair: Pair) -> str:
+    return f"{len(pair.train)} members and {len(pair.test)} non-members"
 
 
 def check_audit(audit: Split, split: Split, source: Path) -> None:
@@ -155,8 +163,11 @@ def check_audit(audit: Split, split: Split, source: Path) -> None:
             "draw audit sets anew"
         )
     for row, (part, whole) in enumerate(zip(audit.pairs, split.pairs, strict=False)):
-        if len(part.train) != len(part.test):
-            raise UserError(f"{source}: the audit set of model {row} is not balanced")
+        if len(part.train) != len(part.test) or len(part.train) < LEAST:
+            raise UserError(
+                f"{source}: the audit set of model {row} has {_sizes(part)}, it needs as many of each and at least "
+                f"{LEAST}"
+            )
         if not (np.isin(part.train, whole.train).all() and np.isin(part.test, whole.test).all()):
             raise UserError(
                 f"{source}: the audit set of model {row} is not part of its split: move the file away to draw anew"
@@ -217,7 +228,7 @@ def _is_of_other_data(split: Split, new: Split, n: int, seed: int, max_points: i
     if max_points:
         return not _agree(split, new)
     covered = sum(map(len, split.victim)) + (len(split.pool) if split.shadows else 0)
-    fewer = range(max(covered, 6), min(covered + 6, n))  # a third and a sixth are rounded down
+    fewer = range(max(covered, LEAST_POINTS), min(covered + 6, n))  # a third and a sixth are rounded down
     return any(_agree(split, make_split(count, len(split.shadows), seed)) for count in fewer)
 
 

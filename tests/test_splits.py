@@ -9,6 +9,7 @@ import torch
 from conftest import NETWORK
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import train
 from compleak.runs import places
@@ -18,7 +19,7 @@ from core.errors import UserError
 from data import index_files, splits
 
 
-@given(n=st.integers(30, 400), shadows=st.integers(1, 4), seed=st.integers(0, 9), limit=st.none() | st.integers(1, 40))
+@given(n=st.integers(30, 400), shadows=st.integers(1, 4), seed=st.integers(0, 9), limit=st.none() | st.integers(2, 40))
 def test_victim_and_pool_are_disjoint_and_every_model_has_its_own_members(n, shadows, seed, limit):
     split = splits.make_split(n, shadows, seed, limit)
     splits.check_split(split, n, "made")
@@ -68,7 +69,56 @@ def test_an_overlap_of_victim_and_pool_is_refused(tmp_path):
     file = tmp_path / "index.pkl"
     file.write_bytes(pickle.dumps([[0, 1], [2, 3], [([4, 0], [5, 6])]]))
     with pytest.raises(UserError, match="overlap"):
-        splits.load_or_make(file, tmp_path / "audit.pkl", 9, shadow_num=1, seed=7, max_points=None)
+        splits.load_or_make(file, tmp_path / "audit.pkl", 12, shadow_num=1, seed=7, max_points=None)
+
+
+@given(n=st.integers(12, 80), shadows=st.integers(1, 3), limit=st.none() | st.integers(2, 9))
+def test_every_audit_set_has_two_members_and_two_others_at_least(n, shadows, limit):
+    audit = splits.make_audit(splits.make_split(n, shadows, 7, limit), 7)
+    assert min(len(index) for pair in audit.pairs for index in pair) >= splits.LEAST
+
+
+@pytest.mark.parametrize(
+    ("n", "limit", "says"),
+    [
+        (6, None, "6 points are too few to split: at least 12 are needed"),
+        (11, None, "11 points are too few"),
+        (11, 1, "11 points are too few"),
+        (100, 1, "--max_points 1 is too small: every model needs 2 members"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused_when_it_is_split(n, limit, says):
+    with pytest.raises(UserError, match=says):
+        splits.make_split(n, 1, 7, limit)
+
+
+@pytest.mark.parametrize(
+    ("split", "audit", "says"),
+    [
+        ([[0, 1], [2], [([4, 5], [6, 7])]], None, "model 0 has 2 members and 1 non-members, .* at least 2 of each"),
+        ([[0, 1], [2, 3], [([4], [6, 7])]], None, "model 1 has 1 members"),
+        ([[0, 1], [2, 3], [([4, 5], [6, 7])]], [[0], [2], [([4], [6])]], "audit set of model 0 has 1 members"),
+        ([[0, 1, 8], [2, 3], [([4, 5], [6, 7])]], [[0, 1, 8], [2, 3], [([4], [6])]], "has 3 members and 2 non"),
+    ],
+)
+def test_index_files_of_too_few_points_are_refused(tmp_path, split, audit, says):
+    files = tmp_path / "index.pkl", tmp_path / "audit.pkl"
+    for file, content in zip(files, (split, audit), strict=True):
+        if content:
+            file.write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=says):
+        splits.load_or_make(*files, 12, shadow_num=1, seed=7, max_points=None)
+
+
+def test_a_run_of_too_few_images_ends_before_anything_is_trained(tmp_path):
+    for i in range(6):
+        folder = tmp_path / "images" / "train" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (32, 32), 20 * i).save(folder / f"{i}.png")
+    flags = ["--dataset_name", "mine", "--data_dir", str(tmp_path / "images"), "--root", str(tmp_path / "root")]
+    with pytest.raises(UserError, match="6 points are too few to split"):
+        train.main(flags)
+    assert not (tmp_path / "root").exists()
 
 
 @pytest.mark.parametrize(("limit", "shadows"), [(None, 1), (None, 2), (20, 1)])
