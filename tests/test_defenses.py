@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import NETWORK, stopped_in
+from scipy.integrate import trapezoid
 
 import models
 import reproduce
@@ -271,6 +273,41 @@ def test_epsilon_is_that_of_opacus_accountant_and_fine_tuning_adds_to_it():
     assert first["history"] == [[1.1, 0.05, 20]] and more["epsilon"] > first["epsilon"] > 0
     assert more["epsilon"] == pytest.approx(dp.epsilon([[1.1, 0.05, 50]]))
     assert procedure.account(200, 10, 1, None)["privacy"]["epsilon"] is None  # made from a model without noise
+
+
+def integrated(noise, rate, order):
+    """The Renyi divergence of one step, by integrating its definition on a grid."""
+    z = np.linspace(-20 * noise, order + 20 * noise, 400_001)
+    ratio = np.logaddexp(math.log1p(-rate), math.log(rate) + (2 * z - 1) / (2 * noise**2))
+    density = -(z**2) / (2 * noise**2) - math.log(noise * math.sqrt(2 * math.pi))
+    logs = order * ratio + density
+    return (logs.max() + math.log(trapezoid(np.exp(logs - logs.max()), z))) / (order - 1)
+
+
+@pytest.mark.parametrize(("noise", "most"), [(0.1, 2033), (0.03, 21_000), (30, 0.08), (100, 0.02)])
+def test_epsilon_is_that_of_the_best_order_where_it_lies_outside_the_librarys_range(noise, most):
+    rate, steps = 32 / 1200, 570
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = dp.epsilon([(noise, rate, steps)])
+    orders = dp.LOWER_ORDERS if noise < 1 else dp.HIGHER_ORDERS
+    bounds = [
+        steps * integrated(noise, rate, order)
+        - (math.log(dp.DELTA) + math.log(order)) / (order - 1)
+        + math.log((order - 1) / order)
+        for order in orders
+    ]
+    assert found == pytest.approx(min(bounds), rel=1e-4) and found < most
+    assert 0 < int(np.argmin(bounds)) < len(bounds) - 1
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 3.0])
+def test_epsilon_within_the_librarys_range_is_the_librarys(noise):
+    from opacus.accountants import RDPAccountant
+
+    accountant = RDPAccountant()
+    accountant.history = [(noise, 32 / 1200, 570)]
+    assert dp.epsilon(accountant.history) == accountant.get_epsilon(dp.DELTA)
 
 
 def test_the_ranges_of_a_private_int8_model_do_not_move_with_its_members():
