@@ -4,10 +4,12 @@
     texas100      texas/100/feats and /labels    f1,...,f6169; label  labels 1..100     67,330 rows
     location      bangkok                        label,f1,...,f446    labels 1..30       5,010 rows
 
-The files hold comma-separated numbers without a header, quoted or not. They lie in `data/datasets/` or in `--data_dir`,
-either in the archive that the authors' page offers or unpacked.
+The files hold comma-separated numbers, quoted or not. They have no header; a first row without any number is taken for
+one and skipped. They lie in `data/datasets/` or in `--data_dir`, either in the archive that the authors' page offers or
+unpacked.
 """
 
+import io
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -16,6 +18,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import pandas as pd
 
+from core import console
 from core.errors import UserError
 
 SOURCE = "https://github.com/privacytrustlab/datasets"
@@ -40,17 +43,23 @@ TABLES = {
 def read(name: str, place: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Features (N, F), uint8 where they fit and float32 otherwise; labels (N,) int64; the classes that occur.
 
-    place: the folder to look in, the archive, or the one file of a table that has one.
+    place: the folder to look in, the archive, or the one file of a table that has one. Prints a line that says how much
+    there is.
     Raises UserError that says what is wrong with which file and where to get it.
     """
     table = TABLES[name]
     files = _find_files(name, place)
+    headers: list[bytes] = []
     try:
-        features, labels = _read_parts(files, table)
+        features, labels = _read_parts(files, table, headers)
         _check(features, labels, table.classes)
     except Exception as error:  # a damaged file can fail in any way
-        raise UserError(f"{_joined(files)} cannot be used ({str(error).strip()}): {_advice(table)}") from error
+        counted = "; rows are counted behind the header" if headers else ""
+        raise UserError(f"{_joined(files)} cannot be used ({str(error).strip()}{counted}): {_advice(table)}") from error
     present, labels = np.unique(labels[:, 0], return_inverse=True)
+    skipped = f"; skipped {len(headers)} header" if headers else ""
+    counts = f"{len(features):,} rows of {features.shape[1]:,} features of {len(present)} classes"
+    console.say(f"{_joined(files)}: {counts}{skipped}")
     return np.ascontiguousarray(features), labels.astype(np.int64), tuple(str(int(label)) for label in present)
 
 
@@ -90,15 +99,23 @@ def _is_archive(files: list[Path]) -> bool:
     return len(files) == 1 and (files[0].suffix in (".tgz", ".gz", ".tar") or tarfile.is_tarfile(files[0]))
 
 
-def _read_parts(files: list[Path], table: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, F) and labels (M, 1), as the files have them."""
-    parts = _read_archive(files[0], table) if _is_archive(files) else [_read_numbers(file) for file in files]
+def _read_parts(files: list[Path], table: Table, headers: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, F) and labels (M, 1), as the files have them. Headers that were skipped are added to `headers`."""
+    if _is_archive(files):
+        parts = _read_archive(files[0], table, headers)
+    else:
+        parts = [_read_file(file, headers) for file in files]
     if len(parts) == 2:
         return parts[0], parts[1]
     return parts[0][:, 1:], parts[0][:, :1]
 
 
-def _read_archive(archive: Path, table: Table) -> list[np.ndarray]:
+def _read_file(file: Path, headers: list[bytes]) -> np.ndarray:
+    with file.open("rb") as stream:
+        return _read_numbers(stream, headers)
+
+
+def _read_archive(archive: Path, table: Table, headers: list[bytes]) -> list[np.ndarray]:
     """The numbers of the table's files, read in one pass; nothing is unpacked to disk."""
     parts = {}
     with tarfile.open(archive) as entries:
@@ -106,17 +123,30 @@ def _read_archive(archive: Path, table: Table) -> list[np.ndarray]:
             path = PurePosixPath(entry.name)
             for file in table.files:
                 if entry.isfile() and path.parts[-len(file.parts) :] == file.parts:
-                    parts[file] = _read_numbers(entries.extractfile(entry))
+                    parts[file] = _read_numbers(entries.extractfile(entry), headers)
     for file in table.files:
         if file not in parts:
             raise ValueError(f"it holds no {file}")
     return [parts[file] for file in table.files]
 
 
-def _read_numbers(file: Path | IO[bytes]) -> np.ndarray:
+def _read_numbers(stream: IO[bytes], headers: list[bytes]) -> np.ndarray:
     """(rows, columns), uint8 where all values fit, else float32. Raises ValueError that names a bad value's place."""
-    with pd.read_csv(file, header=None, skipinitialspace=True, compression=None, chunksize=ROWS) as chunks:
+    first = next((line for line in stream if line.strip()), b"")
+    if _is_header(first):
+        headers.append(first)
+    else:
+        stream.seek(0)
+    with pd.read_csv(stream, header=None, skipinitialspace=True, compression=None, chunksize=ROWS) as chunks:
         return np.concatenate([_to_array(chunk) for chunk in chunks])
+
+
+def _is_header(line: bytes) -> bool:
+    """Whether a file's first row holds texts and no number. Where it holds both, it is more likely damaged."""
+    if not line:
+        return False
+    cells = pd.read_csv(io.BytesIO(line), header=None, dtype=str, encoding_errors="replace").iloc[0]
+    return bool(cells.notna().any() and pd.to_numeric(cells, errors="coerce").isna().all())
 
 
 def _to_array(chunk: pd.DataFrame) -> np.ndarray:
@@ -137,7 +167,8 @@ def _check_numbers(chunk: pd.DataFrame) -> None:
             numbers = pd.to_numeric(chunk[column], errors="coerce")
             row = int(numbers.isna().to_numpy().argmax())
             place = f"row {chunk.index[row] + 1}, column {column + 1}"
-            raise ValueError(f"{place} is {chunk[column].iloc[row]!r}, no number")
+            advice = "; delete this row if it is a header" if chunk.index[row] == 0 else ""
+            raise ValueError(f"{place} is {chunk[column].iloc[row]!r}, no number{advice}")
 
 
 def _check(features: np.ndarray, labels: np.ndarray, classes: int) -> None:

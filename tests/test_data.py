@@ -279,6 +279,7 @@ def translucent():
         (animated(), "; 1 with several frames, of which the first is used (train/cat/2)"),
         (picture("CMYK", "jpeg"), "; 1 converted from CMYK (train/cat/2)"),
     ],
+    ids=["RGB", "grey", "black and white", "palette", "opaque", "alpha", "palette alpha", "EXIF", "frames", "CMYK"],
 )
 def test_pixels_are_those_of_the_stored_picture_and_what_is_ignored_is_said(tmp_path, capsys, content, says):
     with warnings.catch_warnings():

@@ -68,7 +68,7 @@ def write_archive(file, files):
     with tarfile.open(file, "w:gz") as archive:
         for path, text in files.items():
             entry = tarfile.TarInfo(path)
-            entry.size = len(text)
+            entry.size = len(text.encode())
             archive.addfile(entry, io.BytesIO(text.encode()))
     return file
 
@@ -119,7 +119,12 @@ def test_a_table_is_read_in_parts_to_the_same_values(tmp_path, monkeypatch):
     ("text", "says"),
     [
         ("1,0,1\n2,1,x\n", "row 2, column 3 is 'x', no number"),
-        ("label,a,b\n1,0,1\n", "row 1, column 1 is 'label', no number"),
+        ("label,0,1\n1,0,1\n", "row 1, column 1 is 'label', no number; delete this row if it is a header"),
+        ("1,0,x\n2,1,1\n", "row 1, column 3 is 'x', no number; delete this row"),
+        ("label,a\n1,1\n2,x\n", "row 2, column 2 is 'x', no number; rows are counted behind the header"),
+        ("label,a\n0,1\n", "row 1 has the label 0, .*; rows are counted behind the header"),
+        (",\n1,1\n", "row 1, column 1 is empty"),
+        ("label,a\n", "No columns"),
         ("1,0,1\n2,1\n", "row 2, column 3 is empty"),
         ("1,0\n2,1,1\n", "Expected 2 fields in line 2, saw 3"),
         ("1,0,1\n0,1,1\n", "row 2 has the label 0, not one from 1 to 30"),
@@ -133,6 +138,23 @@ def test_a_damaged_table_is_named_with_its_fault_and_its_source(tmp_path, text, 
     write(tmp_path, {"bangkok": text})
     with pytest.raises(UserError, match=f"bangkok cannot be used .*{says}.*get dataset_location.tgz from https://"):
         load("location", tmp_path)
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["location", "texas100"])
+def test_a_header_is_skipped_and_said(tmp_path, capsys, name, packed, quote):
+    plain = load(name, write(tmp_path / "plain", contents(name))).fingerprint
+    width = {"bangkok": FEATURES + 1, "texas/100/feats": FEATURES, "texas/100/labels": 1}
+    titled = {
+        file: "\ufeff" + lines([[f"name {i}" for i in range(width[file])]], quote) + text
+        for file, text in contents(name, quote=quote).items()
+    }
+    place = write_archive(tmp_path / "titled.tgz", titled) if packed else write(tmp_path / "titled", titled)
+    assert load(name, place).fingerprint == plain
+    unsaid, said = capsys.readouterr().out.splitlines()
+    assert unsaid.endswith("48 rows of 20 features of 4 classes")
+    assert said.endswith(f"48 rows of 20 features of 4 classes; skipped {len(titled)} header")
 
 
 @pytest.mark.parametrize("cut", [0.4, 0.95])
