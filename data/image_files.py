@@ -24,6 +24,7 @@ SYSTEM_NAMES = {
     "$recycle.bin",
     "desktop.ini",
     "ehthumbs.db",
+    "icon\r",
     "lost+found",
     "system volume information",
     "thumbs.db",
@@ -103,6 +104,11 @@ def is_class_folder(path: PurePosixPath) -> bool:
     return len(path.parts) >= 2 and path.parts[-2] in SPLITS
 
 
+def note_class_folder(path: PurePosixPath, class_folders: set[PurePosixPath]) -> None:
+    if is_class_folder(path):
+        class_folders.add(path)
+
+
 def reason_to_skip(path: PurePosixPath) -> str | None:
     """Why a file at this path is not read, None where it counts as an image."""
     if is_class_folder(path.parent):
@@ -153,8 +159,7 @@ def _walk(
         elif origin in (*above, folder):
             skipped.add(LOOP, path / name)
         else:
-            if is_class_folder(path / name):
-                class_folders.add(path / name)
+            note_class_folder(path / name, class_folders)
             yield from _walk(origin, path / name, (*above, folder), skipped, class_folders)
 
 
@@ -183,7 +188,7 @@ def _from_archive(source: Path, skipped: Notes, class_folders: set[PurePosixPath
             if hidden := hidden_part(path):
                 skipped.add(HIDDEN, hidden)
             elif entry.isdir():
-                class_folders |= {path} if is_class_folder(path) else set()
+                note_class_folder(path, class_folders)
             elif entry.isfile() and not reason_to_skip(path):
                 yield ImageFile(path, str(path), archive.extractfile(entry).read())
             elif not entry.isfile() and any(part in SPLITS for part in path.parts):

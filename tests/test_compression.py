@@ -150,6 +150,29 @@ def test_a_bad_degree_is_named(technique, degree):
         technique.prepare(nn.Sequential(nn.Linear(2, 2)), degree)
 
 
+@pytest.mark.parametrize(
+    ("technique", "text", "degree", "command"),
+    [
+        (masks, "0.60", Pruning("l1unstructure", 0.6), "pruning/prune.py --prune_sparsity 0.6"),
+        (masks, "slim_0.7", Pruning("slim", 0.7), "pruning/prune.py --pruner_name slim --prune_sparsity 0.7"),
+        (int8, "int8", "int8", "quantization/qat.py --degree int8"),
+        (kmeans, "16", 16, "clustering/clustering.py --bit 4"),
+    ],
+)
+def test_a_degree_is_read_from_text_and_has_a_command_that_compresses_to_it(technique, text, degree, command):
+    assert technique.parse_degree(text) == degree
+    assert technique.command(degree) == command
+    assert technique.parse_degree(str(degree)) == degree
+
+
+@pytest.mark.parametrize("text", ["", "int4", "3", "1.5", "nan", "slim", "0.1234567"])
+@every_technique
+def test_text_that_is_no_degree_is_refused(technique, degree, text):
+    with pytest.raises(ValueError):
+        technique.parse_degree(text)
+    assert isinstance(technique.EXPECTED_DEGREE, str)
+
+
 # ---- pruning
 
 
