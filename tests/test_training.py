@@ -89,6 +89,16 @@ def test_a_checkpoint_comes_back_as_it_was_and_is_done(tmp_path):
     assert not checkpoints.is_done(tmp_path / "nothing", {})
 
 
+def test_the_same_tensors_have_the_same_identity_wherever_and_whenever_they_are_saved(tmp_path, monkeypatch):
+    first = made(tmp_path / "first")
+    monkeypatch.setattr("core.files.platform.node", lambda: "another-machine")
+    monkeypatch.setattr("core.files.os.getpid", lambda: 123456789)
+    second = made(tmp_path / "second")
+    one, other = ((folder / "model.pt").read_bytes() for folder in (first, second))
+    assert one == other and b"another-machine" not in one and b".tmp" not in one
+    assert checkpoints.load_meta(first)["sha256"] == checkpoints.load_meta(second)["sha256"]
+
+
 @pytest.mark.parametrize("changes", [{"data": "b"}, {"lr": 0.2}, {"new": 1}])
 def test_a_checkpoint_made_from_something_else_is_refused(tmp_path, changes):
     with pytest.raises(UserError, match=f"made with {next(iter(changes))}"):

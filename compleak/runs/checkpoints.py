@@ -7,6 +7,7 @@ from something else refuses to use it.
 """
 
 import functools
+import io
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +33,8 @@ class Checkpoint(NamedTuple):
 
 def save(folder: Path, tensors: dict[str, torch.Tensor], made_from: dict, facts: dict) -> dict:
     """Write both files and drop the resume state; returns the metadata written."""
-    write_atomically(folder / WEIGHTS, lambda part: torch.save(tensors, part))
     weights = folder / WEIGHTS
+    write_tensors(weights, tensors)
     meta = {
         "format": FORMAT,
         "sha256": sha256(weights),
@@ -125,6 +126,17 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(read_tensors(weights), meta)
 
 
+def write_tensors(path: Path, content: dict) -> None:
+    """Save tensors so that the same ones give the same bytes.
+
+    torch.save puts the name of the file that it writes into the file. Here that name would be a temporary one, with this
+    machine's name and process number; from memory, it writes "archive" instead.
+    """
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    write_atomically(path, lambda part: part.write_bytes(memory.getbuffer()))
+
+
 def read_tensors(path: Path) -> dict:
     """torch.load without code execution, on the CPU."""
     try:
@@ -145,7 +157,7 @@ def save_resume(path: Path, identity: dict, model: nn.Module, optimizer, procedu
         "procedure": procedure.state_dict(),
         "threads": torch.get_num_threads(),
     }
-    write_atomically(path, lambda part: torch.save(state, part))
+    write_tensors(path, state)
 
 
 def load_resume(path: Path, identity: dict, model: nn.Module, optimizer, procedure) -> tuple[int, float]:
