@@ -174,7 +174,7 @@ def as_rows(table: pd.DataFrame, device: torch.device) -> list[Row]:
 def write(file: Path, table: pd.DataFrame, device: torch.device) -> None:
     text = markdown(table, device)
     write_atomically(file, lambda part: table.to_csv(part, index=False))
-    write_atomically(file.with_suffix(".md"), lambda part: part.write_text(text))
+    write_atomically(file.with_suffix(".md"), lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def markdown(table: pd.DataFrame, device: torch.device) -> str:

@@ -94,7 +94,7 @@ def _own_peak_bytes(unit: int) -> int:
     """Linux counts the process that started this one in ru_maxrss; its VmHWM starts anew with every program."""
     status = Path("/proc/self/status")
     if status.exists():
-        for line in status.read_text().splitlines():
+        for line in status.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

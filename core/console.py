@@ -22,6 +22,8 @@ def progress(items, desc: str, total: int | None = None):
 
 def run_script(main: Callable[[Sequence[str] | None], object]) -> None:
     """Call a script's `main`. An error that the user can mend becomes one line on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that cannot show a sign, such as ±, shows ? in its place
     try:
         main(None)
     except (UserError, OSError) as error:

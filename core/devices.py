@@ -26,7 +26,9 @@ def precision(device_type: str) -> str:
     if device_type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     flags = Path("/proc/cpuinfo")
-    native = flags.exists() and any(flag in flags.read_text().split() for flag in ("amx_bf16", "avx512_bf16"))
+    native = flags.exists() and any(
+        flag in flags.read_text(encoding="utf-8").split() for flag in ("amx_bf16", "avx512_bf16")
+    )
     return "bf16" if device_type == "cpu" and native else "fp32"
 
 

@@ -14,8 +14,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it, so that a kill never leaves half a file.
 
     Several processes, of several machines, may write the same file at once: each fills its own, the last one stays.
+    UserError where the disk is full, a limit is reached, or the folder cannot be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     host = platform.node().replace(".", "_")  # the same process number may be somebody's on another machine
     part = path.with_name(f".{path.stem}.{host}-{os.getpid()}.tmp{path.suffix}")  # numpy insists on the suffix
     for left in path.parent.glob(f".{path.stem}.{host}-*.tmp{path.suffix}"):
@@ -25,8 +26,24 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(part)
         part.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{path} cannot be written ({reason}): make room there, or use another folder") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8 whatever the locale, atomically."""
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it. UserError where something else stands in the way or writing is not allowed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be made ({error.strerror}): use another place") from error
 
 
 def _alive(process: int) -> bool:
@@ -41,13 +58,12 @@ def _alive(process: int) -> bool:
 
 
 def write_json(path: Path, content: dict) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    write_atomically(path, lambda part: part.write_text(text))
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
     except (ValueError, UnicodeDecodeError) as error:

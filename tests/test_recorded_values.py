@@ -15,7 +15,7 @@ import pytest
 
 import attacks
 from attacks.common import classifiers
-from compleak import metrics
+from compleak.audits import metrics
 from tests.planted import World, planted_signals
 
 FILE = Path(__file__).parent / "recorded" / "planted.csv"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from compleak.reports.figures.style import save_png
-from core.files import write_atomically
+from core.files import write_atomically, write_text
 
 
 def write_report(folder: Path, frames: dict[str, pd.DataFrame], figures: dict, page: str) -> None:
@@ -15,4 +15,4 @@ def write_report(folder: Path, frames: dict[str, pd.DataFrame], figures: dict, p
         write_atomically(folder / f"{name}.csv", functools.partial(frame.to_csv, index=False))
     for name, figure in figures.items():
         write_atomically(folder / f"{name}.png", functools.partial(save_png, figure))
-    write_atomically(folder / "summary.md", lambda part: part.write_text(page))
+    write_text(folder / "summary.md", page)

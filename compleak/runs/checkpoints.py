@@ -129,8 +129,8 @@ def load(folder: Path) -> Checkpoint:
 def write_tensors(path: Path, content: dict) -> None:
     """Save tensors so that the same ones give the same bytes.
 
-    torch.save puts the name of the file that it writes into the file. Here that name would be a temporary one, with this
-    machine's name and process number; from memory, it writes "archive" instead.
+    torch.save writes the name of its file into the file. Here that would be a temporary name, which holds the machine's
+    name and a process number; saved to memory, the name is "archive".
     """
     memory = io.BytesIO()
     torch.save(content, memory)
