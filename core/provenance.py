@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from core.project import PROJECT
 def provenance(device: torch.device) -> dict:
     """How to make this output again, and where it was made."""
     return {
-        "command": " ".join(["python", os.path.relpath(sys.argv[0], PROJECT), *sys.argv[1:]]),
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0], PROJECT), *sys.argv[1:]]),
         "commit": commit(),
         "versions": {
             "python": platform.python_version(),

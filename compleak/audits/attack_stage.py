@@ -12,8 +12,9 @@ import attacks
 from compleak.audits import metrics
 from compleak.audits.controls import blind_control, null_control
 from compleak.audits.first_stage import FIRST_STAGE_ROW, PairFile, first_stage, keep_first_stage, pair_files
-from compleak.audits.table import TableFiles, control_names, measured_row, names_of
+from compleak.audits.table import TableFiles, UnfinishedTable, control_names, measured_row, names_of
 from compleak.audits.target import Target, check_out, target_of
+from compleak.audits.usable import check_shadow_models, with_references
 from compleak.queries import signals_file
 from compleak.runs.run import defence_in_words
 from compleak.runs.settings import AttackSettings
@@ -40,6 +41,7 @@ def attack(settings: AttackSettings) -> pd.DataFrame:
     target = target_of(settings, device)
     records = {path: signals_file.load(path) for files in target.jobs.values() for path in files if path}
     signals_file.same_points(list(records.values()), [str(path) for path in records])
+    check_shadow_models(records)
     made_from = made_from_of(settings, target)
     files = TableFiles(target.out, settings.scenario)
     if not settings.again and files.hold(made_from):
@@ -49,10 +51,26 @@ def attack(settings: AttackSettings) -> pd.DataFrame:
     say(START)
     if target.run and target.run.defence.name:
         say(f"{target.run.name}: {defence_in_words(target.run)}")
-    rows, scores = attack_jobs(settings, target, records, made_from, device)
+    usable = with_references(records)
+    unfinished = UnfinishedTable(target.out, settings.scenario, made_from)
+    rows, scores = attack_jobs(settings, target, usable, made_from, device, unfinished)
     table = pd.DataFrame(rows)
-    files.write(table, scores, {"made_from": made_from, **provenance(device)})
+    files.write(table, in_file_order(scores, records, usable), {"made_from": made_from, **provenance(device)})
+    unfinished.remove()
     return table
+
+
+def in_file_order(scores: dict[str, np.ndarray], records: dict, usable: dict) -> dict[str, np.ndarray]:
+    """Scores over all audit points of the victim, in file order, NaN on those that were left out."""
+    path = next(iter(records))
+    audited, kept = records[path].audit[0], usable[path].audit[0]
+    if np.array_equal(audited, kept):
+        return scores
+    place = kept[audited]
+    whole = {key: np.full(len(place), np.nan) for key in scores}
+    for key, values in scores.items():
+        whole[key][place] = values
+    return whole
 
 
 def made_from_of(settings: AttackSettings, target: Target) -> dict:
@@ -86,7 +104,9 @@ def chosen_attacks(settings: AttackSettings) -> tuple[attacks.Attack, ...]:
     return tuple(row for row in attacks.KNOWN[settings.scenario] if row.name in settings.attacks)
 
 
-def attack_jobs(settings: AttackSettings, target: Target, records: dict, made_from: dict, device):
+def attack_jobs(
+    settings: AttackSettings, target: Target, records: dict, made_from: dict, device, unfinished: UnfinishedTable
+) -> tuple[list[dict], dict[str, np.ndarray]]:
     """All rows of the table, and scores (A,) by key: `attack[/classifier]`, behind a further job's name and a slash."""
     truth = next(iter(records.values())).truth
     seed, code = made_from["seed"], made_from["code"]
@@ -96,7 +116,7 @@ def attack_jobs(settings: AttackSettings, target: Target, records: dict, made_fr
     for name, files in target.jobs.items():
         views = [signals_file.attacker_view(records[path]) if path else None for path in files]
         pairs = pair_files(files, made_from["signals"][name], seed, code, first_stage_folder)
-        job = Job(settings.scenario, name, views, pairs, truth, options)
+        job = Job(settings.scenario, name, views, pairs, truth, options, unfinished)
         job_rows, job_scores = job.run(chosen_attacks(settings))
         prefix = f"{name}/" if rows else ""
         scores |= {prefix + key: values for key, values in job_scores.items()}
@@ -119,9 +139,19 @@ class Job:
     pairs: MR's first stages; truth: (A,) bool, the victim's membership, which the metrics alone read.
     """
 
-    def __init__(self, scenario: str, name: str, views: list, pairs: list[PairFile], truth: np.ndarray, options: dict):
-        self.scenario, self.name, self.views, self.pairs, self.truth = scenario, name, views, pairs, truth
-        self.options = options
+    def __init__(
+        self,
+        scenario: str,
+        name: str,
+        views: list,
+        pairs: list[PairFile],
+        truth: np.ndarray,
+        options: dict,
+        unfinished: UnfinishedTable,
+    ) -> None:
+        self.scenario, self.name = scenario, name
+        self.views, self.pairs, self.truth = views, pairs, truth
+        self.options, self.unfinished = options, unfinished
         self.shadow_truth = shadow_membership(views)
 
     def run(self, chosen: Sequence[attacks.Attack]) -> tuple[list[dict], dict[str, np.ndarray]]:
@@ -132,11 +162,10 @@ class Job:
         results: dict[str, attacks.Result] = {}
         rows = []
         for attack in chosen:
-            started = time.monotonic()
-            result = self.result_of(attack, results)
+            result, seconds = self.timed_result_of(attack, results)
             if result is not None:
                 results[attack.key] = result
-                rows.append(self.row_of(attack, result, time.monotonic() - started))
+                rows.append(self.row_of(attack, result, seconds))
         if not rows:
             raise UserError(f"no attack of {self.scenario} can run on these signals")
         best = headline_of(rows)
@@ -147,6 +176,18 @@ class Job:
         rows.append(self.null_row(controlled) | {"headline": False})
         scores = {key: result.scores for key, result in results.items()}
         return rows, {**scores, "null": np.where(self.truth, np.nan, controlled.scores)}
+
+    def timed_result_of(self, attack: attacks.Attack, earlier: dict) -> tuple[attacks.Result | None, float]:
+        """One attack's result and its seconds: as a killed run of the same table left it, or worked out now."""
+        file = self.unfinished.file(self.name, attack.key)
+        if kept := self.unfinished.read(file):
+            return kept
+        started = time.monotonic()
+        result = self.result_of(attack, earlier)
+        seconds = time.monotonic() - started
+        if result is not None:
+            self.unfinished.keep(file, result, seconds)
+        return result, seconds
 
     def result_of(self, attack: attacks.Attack, earlier: dict[str, attacks.Result]) -> attacks.Result | None:
         """One attack's result. An attack that cannot run on these signals is named and left out: None."""
@@ -161,6 +202,9 @@ class Job:
             result = attack.run(self.views, **options)
         except attacks.Unusable as error:
             say(f"{self.scenario} {self.name}: {attack.key} left out, {error}")
+            return None
+        except MemoryError:
+            say(f"{self.scenario} {self.name}: {attack.key} left out, it needs more memory than there is")
             return None
         if attack.key == FIRST_STAGE_ROW:
             keep_first_stage(self.pairs[0], attacks.Membership(result.shadow_scores, result.scores))

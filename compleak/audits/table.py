@@ -1,5 +1,9 @@
 """One row of a table of attacks, and the files in which a table lies (PROTOCOL §7)."""
 
+import contextlib
+import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +11,7 @@ import pandas as pd
 
 import attacks
 from compleak.audits import metrics
+from compleak.queries.signals_file import DAMAGED
 from core.files import read_json, write_atomically, write_json
 
 NAMES = ("scenario", "variant", "attack", "classifier", "artifact_row")
@@ -50,3 +55,31 @@ class TableFiles:
         write_atomically(self.scores, lambda part: np.savez(part, **scores))
         write_atomically(self.table, lambda part: table.to_csv(part, index=False))
         write_json(self.record, record)
+
+
+class UnfinishedTable:
+    """The results of a table's attacks while it is being made, so that a killed run loses one attack and not all.
+
+    Which attacks were asked for does not matter: a later run may leave out the one that was killed.
+    """
+
+    def __init__(self, folder: Path, scenario: str, made_from: dict) -> None:
+        self.folder = folder / f"{scenario}_unfinished"
+        content = {key: value for key, value in made_from.items() if key != "attacks"}
+        self.digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def file(self, job: str, attack: str) -> Path:
+        return self.folder / f"{self.digest}_{job}_{attack.replace('/', '_')}.npz"
+
+    def read(self, file: Path) -> tuple[attacks.Result, float] | None:
+        """A kept result and its seconds; None where there is none."""
+        with contextlib.suppress(*DAMAGED), np.load(file, allow_pickle=False) as kept:
+            result = attacks.Result(kept["scores"], kept["decision"], kept["shadow_scores"])
+            return result, float(kept["seconds"])
+        return None
+
+    def keep(self, file: Path, result: attacks.Result, seconds: float) -> None:
+        write_atomically(file, lambda part: np.savez(part, seconds=seconds, **result._asdict()))
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,95 @@
+"""The attack stage on files of planted worlds: what it leaves out, what it keeps when it is killed, what it refuses."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted import planted_signals
+
+import attacks
+import CompLeakNR
+from compleak.audits import attack_stage, metrics
+from core.errors import UserError
+
+
+def write_world(folder, models=4, **changes):
+    """A planted world as a signals file; changes: functions of an array by its name, which change it in place."""
+    world = planted_signals(models, 300, seed=1)
+    (signals,) = world.variants
+    member = signals.member.copy()
+    member[0, signals.audit[0]] = world.truth
+    arrays = {"logits": signals.logits, "labels": signals.labels, "member": member.astype(bool), "audit": signals.audit}
+    for name, change in changes.items():
+        change(arrays[name])
+    file = folder / "model.npz"
+    np.savez(file, **arrays)
+    return file, arrays
+
+
+def test_audited_points_without_a_reference_are_left_out_and_counted(tmp_path, capsys):
+    _, arrays = write_world(tmp_path)
+    lonely = np.flatnonzero(arrays["audit"][0] & arrays["member"][0])[:3]
+
+    def train_everybody_on_them(member):
+        member[:, lonely] = True
+
+    file, arrays = write_world(tmp_path, member=train_everybody_on_them)
+    table = CompLeakNR.main(["--signals", str(file), "--attacks", "yeom2018,rmia,base,calibrated"])
+    assert "left out: 3 audited points of the victim and 0 of the shadow models" in capsys.readouterr().out
+    rows = table.set_index("attack")
+    assert {"yeom2018", "rmia", "base", "calibrated"} <= set(rows.index)
+    audited = arrays["audit"][0]
+    assert rows.loc["rmia", "n_member"] == audited.sum() // 2 - 3
+    scores = np.load(tmp_path / "model/NR_scores.npz")["rmia"]
+    assert len(scores) == audited.sum() and np.isnan(scores).sum() == 3
+    asked = np.isfinite(scores)
+    truth = arrays["member"][0, audited]
+    assert metrics.auc(scores[asked], truth[asked]) == pytest.approx(rows.loc["rmia", "auc"])
+
+
+def test_a_file_with_the_victim_alone_is_refused_in_one_line(tmp_path):
+    file, arrays = write_world(tmp_path)
+    alone = {name: array[:1] for name, array in arrays.items() if name != "labels"}
+    np.savez(file, labels=arrays["labels"], **alone)
+    with pytest.raises(UserError, match="model.npz holds one model, and attacks are fitted on shadow models: add"):
+        CompLeakNR.main(["--signals", str(file)])
+
+
+def test_a_killed_attack_loses_only_itself_also_where_it_is_left_out_afterwards(tmp_path, monkeypatch):
+    file, _ = write_world(tmp_path)
+    done, run = [], attack_stage.Job.result_of
+
+    def note_and_run(self, attack, earlier):
+        if attack.key == "gap":
+            raise KeyboardInterrupt
+        done.append(attack.key)
+        return run(self, attack, earlier)
+
+    monkeypatch.setattr(attack_stage.Job, "result_of", note_and_run)
+    with pytest.raises(KeyboardInterrupt):
+        CompLeakNR.main(["--signals", str(file), "--attacks", "yeom2018,rmia,base,gap"])
+    assert done == ["yeom2018", "rmia"] and not (tmp_path / "model/NR.csv").exists()
+    table = CompLeakNR.main(["--signals", str(file), "--attacks", "yeom2018,rmia,base"])
+    assert done == ["yeom2018", "rmia", "base"]
+    assert not list(tmp_path.rglob("*_unfinished"))
+    monkeypatch.undo()
+    undisturbed = CompLeakNR.main(["--signals", str(file), "--attacks", "yeom2018,rmia,base", "--again"])
+    pd.testing.assert_frame_equal(table.drop(columns="seconds"), undisturbed.drop(columns="seconds"))
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(attacks.Unusable("too few points"), "too few points"), (MemoryError(), "it needs more memory than there is")],
+)
+def test_an_attack_that_cannot_run_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsys, error, says):
+    file, _ = write_world(tmp_path)
+    rows = list(attacks.USUAL["NR"])
+
+    def refuse(models, **options):
+        raise error
+
+    place = [row.key for row in rows].index("rmia")
+    rows[place] = rows[place]._replace(run=refuse)
+    monkeypatch.setitem(attacks.KNOWN, "NR", tuple(rows))
+    table = CompLeakNR.main(["--signals", str(file), "--attacks", "rmia,base"])
+    assert "rmia" not in set(table["attack"]) and "base" in set(table["attack"])
+    assert f"NR model: rmia left out, {says}" in capsys.readouterr().out
