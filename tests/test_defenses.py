@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from conftest import NETWORK, stopped_in
 from scipy.integrate import trapezoid
 
+import CompLeakNR
 import models
 import reproduce
 import train
 from clustering import clustering, kmeans
 from compleak.findings import defences
 from compleak.pipeline.presets import PRESETS, Preset
+from compleak.queries import signals_file
 from compleak.runs import checkpoints
 from compleak.runs.create import create_run
 from compleak.runs.names import flags_of, name_of
@@ -474,6 +476,36 @@ def test_dp_says_its_epsilon_and_that_an_undefended_original_has_none(tmp_path, 
     metas = [json.loads(file.read_text())["privacy"] for file in tmp_path.glob("results*/*dp_1*/victim_model/meta.json")
              if "undefended" not in str(file)]  # fmt: skip
     assert sorted(len(meta["history"]) for meta in metas) == [1, 2]
+
+
+# The other two places of a defence
+
+
+def test_a_defence_may_replace_the_whole_training_and_change_the_answers(tmp_path, monkeypatch):
+    trained = []
+
+    def train_on_the_first_half(train, model, members, reserve, *, argument, seed):
+        half = len(members[1]) // 2
+        trained.append((argument, half, reserve))
+        return {**train(model, (members[0][:half], members[1][:half])), "trained_on": half}
+
+    def keep_the_largest(posteriors, argument):
+        assert posteriors.shape[1] == 10 and np.allclose(posteriors.sum(axis=1), 1) and argument == 3
+        return (posteriors == posteriors.max(axis=1, keepdims=True)).astype(float)
+
+    toy = DEFENCES["ppb"]._replace(step=Procedure, whole_training=train_on_the_first_half, answers=keep_the_largest)
+    monkeypatch.setitem(DEFENCES, "toy", toy)
+    flags = [*NETWORK, "--root", str(tmp_path), "--defend", "toy", "--defend_arg", "3"]
+    train.main([*flags, *SMALL])
+    run = open_run(train.parse(flags).run)
+    assert trained == [(3.0, 20, None)]  # the victim's alone: the attacker knows of no defence
+    assert checkpoints.load_meta(run.role_dir(ORIGINAL, "victim_model"))["trained_on"] == 20
+    CompLeakNR.main([*flags, "--original", "--attacks", "yeom2018,samia", "--sensitivity_draws", "1"])
+    record = signals_file.load(run.signals_file(ORIGINAL))
+    posteriors = np.exp(record.logits)
+    assert set(np.round(posteriors[0], 6).ravel()) == {0.0, 1.0} and (posteriors[1] > 1.001).any()
+    sources = signals_file.read_source(run.signals_file(ORIGINAL))["answers"]
+    assert [source.get("answers") for source in sources] == [["toy", 3.0], None]
 
 
 # The comparison
