@@ -10,6 +10,7 @@ numpy's integers are read as well, and so is the layout of mia_prune, in which e
 Validation points are left out: no model was trained on them, but its checkpoint was chosen by them.
 """
 
+import functools
 import io
 import pickle
 import re
@@ -53,8 +54,13 @@ def read_index(path: Path) -> list[Indices]:
             f"pickle of {LAYOUT} with lists of ints, or move it away to split anew"
         ) from error
     if len(content) == 4:
-        console.say(f"{path}: a file of mia_prune; its validation points are left out, no model was trained on them")
+        _say_what_is_left_out(path)
     return pairs
+
+
+@functools.cache  # said once, however often a stage reads the file
+def _say_what_is_left_out(path: Path) -> None:
+    console.say(f"{path}: a file of mia_prune; its validation points are left out, no model was trained on them")
 
 
 def _are_equal(some: Sequence[Indices], others: Sequence[Indices]) -> bool:
