@@ -12,7 +12,7 @@ demo: $(VENV)/.ready
 	$(PY) reproduce.py --preset smoke --dataset_name digits
 
 test: $(VENV)/.ready-test
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.ready-test
 	$(PY) -m ruff check .
