@@ -74,10 +74,10 @@ def read_json(path: Path) -> dict:
 def stamp(path: Path) -> tuple[int, int, int] | None:
     """What changes when the file is written again; None where there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def sha256(path: Path) -> str:

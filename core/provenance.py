@@ -32,7 +32,7 @@ def provenance(device: torch.device) -> dict:
 def commit() -> str:
     """The checkout's commit, marked `+` where it has changes; empty outside a checkout."""
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
             cwd=PROJECT,
             capture_output=True,
@@ -40,7 +40,7 @@ def commit() -> str:
         )
     except OSError:
         return ""
-    return found.stdout.strip()
+    return described.stdout.strip()
 
 
 def machine(device: torch.device) -> str:

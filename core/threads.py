@@ -44,8 +44,8 @@ def look_at_cores() -> Look | None:
         if name in cores:
             user, _, system = map(int, ticks[:3])
             busy += user + system
-    own = os.times()
-    return Look(time.monotonic(), busy / TICKS, own.user + own.system)
+    used = os.times()
+    return Look(time.monotonic(), busy / TICKS, used.user + used.system)
 
 
 _last_look = look_at_cores()

@@ -78,8 +78,8 @@ def attack_stages(plan: PlanSettings, models: list[Stage]) -> Iterator[Stage]:
     nr = {variant: StageKey(plan.name, "NR", variant) for variant in (ORIGINAL, *plan.variants)}
     yield Stage(nr[ORIGINAL], attack, attack_settings(plan, "NR", (ORIGINAL,)), tuple(originals))
     for variant in plan.variants:
-        made = [key for key in keys if key.variant == variant]
-        yield Stage(nr[variant], attack, attack_settings(plan, "NR", (variant,)), (nr[ORIGINAL], *made))
+        compressions = [key for key in keys if key.variant == variant]
+        yield Stage(nr[variant], attack, attack_settings(plan, "NR", (variant,)), (nr[ORIGINAL], *compressions))
     sr = {variant: StageKey(plan.name, "SR", variant) for variant in plan.variants}
     for variant, key in sr.items():
         yield Stage(key, attack, attack_settings(plan, "SR", (variant,)), (nr[variant],))

@@ -75,10 +75,10 @@ def open_run(settings: RunSettings) -> Run:
         command = names.quoted("python", "train.py", *words)
         raise UserError(f"there is no run {name} in {file.parent.parent}: first {command}")
     config = read_config(file)
-    said = {key: getattr(settings, key) for key in CHECKED_KEYS if getattr(settings, key) is not None}
+    typed = {key: getattr(settings, key) for key in CHECKED_KEYS if getattr(settings, key) is not None}
     if settings.defence != UNDEFENDED:
-        said |= settings.defence.as_config()
-    checkpoints.refuse_difference(file, {key: config[key] for key in said}, said)
+        typed |= settings.defence.as_config()
+    checkpoints.refuse_difference(file, {key: config[key] for key in typed}, typed)
     if settings.data_dir is not None:
         config["data_dir"] = path_from_root(settings)
     return Run(settings.root, name, config)
