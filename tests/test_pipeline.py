@@ -130,7 +130,7 @@ def test_the_plan_makes_models_apart_and_attacks_what_is_made(shadows):
     assert len(needs["MR"]) == 8 and all(name.startswith("SR ") for name in needs["MR"])
 
 
-@pytest.mark.parametrize("preset", ["smoke", "quick", "compact", "paper"])
+@pytest.mark.parametrize("preset", ["smoke", "quick", "compact", "half", "paper"])
 def test_every_preset_gives_a_whole_plan(preset):
     plan = plan_of(reproduce.parse(["--preset", preset]).plan)
     model = ["train", *["compress"] * 8]

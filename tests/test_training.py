@@ -48,6 +48,18 @@ def test_a_resume_state_of_other_settings_is_refused(tmp_path, monkeypatch):
         fit(tmp_path, epochs=2, lr=0.1)
 
 
+def test_a_state_that_was_saved_before_it_held_threads_and_defences_is_still_gone_on_with(tmp_path):
+    loss, weights = fit(tmp_path / "undisturbed")
+    with stopped_in(2):
+        fit(tmp_path / "stopped")
+    file = tmp_path / "stopped" / "resume.pt"
+    state = checkpoints.read_tensors(file)
+    del state["threads"], state["procedure"]
+    torch.save(state, file)
+    again, resumed = fit(tmp_path / "stopped")
+    assert again == loss and all(torch.equal(weights[key], resumed[key]) for key in weights)
+
+
 def test_a_training_that_diverges_says_so(tmp_path):
     with pytest.raises(UserError, match="lower --lr"):
         fit(tmp_path, lr=1e30)

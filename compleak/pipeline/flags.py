@@ -30,7 +30,8 @@ def reproduce_parser(doc: str) -> arguments.Parser:
         choices=PRESETS,
         default="smoke",
         help="smoke: minutes on digits; quick: an hour on CIFAR-10 and two cores; compact: a quarter of the width and "
-        "1,200 members, for comparing defences on a CPU; paper: its grid, for a GPU (default: %(default)s)",
+        "1,200 members, for comparing defences on a CPU; half: half of width and epochs, with augmentation, for "
+        "a day on a CPU; paper: its grid, for a GPU (default: %(default)s)",
     )
     parser.add_argument(
         "--shadow_num", type=arguments.positive_int, default=1, help="shadow models (default: %(default)s)"

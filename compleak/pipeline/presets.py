@@ -63,6 +63,14 @@ PRESETS = {
         clustering={"epochs": 2, "augment": False},
         attack={"draws": 1},
     ),
+    "half": Preset(  # the regime that people train in, for a CPU and patience
+        every={"width": 0.5},
+        train={"epochs": 50},
+        pruning={"epochs": 10},
+        quantization={"epochs": 10},
+        clustering={"epochs": 10},
+        attack={"draws": 1},
+    ),
     "paper": Preset(),
 }
 CLUSTERING_LR = 0.00001  # the paper's, of clustering.py; the other compressions' is CompressSettings.lr
