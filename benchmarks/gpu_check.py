@@ -1,11 +1,14 @@
-"""Does everything that a table rests on hold on this device? A minute on a GPU; no data set is needed.
+"""Does everything that the tables rely on hold on this device? Takes a minute on a GPU; no data set is needed.
 
     python benchmarks/gpu_check.py
     python benchmarks/gpu_check.py --device cpu --width 0.125
 
-Trains on noise and checks that two trainings end in the same bits, that a stopped one goes on to the same bits, that
-every compression keeps what it states, that defences can be repeated, and that the device answers as the CPU does. Exit
-code 1 where one does not.
+Trains on noise and checks that
+- two trainings end in the same bits, also fine-tunings and trainings with a defence,
+- a training that was stopped and resumed ends in the same bits too,
+- every compressed model has the property that its technique promises,
+- the device gives the same answers as the CPU, up to rounding.
+Prints a line for each check. The exit code is 1 if one of them fails.
 """
 
 import sys
@@ -36,9 +39,13 @@ from core.errors import UserError
 from data.inputs import image_to_input
 from defenses import DEFENCES, build
 
-IMAGES, BATCH, EPOCHS = 1000, 128, 4
+IMAGES = 1000
+BATCH = 128
+EPOCHS = 4
 STOP = 2  # the epoch in which a training is stopped
 CLOSE = 1e-3  # logits of two devices may differ by this share of their largest
+CPU = torch.device("cpu")
+Check = tuple[bool, str]  # whether it holds, and what it is about
 
 
 class Stopped(Exception):
@@ -50,105 +57,126 @@ def network(width: float, name: str = "resnet18") -> nn.Module:
     return models.build(name, CLASSES, width)
 
 
-def trained(model: nn.Module, device: torch.device, resume: Path, epochs: int = EPOCHS, **defence) -> nn.Module:
+def train(model: nn.Module, device: torch.device, resume: Path, epochs: int = EPOCHS, **defence) -> nn.Module:
     recipe = Recipe(epochs, 0.05, BATCH, seed=0)
     options = {"flip": True, "device": device, "resume": resume, "identity": {}, "desc": "training", **defence}
     fit(model, *images_and_labels(IMAGES, device), recipe, **options)
     return model
 
 
-def same(one: nn.Module, other: nn.Module) -> bool:
+def same_bits(one: nn.Module, other: nn.Module) -> bool:
     """Whether all tensors of two networks are equal, bit for bit."""
-    states = one.state_dict(), other.state_dict()
-    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    one_state = one.state_dict()
+    other_state = other.state_dict()
+    return all(torch.equal(one_state[name], other_state[name]) for name in one_state)
 
 
-def stopped_and_resumed(width: float, device: torch.device, resume: Path) -> nn.Module:
-    """A network whose training was cut off in an epoch and started again by another process, as it were."""
-    train_epoch, begun = loop.train_epoch, itertools.count()
+def train_with_a_stop(width: float, device: torch.device, resume: Path) -> nn.Module:
+    """Stop a training in the middle, then resume it with a fresh network, as another process would."""
+    train_epoch = loop.train_epoch
+    epochs_begun = itertools.count()
 
     def stop_or_train(*arguments):
-        if next(begun) == STOP:
+        if next(epochs_begun) == STOP:
             raise Stopped
         return train_epoch(*arguments)
 
     with mock.patch.object(loop, "SAVE_EVERY", 1):
         with contextlib.suppress(Stopped), mock.patch.object(loop, "train_epoch", stop_or_train):
-            trained(network(width), device, resume)
+            train(network(width), device, resume)
         assert resume.exists(), "nothing was saved before the stop"
-        return trained(network(width), device, resume)
+        return train(network(width), device, resume)
 
 
-def verified(source: nn.Module, variant: Variant, width: float, device: torch.device, folder: Path) -> str:
-    """The line in which a compression says what it has asserted of the model restored from its file's content."""
-    module, degree = variant.module, variant.parsed_degree
-    prepared = trained(module.prepare(source, degree), device, folder / f"{variant}.pt", epochs=1).eval()
-    restored = module.unpack(network(width), module.pack(prepared)).to(device, memory_format=torch.channels_last)
+def fine_tune(source: nn.Module, variant: Variant, device: torch.device, resume: Path) -> nn.Module:
+    """The network prepared for a compression and trained for an epoch."""
+    prepared = variant.module.prepare(source, variant.parsed_degree)
+    return train(prepared, device, resume, epochs=1)
+
+
+def compress_and_verify(source: nn.Module, variant: Variant, width: float, device: torch.device, folder: Path) -> str:
+    """Compress the network, restore it from what its file would hold, and return what the technique verifies of it."""
+    technique = variant.module
+    prepared = fine_tune(source, variant, device, folder / f"{variant}.pt").eval()
+    restored = technique.unpack(network(width), technique.pack(prepared))
+    restored = restored.to(device, memory_format=torch.channels_last)
+    inputs = image_to_input(images_and_labels(64, device)[0])
     with devices.exact():
-        return module.verify(prepared, restored, degree, image_to_input(images_and_labels(64, device)[0]))
+        return technique.verify(prepared, restored, variant.parsed_degree, inputs)
 
 
-def furthest(model: nn.Module, device: torch.device) -> float:
-    """How far logits on the device are from those on the CPU, as a share of the largest."""
-    images = images_and_labels(256, torch.device("cpu"))[0].numpy()
-    expected, got = (ask(copy.deepcopy(model), images, where, BATCH) for where in (torch.device("cpu"), device))
-    return float(abs(expected - got).max() / abs(expected).max())
-
-
-def fine_tuned_twice_alike(source: nn.Module, variant: Variant, device: torch.device, folder: Path) -> bool:
-    """Whether two fine-tunings of a compressed network end in the same bits."""
-    one, other = (
-        trained(variant.module.prepare(source, variant.parsed_degree), device, folder / f"{variant}_{run}.pt", epochs=1)
-        for run in "ab"
-    )
-    return same(one, other)
-
-
-def defended(name: str, width: float, device: torch.device, resume: Path) -> nn.Module:
+def train_defended(name: str, width: float, device: torch.device, resume: Path) -> nn.Module:
     """A network without batch norm after an epoch of training with this defence."""
     procedure = build(name, DEFENCES[name].default, num_cls=CLASSES, seed=0)
     reserve = images_and_labels(64, device)
-    return trained(network(width, "resnet18_gn"), device, resume, 1, procedure=procedure, reserve=reserve)
+    return train(network(width, "resnet18_gn"), device, resume, 1, procedure=procedure, reserve=reserve)
 
 
-def checks(width: float, device: torch.device, folder: Path) -> Iterator[tuple[bool, str]]:
-    """(whether it holds, what) of everything checked."""
-    model = trained(network(width), device, folder / "one.pt")
-    yield same(model, trained(network(width), device, folder / "two.pt")), "two trainings end in the same bits"
-    resumed = stopped_and_resumed(width, device, folder / "stopped.pt")
-    yield same(model, resumed), "a stopped training goes on to the same bits"
-    for variant in PAPER_GRID:
-        try:
-            yield True, verified(model, variant, width, device, folder)
-        except (AssertionError, RuntimeError) as error:
-            yield False, f"{variant}: {' '.join(str(error).split())[:200]}"
-    for technique in TECHNIQUES:
-        variant = next(variant for variant in PAPER_GRID if variant.technique == technique)
-        alike = fine_tuned_twice_alike(model, variant, device, folder)
-        yield alike, f"two fine-tunings by {technique} end in the same bits"
-    for name in DEFENCES:
-        try:
-            pair = (defended(name, width, device, folder / f"{name}_{run}.pt") for run in "ab")
-            yield same(*pair), f"two trainings with --defend {name} end in the same bits"
-        except UserError as error:  # Opacus is not everywhere
-            yield True, f"--defend {name} not checked: {error}"
-    share = furthest(model, device)
+def difference_to_cpu(model: nn.Module, device: torch.device) -> float:
+    """The largest difference between logits on the device and on the CPU, as a share of the largest logit."""
+    images = images_and_labels(256, CPU)[0].numpy()
+    expected = ask(copy.deepcopy(model), images, CPU, BATCH)
+    logits = ask(copy.deepcopy(model), images, device, BATCH)
+    return float(abs(expected - logits).max() / abs(expected).max())
+
+
+def checks(width: float, device: torch.device, folder: Path) -> Iterator[Check]:
+    model = train(network(width), device, folder / "one.pt")
+    again = train(network(width), device, folder / "two.pt")
+    yield same_bits(model, again), "two trainings end in the same bits"
+    resumed = train_with_a_stop(width, device, folder / "stopped.pt")
+    yield same_bits(model, resumed), "a stopped training goes on to the same bits"
+    yield from check_compressions(model, width, device, folder)
+    yield from check_fine_tunings(model, device, folder)
+    yield from check_defences(width, device, folder)
+    share = difference_to_cpu(model, device)
     yield share < CLOSE, f"logits on {device.type} and on the CPU differ by {share:.1g} of the largest"
 
 
+def check_compressions(model: nn.Module, width: float, device: torch.device, folder: Path) -> Iterator[Check]:
+    for variant in PAPER_GRID:
+        try:
+            yield True, compress_and_verify(model, variant, width, device, folder)
+        except (AssertionError, RuntimeError) as error:
+            yield False, f"{variant}: {' '.join(str(error).split())[:200]}"
+
+
+def check_fine_tunings(model: nn.Module, device: torch.device, folder: Path) -> Iterator[Check]:
+    for technique in TECHNIQUES:
+        variant = next(variant for variant in PAPER_GRID if variant.technique == technique)
+        one = fine_tune(model, variant, device, folder / f"{variant}_a.pt")
+        other = fine_tune(model, variant, device, folder / f"{variant}_b.pt")
+        yield same_bits(one, other), f"two fine-tunings by {technique} end in the same bits"
+
+
+def check_defences(width: float, device: torch.device, folder: Path) -> Iterator[Check]:
+    for name in DEFENCES:
+        try:
+            one = train_defended(name, width, device, folder / f"{name}_a.pt")
+            other = train_defended(name, width, device, folder / f"{name}_b.pt")
+        except UserError as error:  # Opacus is not installed everywhere
+            yield True, f"--defend {name} not checked: {error}"
+        else:
+            yield same_bits(one, other), f"two trainings with --defend {name} end in the same bits"
+
+
+def parse(argv=None) -> argparse.Namespace:
+    parser = arguments.script_parser(__doc__)
+    parser.add_argument("--device", help="cuda, cpu, ... (default: CUDA where there is one, else the CPU)")
+    width_help = "of ResNet-18 (default: %(default)s)"
+    parser.add_argument("--width", type=arguments.positive_float, default=1.0, help=width_help)
+    return parser.parse_args(argv)
+
+
 def main(argv=None) -> None:
-    made = arguments.Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    made.add_argument("--device", help="cuda, cpu, ... (default: CUDA where there is one, else the CPU)")
-    made.add_argument("--width", type=arguments.positive_float, default=1.0, help="of ResNet-18 (default: %(default)s)")
-    args = made.parse_args(argv)
-    device, failed = devices.choose(args.device), 0
+    args = parse(argv)
+    device = devices.choose(args.device)
+    failures = 0
     with tempfile.TemporaryDirectory() as folder:
         for holds, what in checks(args.width, device, Path(folder)):
             console.say(f"{'ok' if holds else 'FAILED'}: {what}")
-            failed += not holds
-    if failed:
+            failures += not holds
+    if failures:
         sys.exit(1)
 
 

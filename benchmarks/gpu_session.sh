@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Checks, runs and measures the paper's grid on a GPU that is there only for minutes at a time.
+# Checks, runs and measures the paper's grid on a GPU that can be used only for some minutes at a time.
 #
-#     benchmarks/gpu_session.sh OUT --data_dir cifar10-jpeg.tar.xz       # again and again, until it says "all done"
+#     benchmarks/gpu_session.sh OUT --data_dir cifar10-jpeg.tar.xz       # call it again until it says "all done"
 #     benchmarks/gpu_session.sh OUT                                      # where CIFAR-10 can be downloaded
 #
-# Every call goes on where the last one with the same code and flags stopped on this machine, for at most LIMIT seconds,
-# and copies what there is to OUT. What follows OUT is given to reproduce.py. The pieces, in order:
-#     check    benchmarks/gpu_check.py: same bits twice and after a stop, each compression's property, CPU agreement
+# A call continues the last call that had the same code and flags on this machine. It runs for at most LIMIT seconds and
+# then copies all results so far to OUT. The flags after OUT are passed to reproduce.py. The pieces of work, in order:
+#     check    benchmarks/gpu_check.py: does everything that the tables rely on hold on this GPU?
 #     paper    reproduce.py --preset paper
 #     bench    benchmarks/bench.py
-# Exit code 0 where the pieces were done or cut off, 1 where one failed (the others are run all the same), 2 for misuse.
+# The exit code is 0 if all pieces were done or cut off, 1 if one failed (the others still run), and 2 for wrong usage.
 # OUT holds at most eight files of at most 16 MiB: log, summary, tables, benchmarks, and signals in up to four archives.
 # Settings, from the environment:
-#     LIMIT=520          seconds a call may take, the copying (some 15 seconds) not counted
-#     ROOT=<checkout>    where data/, results*/ and the session's own state live between the calls: a folder elsewhere,
-#                        where the checkout is copied to the GPU's machine anew for every call
-#     PYTHON=python3     the interpreter
+#     LIMIT=520          seconds that a call may take; copying the results takes some 15 seconds more
+#     ROOT=<checkout>    folder that keeps data/, results*/ and the session's state between calls. Use a folder outside
+#                        the checkout if every call copies the checkout to the GPU's machine anew
+#     PYTHON=python3     the Python interpreter
 #     PRESET=paper  CHECK_FLAGS=  BENCH_FLAGS=     for trying this script out without a GPU
 set -uo pipefail
 
@@ -31,30 +31,30 @@ command -v "$python" >/dev/null || usage "PYTHON is $python, which is not there"
 mkdir -p "${ROOT:-$here}" && root=$(cd "${ROOT:-$here}" && pwd) || usage "ROOT is $ROOT, which cannot be made"
 failed=0
 archive_mib=15 # a file of OUT may have 16 MiB
-least=$((limit < 40 ? limit / 2 : 20)) # seconds: with less, no piece is begun
+least=$((limit < 40 ? limit / 2 : 20)) # seconds that must be left for a piece to be started
 
 say() { echo "$*" | tee -a "$log"; }
 
-left() { echo $((limit - SECONDS)); }
+seconds_left() { echo $((limit - SECONDS)); }
 
-# piece NAME COMMAND...: run it in what is left of the time; remember that it is done, and how long it took in all
-piece() {
+# run_piece NAME COMMAND...: run the command in the time that is left; note in files whether it is done and its seconds
+run_piece() {
     local name=$1 began=$SECONDS code
     shift
     if [[ -e $state/$name.done ]]; then
         say "$name: done before"
         return
     fi
-    if [[ $name == check && -e $state/$name.failed ]]; then # it would fail again
+    if [[ $name == check && -e $state/$name.failed ]]; then # it would only fail again
         failed=1
         say "$name: FAILED before; to try again, rm $state/$name.failed"
         return
     fi
-    if (($(left) < least)); then
+    if (($(seconds_left) < least)); then
         say "$name: waits for the next call"
         return
     fi
-    timeout --foreground -s INT -k 20 "$(left)" "$@" 2>&1 | tee -i -a "$log"
+    timeout --foreground -s INT -k 20 "$(seconds_left)" "$@" 2>&1 | tee -i -a "$log"
     code=${PIPESTATUS[0]}
     echo $((SECONDS - began)) >>"$state/$name.seconds"
     case $code in
@@ -71,18 +71,18 @@ piece() {
     esac
 }
 
-# pack ARCHIVE FILE...: those that exist, named from the root on; nothing where there is none. The table of single points
-# is left out: it is large, and follows from the signals.
+# pack ARCHIVE FILE...: write an archive of the files that exist, with paths relative to ROOT; no archive if there are
+# none. The table of single points is left out: it is large and can be computed from the signals.
 pack() {
-    local archive=$1 file found=()
+    local archive=$1 file existing=()
     shift
     for file in "$@"; do
-        [[ -e $file && $file != */points.csv ]] && found+=("${file#"$root"/}")
+        [[ -e $file && $file != */points.csv ]] && existing+=("${file#"$root"/}")
     done
-    ((${#found[@]})) && tar -C "$root" -czf "$out/$archive" "${found[@]}"
+    ((${#existing[@]})) && tar -C "$root" -czf "$out/$archive" "${existing[@]}"
 }
 
-# The signals of all variants, as many to an archive as fit, in up to four archives.
+# Pack the signals of all variants into up to four archives, as many into each as fit.
 pack_signals() {
     local folder file size sum=0 number=1 group=()
     for folder in "${variants[@]}"; do
@@ -102,8 +102,8 @@ pack_signals() {
     ((${#group[@]})) && pack "signals_$number.tar.gz" "${group[@]}"
 }
 
-# Whatever there is by now; called on every way out.
-copy() {
+# Copy all results so far to OUT; called however the script ends.
+copy_results() {
     local rest=("${variants[@]:1}")
     rm -f "$out"/{log.txt,summary.md,tables.tar.gz,benchmarks.tar.gz} "$out"/signals_[1-4].tar.gz
     pack tables.tar.gz "${variants[0]}"/*.{md,csv,json,png} "${rest[@]/%//NR.csv}" "${rest[@]/%//NR.json}" \
@@ -116,7 +116,7 @@ copy() {
 data=(--dataset_name cifar10)
 [[ $preset == smoke ]] && data=(--dataset_name digits)
 flags=(--preset "$preset" "${data[@]}" --root "$root" "$@")
-version=$(git -C "$here" describe --always --dirty 2>/dev/null) # what another call of the same session must agree on
+version=$(git -C "$here" describe --always --dirty 2>/dev/null) # calls of one session have the same version and flags
 session=$(printf '%s\n' "$version" "${flags[@]}" "${CHECK_FLAGS:-}" "${BENCH_FLAGS:-}" | sha1sum | cut -c1-12)
 state=$root/.gpu_session/$session
 log=$state/log.txt
@@ -126,14 +126,14 @@ plan = reproduce.parse(sys.argv[1:]).plan
 for variant in (ORIGINAL, *plan.variants): print(variant_dir(plan.run.root, plan.name, variant))'
 folders=$(PYTHONPATH=$here "$python" -c "$code" "${flags[@]}") || exit 2
 mapfile -t variants <<<"$folders" # the original's first
-trap copy EXIT
+trap copy_results EXIT
 trap 'exit 130' INT TERM
 
 say "== $(date -u +%FT%TZ) ${flags[*]}"
 read -ra check_flags <<<"${CHECK_FLAGS:-}"
 read -ra bench_flags <<<"${BENCH_FLAGS:-}"
-piece check "$python" "$here/benchmarks/gpu_check.py" "${check_flags[@]}"
-piece paper "$python" "$here/reproduce.py" "${flags[@]}"
-piece bench "$python" "$here/benchmarks/bench.py" --resume --out "$root/results/benchmarks" "${bench_flags[@]}"
+run_piece check "$python" "$here/benchmarks/gpu_check.py" "${check_flags[@]}"
+run_piece paper "$python" "$here/reproduce.py" "${flags[@]}"
+run_piece bench "$python" "$here/benchmarks/bench.py" --resume --out "$root/results/benchmarks" "${bench_flags[@]}"
 [[ -e $state/check.done && -e $state/paper.done && -e $state/bench.done ]] && say "all done"
 exit $failed

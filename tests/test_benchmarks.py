@@ -1,4 +1,4 @@
-"""The benchmark: its table, the signals that attacks are timed on, and the session on a GPU."""
+"""The benchmark: its table, the signals that attacks are timed on, and the GPU session."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ SESSION = ROOT / "benchmarks" / "gpu_session.sh"
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """The whole benchmark on the CPU, tiny, and the folder of its table."""
+    """The table of the whole benchmark, run on the CPU at tiny sizes, and the table's file."""
     folder = tmp_path_factory.mktemp("benchmarks")
     bench.main(["--quick", "--device", "cpu", "--out", str(folder)])
     (file,) = folder.glob("*.csv")
@@ -40,14 +40,14 @@ def test_every_section_is_measured_with_finite_numbers_and_budgets(table):
     )
 
 
-def test_the_markdown_names_machine_versions_and_every_row(table):
+def test_the_markdown_page_names_the_machine_the_versions_and_every_row(table):
     rows, file = table
     text = file.with_suffix(".md").read_text()
     assert text.startswith("# Benchmarks: ") and f"torch {torch.__version__.split('+')[0]}" in text
     assert all(f"| {what} |" in text for what in rows["what"]) and text.count("\n|") == len(rows) + 2
 
 
-def test_a_section_measured_again_replaces_its_own_rows_only_and_resume_keeps_it(table, capsys):
+def test_measuring_a_section_again_replaces_only_its_rows_and_resume_skips_it(table, capsys):
     rows, file = table
     flags = ["--quick", "--device", "cpu", "--out", str(file.parent), "--only", "disk"]
     again = bench.main(flags)
@@ -63,22 +63,23 @@ def test_a_table_of_something_else_is_refused(tmp_path):
         bench.main(["--quick", "--device", "cpu", "--out", str(tmp_path), "--only", "disk"])
 
 
-def test_a_section_that_fails_does_not_take_the_others_along(tmp_path, monkeypatch):
-    def fails(size, device):
+def test_when_a_section_fails_the_others_are_still_measured(tmp_path, monkeypatch):
+    def run_out_of_memory(size, device):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setitem(bench.SECTIONS, "kmeans", fails)
+    monkeypatch.setitem(bench.SECTIONS, "kmeans", run_out_of_memory)
     with pytest.raises(bench.UserError, match="kmeans on cpu failed: out of memory"):
         bench.main(["--quick", "--device", "cpu", "--out", str(tmp_path), "--only", "kmeans", "disk"])
     assert len(list(tmp_path.glob("*.csv"))) == 1
 
 
-def test_a_section_in_a_process_of_its_own_gives_the_same_rows():
-    apart, here = (bench.run_section("disk", measure.QUICK, CPU, apart=where) for where in (True, False))
+def test_a_section_gives_the_same_rows_in_its_own_process():
+    apart = bench.run_section("disk", measure.QUICK_SIZE, CPU, apart=True)
+    here = bench.run_section("disk", measure.QUICK_SIZE, CPU, apart=False)
     assert [(row.what, row.value) for row in apart[:-1]] == [(row.what, row.value) for row in here[:-1]]
 
 
-def test_models_trained_at_once_all_have_a_row(tmp_path):
+def test_every_form_of_training_two_models_at_once_has_a_row(tmp_path):
     rows = bench.main(["--quick", "--device", "cpu", "--out", str(tmp_path), "--only", "gpu"])
     ran = rows[~rows["note"].str.startswith("cannot run here")]
     assert np.isfinite(ran["value"]).all()
@@ -88,37 +89,37 @@ def test_models_trained_at_once_all_have_a_row(tmp_path):
 
 def test_jobs_take_turns_and_the_first_round_is_not_counted():
     order = []
-    seconds = measure.in_turns({name: lambda name=name: order.append(name) for name in "ab"}, 3, CPU, "test")
+    seconds = measure.time_in_turns({name: lambda name=name: order.append(name) for name in "ab"}, 3, CPU, "test")
     assert "".join(order) == "baabbaab"
     assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
 
 
 def test_a_row_is_the_median_with_its_extremes_and_says_whether_the_budget_is_met():
-    row = measure.row("step", [1.0, 5.0, 2.0], "s", budget=2)
+    row = measure.median_row("step", [1.0, 5.0, 2.0], "s", budget=2)
     assert (row.value, row.low, row.high, row.met) == (2, 1, 5, "yes")
     assert row._replace(value=2.1).met == "no" and row._replace(budget=None).met == ""
-    assert measure.row("step", [float("nan")], "s", budget=2).met == "no"
+    assert measure.median_row("step", [float("nan")], "s", budget=2).met == "no"
 
 
-def test_the_paper_presets_hours_follow_from_the_measured_rows():
+def test_the_time_of_the_paper_preset_is_computed_from_the_measured_rows():
     values = {"train.py's loop": 1000, "pruned step": 1, "QAT step": 2, "clustered step": 1, "logits (ask)": 10_000}
     values |= {"sensitivity, 10 draws": 1000, attack_stage.STAGE: 100}
     rows = [measure.Row(what, value, "") for what, value in values.items()]
-    found = {row.what: row.value for row in paper.estimate(rows, CPU)}
-    assert found["paper preset: training and compression"] == 2 * 20_000 * (100 + 30 * 9) / 1000
-    assert found["paper preset: signals"] == 9 * 2 * (50_000 / 10_000 + 20_000 / 1000)
-    assert found["paper preset in all"] == sum(found.values()) / 2
-    assert paper.estimate(rows[1:], CPU) == []
+    seconds = {row.what: row.value for row in paper.estimate_preset(rows, CPU)}
+    assert seconds["paper preset: training and compression"] == 2 * 20_000 * (100 + 30 * 9) / 1000
+    assert seconds["paper preset: signals"] == 9 * 2 * (50_000 / 10_000 + 20_000 / 1000)
+    assert seconds["paper preset in all"] == sum(seconds.values()) / 2
+    assert paper.estimate_preset(rows[1:], CPU) == []
 
 
 def losses(world, row):
-    """Of a model's audit set."""
+    """A model's losses on its audit set."""
     return cross_entropy(world.logits[row, world.audit[row]], world.labels[world.audit[row]])
 
 
 @pytest.mark.parametrize(("leak", "auc"), [(synthetic.LEAK, 0.8), (0.0, 0.5)])
 def test_synthetic_signals_leak_as_much_as_stated(leak, auc):
-    world = synthetic.world(2000, leak=leak)
+    world = synthetic.make_world(2000, leak=leak)
     for row in (0, 1):
         member = world.member[row, world.audit[row]]
         assert member.sum() == 2000 and len(member) == 4000
@@ -138,13 +139,13 @@ def test_synthetic_signals_share_difficulty_between_models_and_answers_between_v
     assert not (original.member[0] & original.audit[1]).any()
 
 
-def session(*arguments, **settings):
+def run_session(*arguments, **settings):
     env = {**os.environ, "OMP_NUM_THREADS": "1", **{key: str(value) for key, value in settings.items()}}
     return subprocess.run([SESSION, *map(str, arguments)], env=env, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "settings", "says"),
+    ("arguments", "settings", "message"),
     [
         ([], {}, "the folder for the results is missing"),
         (["--preset"], {}, "the folder for the results is missing"),
@@ -153,14 +154,14 @@ def session(*arguments, **settings):
         (["/dev/null/out"], {}, "/dev/null/out cannot be made"),
     ],
 )
-def test_a_gpu_session_that_is_called_wrongly_says_so_in_one_line(arguments, settings, says, tmp_path):
+def test_a_gpu_session_that_is_called_wrongly_says_so_in_one_line(arguments, settings, message, tmp_path):
     arguments = [str(tmp_path) if argument == "OUT" else argument for argument in arguments]
-    done = session(*arguments, ROOT=tmp_path / "root", **settings)
-    assert done.returncode == 2 and says in done.stderr and len(done.stderr.splitlines()) == 1
+    done = run_session(*arguments, ROOT=tmp_path / "root", **settings)
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-PRETENDER = """#!/usr/bin/env bash
-# stands in for Python: `paper` takes long in its first call, `check` fails, tables appear at once
+FAKE_PYTHON = """#!/usr/bin/env bash
+# stands in for Python: `paper` takes too long in its first call, `check` fails, and the signals appear at once
 case "$*" in
 -c*) printf "$ROOT/%s\n" results/run results_pruning/run_0.{6,7} ;;
 *gpu_check.py*) exit 1 ;;
@@ -176,16 +177,18 @@ esac
 """
 
 
-def test_a_gpu_session_is_cut_off_goes_on_and_copies_what_there_is(tmp_path):
-    root, out, python = tmp_path / "root", tmp_path / "out", tmp_path / "python"
+def test_a_gpu_session_that_is_cut_off_continues_in_the_next_call_and_copies_its_results(tmp_path):
+    root = tmp_path / "root"
+    out = tmp_path / "out"
+    python = tmp_path / "python"
     root.mkdir()
-    python.write_text(PRETENDER)
+    python.write_text(FAKE_PYTHON)
     python.chmod(0o755)
     settings = {"ROOT": root, "PYTHON": python}
-    first = session(out, **settings, LIMIT=6)  # with less than half of it left, no piece is begun
+    first = run_session(out, **settings, LIMIT=6)  # a piece is started only if half of it is left
     assert first.returncode == 1 and "check: FAILED with exit code 1" in first.stdout
     assert "paper: cut off after" in first.stdout and "bench: waits for the next call" in first.stdout
-    second = session(out, **settings, LIMIT=60)
+    second = run_session(out, **settings, LIMIT=60)
     assert second.returncode == 1 and "check: FAILED before" in second.stdout
     assert "paper: done in" in second.stdout and "bench: done in" in second.stdout
     assert {file.name for file in out.iterdir()} == {
@@ -195,13 +198,13 @@ def test_a_gpu_session_is_cut_off_goes_on_and_copies_what_there_is(tmp_path):
         assert archive.getnames() == ["results_pruning/run_0.6/signals.npz"]
 
 
-def test_what_a_gpu_session_checks_first_holds_on_the_cpu(tmp_path, monkeypatch):
+def test_the_checks_of_a_gpu_hold_on_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "IMAGES", 130)  # two steps
-    found = list(gpu_check.checks(0.125, CPU, tmp_path))
-    assert len(found) == 17 and all(holds for holds, _ in found), found
+    checks = list(gpu_check.checks(0.125, CPU, tmp_path))
+    assert len(checks) == 17 and all(holds for holds, _ in checks), checks
 
 
-def test_the_check_names_what_does_not_hold(tmp_path, monkeypatch, capsys):
+def test_a_check_that_fails_is_named_and_gives_exit_code_1(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu_check, "checks", lambda *_: iter([(True, "this"), (False, "that")]))
     with pytest.raises(SystemExit) as stopped:
         gpu_check.main(["--device", "cpu"])

@@ -1,4 +1,4 @@
-"""Whether a GPU is full with one model: several trained at once, and the bare step compiled or captured."""
+"""Does one model use all of a GPU? Several models are trained at once, and the bare step is compiled or captured."""
 
 import contextlib
 import copy
@@ -13,36 +13,44 @@ from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from benchmarks.loops import bare_loop, network, resident_batch, sgd
-from benchmarks.measure import Row, Size, in_turns, row, synchronise
+from benchmarks.measure import Row, Size, count_of, median_row, synchronise, time_in_turns
 from core import devices
 
-STEPS, ROUNDS = 40, 3  # at most: there are many forms, and they differ by more than a few percent
-WARM_UP = 3  # steps before a step is captured
-PATIENCE = 180.0  # seconds until processes that do not answer are given up
+MOST_STEPS = 40  # few steps and rounds are enough: the forms are many, and they differ by more than a few percent
+MOST_ROUNDS = 3
+WARM_UP_STEPS = 3  # steps before a step is captured
+PATIENCE = 180.0  # seconds to wait for a process that does not answer
 
 
-def at_once(size: Size, device: torch.device) -> list[Row]:
-    """Images a second, in total, of several models at once in four forms; on a GPU also of one model's step in five."""
-    size, rows = size._replace(steps=min(size.steps, STEPS), rounds=min(size.rounds, ROUNDS)), []
-    for count in size.together:
-        models = f"{count} model" + "s" * (count > 1)
-        with contextlib.ExitStack() as stack:
-            forms = {
-                f"{models}, one after the other": partial(one_after_the_other, count, size, device),
-                f"{models}, a process each": partial(in_processes, count, size, device, stack),
-                f"{models}, a thread and a stream each": partial(in_streams, count, size, device, stack),
-                f"{models}, stacked": partial(stacked, count, size, device),
-                f"{models}, stacked, norms in fp32": partial(stacked, count, size, device, Float32Norm),
-            }
-            rows += compare(forms, count, size, device)
-    return [*rows, *(one_step(size, device) if device.type == "cuda" else [])]
+def measure_models_at_once(size: Size, device: torch.device) -> list[Row]:
+    """Images a second of several models together, trained in five forms; on a GPU also of one model's step in five."""
+    size = size._replace(steps=min(size.steps, MOST_STEPS), rounds=min(size.rounds, MOST_ROUNDS))
+    rows = []
+    for count in size.models_at_once:
+        rows += compare_forms_of_training(count, size, device)
+    if device.type == "cuda":
+        rows += compare_forms_of_a_step(size, device)
+    return rows
 
 
-def one_step(size: Size, device: torch.device) -> list[Row]:
-    """The bare step as it is, with other kernels, compiled, and as a CUDA graph."""
+def compare_forms_of_training(count: int, size: Size, device: torch.device) -> list[Row]:
+    models = count_of(count, "model")
+    with contextlib.ExitStack() as stack:
+        forms = {
+            f"{models}, one after the other": partial(one_after_the_other, count, size, device),
+            f"{models}, a process each": partial(in_processes, count, size, device, stack),
+            f"{models}, a thread and a stream each": partial(in_streams, count, size, device, stack),
+            f"{models}, stacked": partial(stacked, count, size, device),
+            f"{models}, stacked, norms in fp32": partial(stacked, count, size, device, Float32Norm),
+        }
+        return compare(forms, count, size, device)
+
+
+def compare_forms_of_a_step(size: Size, device: torch.device) -> list[Row]:
+    """The bare step unchanged, with other kernels, compiled, and as a CUDA graph."""
     forms = {
         "bare step": lambda: bare_loop(network(size), size, device),
-        "bare step, fastest kernels": lambda: bare_loop(network(size), size, device, fastest),
+        "bare step, fastest kernels": lambda: bare_loop(network(size), size, device, fastest_kernels),
         "bare step, compiled": lambda: compiled(size, device, "default"),
         "bare step, compiled with graphs": lambda: compiled(size, device, "reduce-overhead"),
         "bare step, captured whole": lambda: captured(size, device),
@@ -51,19 +59,20 @@ def one_step(size: Size, device: torch.device) -> list[Row]:
 
 
 def compare(forms: dict[str, Callable], count: int, size: Size, device: torch.device) -> list[Row]:
-    """A row for each form, a function that makes the job; one that cannot run here has no value and says why."""
-    jobs, refused = {}, []
-    for name, make in forms.items():
+    """A row for each form, a function that makes a job. The row of a form that cannot run here has no value."""
+    jobs = {}
+    refused = []
+    for name, make_job in forms.items():
         try:
-            job = make()
+            job = make_job()
             job()
             jobs[name] = job
-        except Exception as error:  # compilers and drivers fail in any way, and the other rows are worth having
+        except Exception as error:  # compilers and drivers raise all kinds of errors, and the other rows must survive
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             refused.append(Row(name, float("nan"), "images/s", note=f"cannot run here: {reason[:100]}"))
     images = count * size.steps * size.batch
-    seconds = in_turns(jobs, size.rounds, device, f"{count} at once")
-    return [*(row(name, images / taken, "images/s") for name, taken in seconds.items()), *refused]
+    seconds = time_in_turns(jobs, size.rounds, device, f"{count} at once")
+    return [*(median_row(name, images / taken, "images/s") for name, taken in seconds.items()), *refused]
 
 
 def one_after_the_other(count: int, size: Size, device: torch.device) -> Callable[[], None]:
@@ -72,11 +81,11 @@ def one_after_the_other(count: int, size: Size, device: torch.device) -> Callabl
 
 
 def in_processes(count: int, size: Size, device: torch.device, stack: contextlib.ExitStack) -> Callable[[], None]:
-    """Every model in a process of its own; they start a job together, and it ends with the last."""
+    """Every model in its own process. The processes start together, and the job ends when the last one is done."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(count + 1, timeout=PATIENCE)
     for seed in range(count):
-        process = context.Process(target=_work, args=(seed, size, device, barrier), daemon=True)
+        process = context.Process(target=_train_at_each_call, args=(seed, size, device, barrier), daemon=True)
         process.start()
         stack.callback(process.join)
         stack.callback(process.terminate)
@@ -88,7 +97,8 @@ def in_processes(count: int, size: Size, device: torch.device, stack: contextlib
     return run
 
 
-def _work(seed: int, size: Size, device: torch.device, barrier) -> None:
+def _train_at_each_call(seed: int, size: Size, device: torch.device, barrier) -> None:
+    """Wait for the start of a job, run the bare loop, and report the end, again and again."""
     loop = bare_loop(network(size, seed), size, device)
     while True:
         barrier.wait()
@@ -98,26 +108,26 @@ def _work(seed: int, size: Size, device: torch.device, barrier) -> None:
 
 
 def in_streams(count: int, size: Size, device: torch.device, stack: contextlib.ExitStack) -> Callable[[], None]:
-    """Every model in a thread, its kernels in a CUDA stream of their own."""
-    # the choice of kernels belongs to the process: threads that set it would undo each other's
+    """Every model in its own thread and CUDA stream."""
+    # the whole process has one choice of kernels, so threads that set it would undo each other's choice
     loops = [bare_loop(network(size, seed), size, device, contextlib.nullcontext) for seed in range(count)]
     streams = [torch.cuda.Stream(device) if device.type == "cuda" else None for _ in loops]
     threads = stack.enter_context(ThreadPoolExecutor(count))
 
-    def one(loop: Callable[[], None], stream) -> None:
+    def run_in_stream(loop: Callable[[], None], stream) -> None:
         with torch.cuda.stream(stream):
             loop()
 
     def run() -> None:
         with devices.repeatable():
-            list(threads.map(one, loops, streams))
+            list(threads.map(run_in_stream, loops, streams))
             synchronise(device)
 
     return run
 
 
 class Float32Norm(nn.BatchNorm2d):
-    """Batch normalisation whose input has its parameters' type: vmap's rule refuses bf16 beside float32 on the CPU."""
+    """Batch normalisation in float32, as its parameters are: on the CPU vmap refuses bf16 inputs beside them."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -125,13 +135,10 @@ class Float32Norm(nn.BatchNorm2d):
 
 
 def stacked(count: int, size: Size, device: torch.device, norm: type = nn.BatchNorm2d) -> Callable[[], None]:
-    """All models as one: their weights stacked, the step vectorised over them (torch.func), a batch for each."""
+    """All models as one: their weights are stacked, and torch.func vectorises the step over models and batches."""
     networks = [network(size, seed).to(device, memory_format=torch.channels_last).train() for seed in range(count)]
     parameters, buffers = stack_module_state(networks)
-    skeleton = copy.deepcopy(networks[0]).to("meta")
-    for module in skeleton.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.__class__ = norm
+    skeleton = skeleton_of(networks[0], norm)
     inputs, labels = (torch.stack([part] * count) for part in resident_batch(size, device))
     optimizer = torch.optim.SGD(parameters.values(), 0.01, momentum=0.9, weight_decay=5e-4)
 
@@ -144,16 +151,25 @@ def stacked(count: int, size: Size, device: torch.device, norm: type = nn.BatchN
     def run() -> None:
         with devices.repeatable():
             for _ in range(size.steps):
-                found = gradients(parameters, buffers, inputs, labels)
+                step_gradients = gradients(parameters, buffers, inputs, labels)
                 for name, parameter in parameters.items():
-                    parameter.grad = found[name]
+                    parameter.grad = step_gradients[name]
                 optimizer.step()
 
     return run
 
 
-def fastest():
-    """Whatever kernels cuDNN finds fastest: other numbers from run to run."""
+def skeleton_of(model: nn.Module, norm: type) -> nn.Module:
+    """The model without weights, with `norm` in place of batch normalisation."""
+    skeleton = copy.deepcopy(model).to("meta")
+    for module in skeleton.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = norm
+    return skeleton
+
+
+def fastest_kernels():
+    """Let cuDNN take the kernels that it finds fastest; results then differ from run to run."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
 
 
@@ -163,12 +179,13 @@ def compiled(size: Size, device: torch.device, mode: str) -> Callable[[], None]:
 
 
 def captured(size: Size, device: torch.device) -> Callable[[], None]:
-    """Forward, backward and step as one CUDA graph, replayed. The learning rate is captured with them."""
+    """Forward, backward and step as one CUDA graph that is replayed; the learning rate is part of the graph."""
     model = network(size).to(device, memory_format=torch.channels_last).train()
-    optimizer, (inputs, labels) = sgd(model), resident_batch(size, device)
+    optimizer = sgd(model)
+    inputs, labels = resident_batch(size, device)
     graph = torch.cuda.CUDAGraph()
     with devices.repeatable():
-        _on_a_side_stream(lambda: _capturable_step(model, optimizer, inputs, labels), device)
+        _warm_up_on_a_side_stream(lambda: _capturable_step(model, optimizer, inputs, labels), device)
         optimizer.zero_grad(set_to_none=True)
         with torch.cuda.graph(graph):
             _capturable_step(model, optimizer, inputs, labels)
@@ -178,18 +195,19 @@ def captured(size: Size, device: torch.device) -> Callable[[], None]:
 def _capturable_step(model: nn.Module, optimizer: torch.optim.Optimizer, inputs, labels) -> None:
     optimizer.zero_grad(set_to_none=True)
     half = devices.precision(inputs.device.type) == "bf16"
-    # without autocast's cache: weights cast before the capture would be replayed unchanged
+    # autocast must not cache: a weight cast before the capture would never change when the graph is replayed
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
         loss = F.cross_entropy(model(inputs), labels)
     loss.backward()
     optimizer.step()
 
 
-def _on_a_side_stream(step: Callable[[], None], device: torch.device) -> None:
-    """Warm up where a capture will not see it, as CUDA graphs want."""
-    side, main = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+def _warm_up_on_a_side_stream(step: Callable[[], None], device: torch.device) -> None:
+    """Run a few steps on another stream: a CUDA graph must not capture the warm-up."""
+    side = torch.cuda.Stream(device)
+    main = torch.cuda.current_stream(device)
     side.wait_stream(main)
     with torch.cuda.stream(side):
-        for _ in range(WARM_UP):
+        for _ in range(WARM_UP_STEPS):
             step()
     main.wait_stream(side)
