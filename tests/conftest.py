@@ -17,7 +17,7 @@ THREE_VARIANTS = ("pruning_0.9", "quantization_int8", "clustering_4")  # one of 
 
 
 def script(*command, **options) -> subprocess.CompletedProcess:
-    """A script run as users run it: another process, in the project's folder."""
+    """Run a script as users do: in a process of its own, in the project's folder."""
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, env=env, **options
@@ -26,7 +26,7 @@ def script(*command, **options) -> subprocess.CompletedProcess:
 
 @contextlib.contextmanager
 def stopped_in(epoch: int):
-    """What trains inside is cut off when this epoch begins, its state saved after each one before."""
+    """Stop the training inside this block when the epoch begins; its state is saved after every earlier epoch."""
     from compleak.training import loop
 
     class Stopped(Exception):
@@ -47,17 +47,18 @@ def stopped_in(epoch: int):
 
 @pytest.fixture(scope="session", autouse=True)
 def small_forests():
-    """Fewer trees in this process, so that dozens of tables take a minute; scripts as subprocesses have them all."""
+    """Grow fewer trees in this process, so that tests are quick; scripts in other processes grow all of them."""
     from attacks.common import classifiers
 
-    usual, classifiers.TREES = classifiers.TREES, 40
+    usual = classifiers.TREES
+    classifiers.TREES = 40
     yield
     classifiers.TREES = usual
 
 
 @pytest.fixture(scope="session", autouse=True)
 def tiny_preset():
-    """`--preset tiny`, beside the presets that users have."""
+    """Add `--preset tiny` to the presets that users have."""
     from compleak.pipeline.presets import PRESETS, Preset
 
     PRESETS["tiny"] = Preset(

@@ -14,7 +14,7 @@ WIDTH = 0.125
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Layers this small gain nothing from threads and lose much where cores are shared."""
+    """Use one thread: more do not speed up such small layers, and slow them down where cores are shared."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -45,7 +45,7 @@ def optimizer_for(prepared, lr=1e-3):
 
 
 def train(prepared, steps=3, *, optimizer=None, first=0, autocast=False):
-    """Real fine-tuning steps; batch i is the same whenever it is asked for."""
+    """Take real fine-tuning steps; batch number i is the same in every call."""
     optimizer = optimizer or optimizer_for(prepared)
     prepared.train()
     for step in range(first, first + steps):
@@ -60,7 +60,7 @@ def train(prepared, steps=3, *, optimizer=None, first=0, autocast=False):
 
 
 def seen_one_batch(prepared):
-    """Input ranges of quantization need a training batch; nothing is trained here."""
+    """Show the model a training batch without training it: quantization needs one for its input ranges."""
     with torch.no_grad():
         prepared.train()(batch(0)[0])
     return prepared.eval()

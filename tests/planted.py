@@ -16,14 +16,14 @@ class World(NamedTuple):
 
 
 def withheld(member, audit) -> np.ndarray:
-    """What an attacker is given: `member` (R, N) with -1 for the victim on its audit points."""
+    """The membership (R, N) that an attacker gets: -1 for the victim on its audit points."""
     known = member.astype(np.int8)
     known[0, audit[0]] = -1
     return known
 
 
 def write_signals(file: Path, signals: Signals, truth) -> None:
-    """A signals file, with the victim's membership, `truth` (A,), in it."""
+    """Write a signals file that includes the victim's membership, `truth` (A,)."""
     member = signals.member.copy()
     member[0, signals.audit[0]] = truth
     np.savez(
@@ -52,9 +52,9 @@ def draw_roles(rng, models: int, points: int):
 
 
 def draw_half_roles(rng, models: int, points: int):
-    """The same in the layout of LiRA's authors: each model is trained on half of all points, and all are audited.
+    """The same in the layout of LiRA's authors: each model is trained on half of all points and audited on all.
 
-    models is odd, so that the shadows are pairs of complements and each point is in half of them.
+    `models` must be odd. The shadow models then form pairs: each pair's members are the two halves of the points.
     """
     member = np.zeros((models, points), np.int8)
     member[0, rng.permutation(points)[: points // 2]] = 1
@@ -107,7 +107,8 @@ def gaussian_signals(models, points, leaks, *, difficulty=2.0, seed=0) -> World:
     """
     rng = np.random.default_rng(seed)
     member, audit = draw_roles(rng, models, points)
-    leaks, count = np.asarray(leaks, dtype=float), len(leaks)
+    leaks = np.asarray(leaks, dtype=float)
+    count = len(leaks)
     deviations = np.linspace(1, 1.5, count)
     noise = np.outer(deviations, deviations) * (0.6 + 0.4 * np.eye(count))
     confidences = rng.normal(scale=difficulty, size=points)[:, None] + member[..., None] * leaks
@@ -117,6 +118,7 @@ def gaussian_signals(models, points, leaks, *, difficulty=2.0, seed=0) -> World:
     error = prior - prior @ np.linalg.inv(prior + noise / (models - 1)) @ prior
     best = norm.cdf(np.sqrt(leaks @ np.linalg.solve(error + noise, leaks) / 2))
     logits = np.stack([confidences / 2, -confidences / 2], axis=-1).astype(np.float32)
-    labels, known = np.zeros(points, dtype=np.int64), withheld(member, audit)
+    labels = np.zeros(points, dtype=np.int64)
+    known = withheld(member, audit)
     variants = [Signals(logits[:, :, k], labels, known, audit) for k in range(count)]
     return World(variants, member[0, audit[0]].astype(bool), float(best))

@@ -54,9 +54,12 @@ def test_a_file_with_the_victim_alone_is_refused_in_one_line(tmp_path):
         CompLeakNR.main(["--signals", str(file)])
 
 
-def test_a_killed_attack_loses_only_itself_also_where_it_is_left_out_afterwards(tmp_path, monkeypatch):
+def test_after_a_kill_finished_attacks_are_kept_even_if_the_interrupted_one_is_no_longer_asked_for(
+    tmp_path, monkeypatch
+):
     file, _ = write_world(tmp_path)
-    done, run = [], attack_stage.Job.result_of
+    done = []
+    run = attack_stage.Job.result_of
 
     def note_and_run(self, attack, earlier):
         if attack.key == "gap":
@@ -80,7 +83,7 @@ def test_a_killed_attack_loses_only_itself_also_where_it_is_left_out_afterwards(
     ("error", "says"),
     [(attacks.Unusable("too few points"), "too few points"), (MemoryError(), "it needs more memory than there is")],
 )
-def test_an_attack_that_cannot_run_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsys, error, says):
+def test_an_attack_that_cannot_run_is_named_and_the_others_still_run(tmp_path, monkeypatch, capsys, error, says):
     file, _ = write_world(tmp_path)
     rows = list(attacks.USUAL["NR"])
 

@@ -63,7 +63,8 @@ def given_to(attack_models, which):
 
 def standard_error(truth):
     """Standard error of the AUC of scores that know nothing (Mann-Whitney)."""
-    members, others = truth.sum(), (~truth).sum()
+    members = truth.sum()
+    others = (~truth).sum()
     return math.sqrt((members + others + 1) / (12 * members * others))
 
 
@@ -77,7 +78,7 @@ def probabilities(logits):
 
 
 @every_attack
-def test_a_planted_leak_is_found_and_the_threshold_deploys(attack, which):
+def test_a_planted_leak_is_found_and_the_decisions_beat_chance(attack, which):
     if attack.name == "model_updates":
         pytest.skip("here the variants differ by noise alone; test_likelihood.py plants a difference")
     planted = world(2.5, models=1 + max(attack.references, 1))
@@ -98,7 +99,7 @@ def test_the_auc_is_a_half_where_there_is_no_leak(attack, which):
 
 
 @every_attack
-def test_shuffled_victim_membership_same_seed_and_other_global_state_give_identical_scores(attack, which):
+def test_scores_depend_neither_on_the_victims_membership_nor_on_global_random_state(attack, which):
     planted = world(1.5, models=3)
     original = planted.variants[0]
     shuffled = original.member.copy()
@@ -123,7 +124,7 @@ def test_an_attack_without_a_shadow_model_says_so(attack, which):
         attack.run(given_to(alone, which), seed=0)
 
 
-def test_membership_of_the_victims_audit_points_is_withheld_and_nothing_else():
+def test_only_the_membership_of_the_victims_audit_points_is_withheld():
     for signals in world(1.5, models=3).variants:
         np.testing.assert_array_equal(signals.member == -1, signals.audit & (np.arange(3) == 0)[:, None])
 
@@ -200,7 +201,8 @@ def test_confidence_neither_saturates_nor_overflows():
 
 @given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), st.booleans()), min_size=2, max_size=30))
 def test_balanced_threshold_is_as_good_as_the_best_of_all_cuts(rows):
-    scores, member = np.array([s for s, _ in rows]), np.array([m for _, m in rows])
+    scores = np.array([s for s, _ in rows])
+    member = np.array([m for _, m in rows])
     if member.all() or not member.any():
         with pytest.raises(ValueError):
             balanced_threshold(scores, member)
@@ -225,7 +227,7 @@ HAND = Signals(  # two models, two points, three classes; one logit vector per (
 ROWS = (np.array([0, 0]), np.array([0, 1]))
 
 
-def test_a_points_place_in_the_file_does_not_change_its_score():
+def test_a_points_position_in_the_file_does_not_change_its_score():
     signals = planted_signals(3, 400, seed=6).variants[0]
     order = np.random.default_rng(1).permutation(400)
     moved = Signals(signals.logits[:, order], signals.labels[order], signals.member[:, order], signals.audit[:, order])
@@ -301,7 +303,7 @@ def test_modified_entropy_and_its_class_thresholds_equal_the_papers_loops():
     np.testing.assert_array_equal(decision, scores >= 0)
 
 
-def test_a_class_that_the_shadows_never_saw_gets_the_threshold_of_all_classes():
+def test_a_class_that_the_shadow_models_never_saw_gets_the_threshold_of_all_classes():
     signals = planted_signals(2, 300, classes=3, seed=2).variants[0]
     unseen = np.where(signals.audit[1], 0, 2)
     scores = song2021(signals._replace(labels=unseen)).scores
@@ -339,14 +341,15 @@ def test_rmia_equals_the_papers_loops_for_every_a_and_gamma(models, points, role
     signals = planted_signals(models, points, classes=3, seed=4, roles=roles).variants[0]
     log_p = -cross_entropy(signals.logits, signals.labels)
     reference = reference_log_p(log_p, known_outsiders(signals))
-    population, rows = populations(signals, reference), np.nonzero(signals.audit)
+    population = populations(signals, reference)
+    rows = np.nonzero(signals.audit)
     for a in (0.0, 0.3, 1.0):
         for gamma, fast in zip(GAMMA, score(log_p, reference, population, rows, a, GAMMA), strict=True):
             slow = [literal_rmia(signals, r, x, a, gamma) for r, x in zip(*rows, strict=True)]
             np.testing.assert_allclose(fast, slow, atol=1e-12)
 
 
-def test_rmia_deploys_the_a_and_gamma_that_are_best_on_the_shadows():
+def test_rmia_uses_the_a_and_gamma_that_are_best_on_the_shadow_models():
     signals = planted_signals(2, 40, classes=3, seed=4).variants[0]
     shadow = np.flatnonzero(signals.audit[1])
     member = signals.member[1, shadow]
@@ -359,7 +362,7 @@ def test_rmia_deploys_the_a_and_gamma_that_are_best_on_the_shadows():
     )
 
 
-def test_every_attack_on_the_layout_of_liras_authors_finds_the_leak_and_its_threshold_deploys():
+def test_every_attack_finds_the_leak_in_the_layout_of_liras_authors_and_its_decisions_beat_chance():
     """Nine models, each trained on half of all points; each point in four of eight shadows; all points audited."""
     planted = planted_signals(9, 300, leak=2.5, seed=3, roles=draw_half_roles)
     for attack in attacks.NR:
@@ -383,7 +386,7 @@ def test_references_did_not_train_on_the_point_and_are_never_the_model_itself():
     assert reference[1, x] == pytest.approx((confidences[0, x] + confidences[2, x]) / 2)
 
 
-def test_references_take_the_difficulty_out():
+def test_attacks_with_references_are_not_misled_by_a_points_difficulty():
     planted = planted_signals(2, 2000, leak=1.5, difficulty=3.0, seed=6)
     auc = {f: roc_auc_score(planted.truth, f(planted.variants[0], seed=0).scores) for f in (yeom2018, rmia)}
     auc[calibrated] = roc_auc_score(planted.truth, calibrated(planted.variants, seed=0).scores)
@@ -391,9 +394,10 @@ def test_references_take_the_difficulty_out():
     assert auc[calibrated] > auc[yeom2018] + 0.05
 
 
-def test_a_point_that_references_find_easier_is_never_more_of_a_member():
+def test_a_points_score_never_rises_when_its_references_become_more_confident():
     signals = planted_signals(2, 2000, difficulty=3.0, seed=6).variants[0]
-    easier, victim = signals.logits.copy(), np.flatnonzero(signals.audit[0])
+    easier = signals.logits.copy()
+    victim = np.flatnonzero(signals.audit[0])
     easier[1, victim, signals.labels[victim]] += 1.0  # not the shadow's audit rows, so the classifier is the same
     before, after = (calibrated([given], seed=0).scores for given in (signals, signals._replace(logits=easier)))
     assert (after <= before).all() and (after < before).any()
@@ -402,17 +406,20 @@ def test_a_point_that_references_find_easier_is_never_more_of_a_member():
 # Forests, and MR, which is trained on their probabilities
 
 
-def test_out_of_bag_probabilities_do_not_know_the_label_noise():
+def test_out_of_bag_probabilities_do_not_learn_random_labels():
     rng = np.random.default_rng(0)
-    features, label = rng.normal(size=(1500, 12)), rng.integers(2, size=1500)
+    features = rng.normal(size=(1500, 12))
+    label = rng.integers(2, size=1500)
     out_of_bag, in_sample = forest(features, label, np.arange(1500), features, seed=0)
     assert roc_auc_score(label, in_sample) > 0.7
     assert abs(roc_auc_score(label, out_of_bag) - 0.5) < 0.06
 
 
-def test_a_point_audited_by_several_shadows_is_in_a_bag_with_all_its_rows_or_none():
+def test_all_rows_of_a_point_are_in_a_trees_bag_or_none_is():
     rng = np.random.default_rng(1)
-    features, label, point = rng.normal(size=(300, 12)), rng.integers(2, size=300), np.arange(300)
+    features = rng.normal(size=(300, 12))
+    label = rng.integers(2, size=300)
+    point = np.arange(300)
     six_shadows = np.tile(features, (6, 1)), np.tile(label, 6)
     grouped, _ = forest(*six_shadows, np.tile(point, 6), features[:5], seed=0)
     split_up, _ = forest(*six_shadows, rng.permutation(1800), features[:5], seed=0)
@@ -425,7 +432,8 @@ def test_the_forest_scores_as_well_as_scikit_learns(label):
     original, compressed = world(1.5).variants[:2]
     shadow, victim = attacks.audit_rows(original)
     fitted_on, applied_to = (sr_features(original, compressed, rows, label=label) for rows in (shadow, victim))
-    member, truth = original.member[shadow], world(1.5).truth
+    member = original.member[shadow]
+    truth = world(1.5).truth
     library = RandomForestClassifier(200, min_samples_leaf=classifiers.LEAF, random_state=0, oob_score=True, n_jobs=2)
     library.fit(fitted_on, member)
     out_of_bag, scores = forest(fitted_on, member, shadow[1], applied_to, seed=0)
@@ -458,7 +466,8 @@ def test_mr_is_trained_on_out_of_bag_probabilities_of_sr_and_on_the_loss_of_each
             np.testing.assert_allclose(part[:, 1, k], cross_entropy(model.logits[rows], model.labels[rows[1]]))
     victim_auc = roc_auc_score(world(1.5).truth, victim[:, 0, 0])
     assert roc_auc_score(original.member[fitted_on], shadow[:, 0, 0]) < victim_auc + 0.06
-    from_known, from_scratch = mr(original, compressed, seed=3, memberships=known), mr(original, compressed, seed=3)
+    from_known = mr(original, compressed, seed=3, memberships=known)
+    from_scratch = mr(original, compressed, seed=3)
     np.testing.assert_array_equal(from_known.scores, from_scratch.scores)
 
 

@@ -20,7 +20,9 @@ from compleak.findings.rows import key_of
 from compleak.reports.cells import attack_table
 
 FEATURES = ("posterior", "top3", "posterior_and_label")
-NR, SR, MR = CompLeakNR.main, CompLeakSR.main, CompLeakMR.main
+NR = CompLeakNR.main
+SR = CompLeakSR.main
+MR = CompLeakMR.main
 
 
 @lru_cache
@@ -58,13 +60,13 @@ def logit(p):
         ("mentr", np.log((1 - OF_LABEL) * -np.log(OF_LABEL)) - np.log((1 - VICTIM) * -np.log(VICTIM))),
     ],
 )
-def test_what_knows_the_label_accuses_those_above_the_one_member_of_their_class(name, by_hand):
+def test_statistics_that_use_the_label_accuse_points_at_or_above_the_one_member_of_their_class(name, by_hand):
     scores, decision, _ = threshold(TOY, classifier=name)
     np.testing.assert_allclose(scores, by_hand, atol=1e-6)
     assert decision.tolist() == [False, True, True, True, False, False]
 
 
-def test_top1_conf_accuses_the_sure_by_the_threshold_of_the_predicted_class():
+def test_top1_conf_accuses_confident_points_by_the_threshold_of_their_predicted_class():
     """Predicted 0: member 0.9, others 0.6 and 0.65. Predicted 1: one member and no other, so all four points' 0.7."""
     scores, decision, _ = threshold(TOY, classifier="top1_conf")
     expected = logit(np.array([0.8, 0.95, 0.7, 0.9, 0.9, 0.6])) - logit(np.array([0.9, 0.9, 0.7, 0.7, 0.9, 0.7]))
@@ -90,14 +92,14 @@ def test_xent_decides_as_conf_and_mentr_as_song2021():
 
 
 @pytest.mark.parametrize("name", STATISTICS)
-def test_no_statistic_ties_the_sure_or_overflows(name):
+def test_no_statistic_overflows_or_gives_very_confident_points_the_same_score(name):
     sure = np.array([[z, 0.0, 0.5] for z in (40, 40.5, 150, 150.001, 340)], dtype=np.float32)
     assert (np.diff(statistic(name, sure, np.zeros(5, dtype=int))) > 0).all()  # 1 - p is below 1e-17: p is 1 in float64
     extreme = np.array([[3000.0, 0, -3000.0], [-3000.0, 0, 3000.0]], dtype=np.float32)
     assert np.isfinite(statistic(name, extreme, np.zeros(2, dtype=int))).all()
 
 
-def test_another_statistic_or_view_is_refused():
+def test_an_unknown_statistic_or_view_is_refused():
     with pytest.raises(ValueError, match="statistic 'entropy'"):
         threshold(TOY, classifier="entropy")
     with pytest.raises(ValueError, match="features 'top5'"):
@@ -122,7 +124,7 @@ def test_the_views_are_the_posterior_its_largest_three_and_the_label_beside_it()
     np.testing.assert_allclose(view(signals, rows, "posterior_and_label"), labelled, rtol=1e-6)
 
 
-def test_of_two_classes_the_top_three_are_two():
+def test_with_two_classes_the_top_three_are_two():
     planted = world(2.0, classes=2)
     signals = planted.variants[0]
     assert view(signals, audit_rows(signals)[1], "top3").shape == (800, 2)
@@ -130,11 +132,12 @@ def test_of_two_classes_the_top_three_are_two():
 
 
 @pytest.mark.parametrize(("features", "auc"), [*zip(FEATURES, (0.70, 0.70, 0.72), strict=True)])
-def test_nn_comes_near_the_loss_on_every_view_and_finds_nothing_where_there_is_nothing(features, auc):
-    planted, empty = world(2.0, points=5000), world(0.0, points=5000)
+def test_nn_comes_near_the_loss_attack_with_every_view_and_finds_nothing_without_a_leak(features, auc):
+    planted = world(2.0, points=5000)
+    empty = world(0.0, points=5000)
     best = roc_auc_score(planted.truth, yeom2018(planted.variants[0]).scores)
-    found = roc_auc_score(planted.truth, nn(planted.variants[0], seed=1, features=features).scores)
-    assert auc < found < best + 0.01
+    auc_of_nn = roc_auc_score(planted.truth, nn(planted.variants[0], seed=1, features=features).scores)
+    assert auc < auc_of_nn < best + 0.01
     assert abs(roc_auc_score(empty.truth, nn(empty.variants[0], seed=1, features=features).scores) - 0.5) < 0.05
 
 
@@ -154,7 +157,8 @@ def test_the_fast_recipe_of_nn_is_as_good_as_the_papers(features):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Signals of an original and a compressed model."""
-    planted, folder = world(2.0, points=600), tmp_path_factory.mktemp("signals")
+    planted = world(2.0, points=600)
+    folder = tmp_path_factory.mktemp("signals")
     for name, signals in zip(("original", "compressed"), planted.variants, strict=True):
         member = signals.member.copy()
         member[0, signals.audit[0]] = planted.truth
@@ -173,7 +177,7 @@ def nr(files, out, *flags):
 THRESHOLDS = [f"threshold/{name}" for name in STATISTICS]
 
 
-def test_the_rows_asked_for_come_in_the_tables_order_and_the_usual_table_has_none_of_the_new(files, tmp_path):
+def test_chosen_attacks_come_in_the_tables_order_and_optional_attacks_only_when_chosen(files, tmp_path):
     table = nr(files, tmp_path, "--attacks", "threshold, nn_cls,gap,nn,nn_top3,samia")
     assert keys(table) == ["samia", "gap", "nn", "nn_top3", "nn_cls", *THRESHOLDS, "null"]
     assert sorted(np.load(tmp_path / "NR_scores.npz").files) == sorted(keys(table))
@@ -182,7 +186,7 @@ def test_the_rows_asked_for_come_in_the_tables_order_and_the_usual_table_has_non
     assert attacks.KNOWN["NR"][: len(attacks.NR)] == attacks.NR
 
 
-def test_combined_alone_is_what_it_is_among_all(files, tmp_path):
+def test_combined_scores_the_same_alone_as_among_all_attacks(files, tmp_path):
     for main, given, usual in (
         (SR, files, ["SR1", "SR2", "model_updates", "joint", "calibrated", "combined"]),
         (MR, files, ["MR", "joint", "calibrated", "combined"]),
@@ -210,9 +214,9 @@ def test_an_unknown_name_is_refused_in_a_line_that_lists_the_known_and_nothing_i
     given = files[:1] if main is NR else files
     with pytest.raises(SystemExit) as stopped:
         main(["--signals", *given, "--out", str(tmp_path / "out"), "--attacks", names])
-    said = capsys.readouterr().err
-    assert stopped.value.code == 2 and known in said and len(said.splitlines()) == 1
-    assert repr(names.split(",")[-1]) in said
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2 and known in message and len(message.splitlines()) == 1
+    assert repr(names.split(",")[-1]) in message
     assert not list(tmp_path.iterdir())
 
 
@@ -228,7 +232,7 @@ def test_a_table_is_kept_only_for_the_same_attacks_in_whatever_order_they_are_na
     assert done_before(*every)  # nothing else than the usual table
 
 
-def test_where_no_attack_is_eligible_there_is_no_headline_and_null_is_that_of_the_first_row(files, tmp_path):
+def test_without_an_eligible_attack_there_is_no_headline_and_the_first_row_gives_the_null_control(files, tmp_path):
     table = nr(files, tmp_path, "--attacks", "nn,samia")
     assert keys(table) == ["samia", "nn", "null"] and not table["headline"].any()
     assert table["auc"][2] == table["null_auc"][0] != table["null_auc"][1]

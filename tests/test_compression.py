@@ -90,13 +90,13 @@ def test_a_stopped_training_resumes_in_a_fresh_prepare_with_the_same_numbers(tec
 
 
 @every_technique
-def test_packed_tensors_do_not_move_with_the_model_they_came_from(technique, degree):
+def test_packed_tensors_do_not_change_when_the_model_is_trained_further(technique, degree):
     prepared = train(technique.prepare(float_model(), degree), steps=1)
     packed = technique.pack(prepared)
-    kept = copy.deepcopy(packed)
+    before = copy.deepcopy(packed)
     train(prepared, steps=1)
-    assert same_state(kept, packed)
-    assert not same_state(kept, technique.pack(prepared))
+    assert same_state(before, packed)
+    assert not same_state(before, technique.pack(prepared))
 
 
 @every_technique
@@ -167,7 +167,7 @@ def test_a_degree_is_read_from_text_and_has_a_command_that_compresses_to_it(tech
 
 @pytest.mark.parametrize("text", ["", "int4", "3", "1.5", "nan", "slim", "0.1234567"])
 @every_technique
-def test_text_that_is_no_degree_is_refused(technique, degree, text):
+def test_text_that_is_not_a_degree_is_refused(technique, degree, text):
     with pytest.raises(ValueError):
         technique.parse_degree(text)
     assert isinstance(technique.EXPECTED_DEGREE, str)
@@ -227,7 +227,7 @@ def test_the_pruned_file_holds_one_bit_a_weight_and_the_kept_values():
 
 @pytest.mark.parametrize("clusters", [2, 4, 16, 256])
 @every_network
-def test_a_layer_has_no_more_distinct_weights_than_clusters_and_only_centroids_move(name, clusters):
+def test_a_layer_has_no_more_distinct_weights_than_clusters_and_training_changes_only_the_centroids(name, clusters):
     prepared = kmeans.prepare(float_model(name), clusters)
     before = copy.deepcopy(prepared.state_dict())
     train(prepared, steps=2)
@@ -239,8 +239,9 @@ def test_a_layer_has_no_more_distinct_weights_than_clusters_and_only_centroids_m
         assert len(layer.weight.unique()) <= clusters
 
 
-def test_gradients_are_summed_alike_in_chunks_and_spread_out():
-    codes, terms = torch.randint(15, (10_007,), dtype=torch.uint8), torch.randn(10_007)  # one code has no weight
+def test_both_ways_of_summing_gradients_equal_a_plain_sum():
+    codes = torch.randint(15, (10_007,), dtype=torch.uint8)
+    terms = torch.randn(10_007)  # one code has no weight
     expected = torch.bincount(codes, terms.double(), minlength=16)
     torch.testing.assert_close(kmeans.chunked_sums(codes, terms, 16, chunk=1000), expected)
     torch.testing.assert_close(kmeans.spread_sums(codes, terms, 16, copies=64), expected)
@@ -275,9 +276,9 @@ def literal_lloyd(values, centroids):
         nearest = [min(range(len(centroids)), key=lambda j: (abs(v - centroids[j]), -j)) for v in values]
         moved = list(centroids)
         for j in range(len(centroids)):
-            own = [float(v) for v, code in zip(values, nearest, strict=True) if code == j]
-            if own:
-                moved[j] = sum(own) / len(own)
+            cluster = [float(v) for v, code in zip(values, nearest, strict=True) if code == j]
+            if cluster:
+                moved[j] = sum(cluster) / len(cluster)
         if np.allclose(moved, centroids, rtol=0, atol=1e-12):
             return sum((v - centroids[j]) ** 2 for v, j in zip(values, nearest, strict=True))
         centroids = moved
@@ -362,7 +363,7 @@ def literal_fold(source):
 
 
 @every_network
-def test_folding_alone_changes_nothing(name, monkeypatch):
+def test_folding_batch_norm_without_quantization_changes_no_logit(name, monkeypatch):
     model = float_model(name)
     prepared = int8.prepare(model, "int8").eval()
     monkeypatch.setattr(int8, "quantize_input", lambda x, scale, zero_point: x)
@@ -375,7 +376,8 @@ def test_folding_alone_changes_nothing(name, monkeypatch):
 
 @every_network
 def test_the_first_training_forward_is_already_on_the_grids(name, monkeypatch):
-    model, seen = float_model(name), []
+    model = float_model(name)
+    seen = []
     for kind in ("conv2d", "linear"):
         function = getattr(F, kind)
 
@@ -473,7 +475,9 @@ def test_dead_channels_and_vanishing_gammas_stay_finite(name):
             if isinstance(module, nn.Conv2d):
                 module.weight[0] = 0
             if isinstance(module, nn.BatchNorm2d):
-                module.weight[1], module.weight[2], module.weight[3] = 0, 1e-30, -1e-9
+                module.weight[1] = 0
+                module.weight[2] = 1e-30
+                module.weight[3] = -1e-9
                 module.running_mean[0] = module.running_var[0] = 0  # what a channel of zeros leaves behind
     prepared = train(int8.prepare(model, "int8"))
     restored = restored_from(int8, prepared, name)

@@ -55,7 +55,8 @@ def test_a_folder_and_a_tar_of_the_same_images_are_the_same_data(tmp_path):
     files = image_files()
     write_folder(tmp_path / "folder", files)
     write_tar(tmp_path / "images.tar.gz", dict(reversed(files.items())), prefix="top/")
-    folder, archive = load(tmp_path, tmp_path / "folder"), load(tmp_path, tmp_path / "images.tar.gz")
+    folder = load(tmp_path, tmp_path / "folder")
+    archive = load(tmp_path, tmp_path / "images.tar.gz")
     assert folder.fingerprint == archive.fingerprint
     assert folder.classes == ("cat", "dog") and folder.labels.tolist() == [0, 0, 1, 1] * 2
     assert folder.images.shape == (8, 32, 32, 3) and folder.images[0, 0, 0].tolist() == [0, 0, 100]
@@ -100,7 +101,7 @@ def test_one_line_says_how_many_images_and_classes_there_are(tmp_path, capsys):
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_file_that_is_no_image_of_a_class_is_skipped_with_its_reason(tmp_path, capsys, name, says, packed):
+def test_a_file_that_is_not_an_image_of_a_class_is_skipped_with_its_reason(tmp_path, capsys, name, says, packed):
     files = image_files()
     plain = load(tmp_path, write_folder(tmp_path / "plain", files))
     source = tmp_path / "more"
@@ -116,14 +117,14 @@ def test_a_file_that_is_no_image_of_a_class_is_skipped_with_its_reason(tmp_path,
     )
 
 
-def test_a_class_without_images_is_said(tmp_path, capsys):
+def test_a_class_without_images_is_reported(tmp_path, capsys):
     source = write_folder(tmp_path / "folder", image_files())
     (source / "train/bird").mkdir()
     load(tmp_path, source)
     assert capsys.readouterr().out.endswith("of 2 classes; skipped 1 without an image (train/bird)\n")
 
 
-def test_where_nothing_is_read_the_message_says_what_was_skipped(tmp_path):
+def test_if_no_image_is_read_the_message_names_what_was_skipped(tmp_path):
     source = write_folder(tmp_path / "folder", image_files())
     with pytest.raises(UserError, match="holds no train.* images; skipped 4 outside train.*cat/0.png"):
         load(tmp_path, source / "train")
@@ -156,14 +157,14 @@ def test_a_file_that_two_links_lead_to_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("make", "says"), [(os.mkfifo, "no regular file"), (lambda p: p.symlink_to("x"), "to nothing")]
 )
-def test_what_stands_in_place_of_an_image_and_cannot_be_read_is_refused(tmp_path, make, says):
+def test_something_other_than_a_readable_file_in_an_images_place_is_refused(tmp_path, make, says):
     source = write_folder(tmp_path / "folder", image_files())
     make(source / "train/cat/2.png")
     with pytest.raises(UserError, match=f"train/cat/2.png is .*{says}"):
         load(tmp_path, source)
 
 
-def test_a_link_in_an_archive_is_refused_with_the_way_to_pack_it(tmp_path):
+def test_a_link_in_an_archive_is_refused_with_the_command_that_packs_it_right(tmp_path):
     source = write_folder(tmp_path / "folder", image_files())
     (source / "train/bird").symlink_to("dog")
     with tarfile.open(tmp_path / "images.tar", "w") as archive:
@@ -281,7 +282,7 @@ def translucent():
     ],
     ids=["RGB", "grey", "black and white", "palette", "opaque", "alpha", "palette alpha", "EXIF", "frames", "CMYK"],
 )
-def test_pixels_are_those_of_the_stored_picture_and_what_is_ignored_is_said(tmp_path, capsys, content, says):
+def test_pixels_are_those_of_the_stored_picture_and_ignored_metadata_is_reported(tmp_path, capsys, content, says):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data = load(tmp_path, write_folder(tmp_path / "folder", {**image_files(), "train/cat/2": content}))
@@ -308,7 +309,7 @@ def test_a_truncated_tar_is_named(tmp_path, cut):
         load(tmp_path, file)
 
 
-def test_a_file_that_is_no_image_is_named(tmp_path):
+def test_a_file_that_is_not_an_image_is_named(tmp_path):
     write_tar(tmp_path / "bad.tar", {**image_files(), "train/cat/broken.png": b"no image"})
     with pytest.raises(UserError, match="train/cat/broken.png is not an image"):
         load(tmp_path, tmp_path / "bad.tar")
@@ -352,7 +353,8 @@ def random_images(count):
 
 def test_the_query_transform_gives_the_same_pixels_every_time_and_takes_images_alone():
     images = random_images(5)
-    once, twice = IMAGES.to_input(images), IMAGES.to_input(images)
+    once = IMAGES.to_input(images)
+    twice = IMAGES.to_input(images)
     assert torch.equal(once, twice) and once.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal((once * 63.75 + 127.5).round().to(torch.uint8), images.permute(0, 3, 1, 2))
     assert list(inspect.signature(IMAGES.to_input).parameters) == ["images"]

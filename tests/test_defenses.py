@@ -61,7 +61,8 @@ def test_ppb_is_cross_entropy_and_the_divergence_of_sorted_posteriors_of_pairs(s
     posteriors = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(axis=1, keepdims=True)
     divergence = 0.0
     for i in range(half):
-        p, q = sorted(posteriors[i], reverse=True), sorted(posteriors[half + i], reverse=True)
+        p = sorted(posteriors[i], reverse=True)
+        q = sorted(posteriors[half + i], reverse=True)
         divergence += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / half
     expected = -np.log(posteriors[np.arange(size), labels]).mean() + 4 * divergence
     objective = ppb.PosteriorBalancing(4.0, num_cls=4, seed=0).objective(logits, labels)
@@ -69,7 +70,8 @@ def test_ppb_is_cross_entropy_and_the_divergence_of_sorted_posteriors_of_pairs(s
 
 
 def test_ppb_of_a_single_sample_is_its_cross_entropy():
-    logits, labels = torch.randn(1, 4), torch.tensor([2])
+    logits = torch.randn(1, 4)
+    labels = torch.tensor([2])
     assert ppb.PosteriorBalancing(4.0, num_cls=4, seed=0).objective(logits, labels) == F.cross_entropy(logits, labels)
 
 
@@ -78,10 +80,16 @@ def test_ppb_does_not_depend_on_which_class_is_likely():
     assert ppb.divergence(logits).item() == pytest.approx(0, abs=1e-7)
 
 
-def test_adversarial_regularization_is_the_game_of_its_paper():
+def test_adversarial_regularization_follows_the_formulas_of_its_paper():
     rng = np.random.default_rng(0)
-    members, reserve, logits = rng.normal(size=5), rng.normal(size=4), rng.normal(size=(5, 3))
-    labels, h = np.array([0, 1, 2, 0, 1]), lambda z: 1 / (1 + np.exp(-z))
+    members = rng.normal(size=5)
+    reserve = rng.normal(size=4)
+    logits = rng.normal(size=(5, 3))
+    labels = np.array([0, 1, 2, 0, 1])
+
+    def h(z):
+        return 1 / (1 + np.exp(-z))
+
     gain = np.log(h(members)).mean() / 2 + np.log(1 - h(reserve)).mean() / 2
     assert adv.gain(torch.tensor(members), torch.tensor(reserve)).item() == pytest.approx(gain)
     posterior = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -104,7 +112,8 @@ def test_the_inference_network_learns_to_tell_members_of_a_fixed_model():
 
 
 def test_the_slimming_penalty_is_added_to_the_loss_and_shrinks_every_gamma():
-    model, (inputs, labels) = models.build("resnet18", 3, 0.125).train(), batch()
+    model = models.build("resnet18", 3, 0.125).train()
+    inputs, labels = batch()
     before = [module.weight.clone() for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     plain = Procedure().step(model, torch.optim.SGD(model.parameters(), 0.0), inputs, labels, None)
@@ -147,7 +156,7 @@ def test_a_reserve_that_cannot_be_found_is_refused():
 
 @pytest.mark.parametrize("more", [[], ["--undefended_original"], ["--max_points", "40"]])
 @pytest.mark.parametrize("name", ["adv", "dp"])
-def test_no_model_of_a_defended_role_has_trained_on_its_reserve(tmp_path, name, more):
+def test_no_model_of_a_defended_role_trains_on_its_reserve(tmp_path, name, more):
     flags = [*NETWORK, "--root", str(tmp_path), "--model_name", "resnet18_gn", "--defend", name, "--adaptive", *more]
     run = create_run(train.parse(flags))
     for row, role in enumerate(run.roles):
@@ -159,13 +168,15 @@ def test_no_model_of_a_defended_role_has_trained_on_its_reserve(tmp_path, name, 
             assert np.array_equal(assignment.reserve, reserve) if defended else assignment.reserve is None
 
 
-def test_an_original_that_left_out_its_reserve_is_not_taken_for_one_trained_on_all_members(tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setattr(checkpoints, "is_done", lambda folder, made_from: made.append(made_from) or True)
+def test_an_original_trained_without_its_reserve_is_not_taken_for_one_trained_on_all_members(tmp_path, monkeypatch):
+    recorded = []
+    monkeypatch.setattr(checkpoints, "is_done", lambda folder, made_from: recorded.append(made_from) or True)
     flags = [*NETWORK, "--root", str(tmp_path), "--roles", "victim_model"]
     for more in ([], ["--defend", "ppb", "--undefended_original"], ["--defend", "adv", "--undefended_original"]):
         train.main([*flags, *more])
-    assert made[0] == made[1] and {key for key in made[0] if made[0][key] != made[2][key]} == {"members"}
+    assert recorded[0] == recorded[1] and {key for key in recorded[0] if recorded[0][key] != recorded[2][key]} == {
+        "members"
+    }
 
 
 def test_a_run_without_room_for_a_reserve_is_refused_before_anything_is_written(tmp_path):
@@ -190,26 +201,29 @@ def prepared(technique):
 
 @pytest.mark.parametrize("technique", [None, ("pruning", "0.7"), ("quantization", "int8"), ("clustering", "4")])
 def test_gradients_of_single_samples_are_those_of_batches_of_one(technique):
-    model, (inputs, labels) = prepared(technique), batch(7)
-    found, losses = dp.sample_gradients(model, inputs, labels)
+    model = prepared(technique)
+    inputs, labels = batch(7)
+    gradients, losses = dp.sample_gradients(model, inputs, labels)
     errors = []
     for i in range(7):
         model.zero_grad()
         loss = F.cross_entropy(model(inputs[i : i + 1]), labels[i : i + 1])
         loss.backward()
-        expected = {name: model.get_parameter(name).grad for name in found}
+        expected = {name: model.get_parameter(name).grad for name in gradients}
         gaps = [
-            ((gradient[i] - expected[name]).norm() / expected[name].norm()).item() for name, gradient in found.items()
+            ((gradient[i] - expected[name]).norm() / expected[name].norm()).item()
+            for name, gradient in gradients.items()
         ]
         errors.append(max(*gaps, abs(losses[i].item() / loss.item() - 1)))
     # int8: what lies on the border between two steps may fall on either side of it, in some of the samples
     assert (np.median if technique == ("quantization", "int8") else np.max)(errors) < 1e-4
-    assert set(found) == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert set(gradients) == {name for name, p in model.named_parameters() if p.requires_grad}
 
 
 def started(noise, seed=0, lr=1.0, examples=40, size=8):
     """A network, its DP-SGD procedure and optimizer, the noise of `seed`."""
-    model, procedure = network(), dp.DPSGD(noise, num_cls=3, seed=0)
+    model = network()
+    procedure = dp.DPSGD(noise, num_cls=3, seed=0)
     optimizer = procedure.start(model, torch.optim.SGD(model.parameters(), lr), examples, size, batch()[0])
     procedure.begin_epoch(torch.Generator().manual_seed(seed))
     return model, procedure, optimizer
@@ -222,7 +236,7 @@ def moved(model, procedure, optimizer, inputs, labels):
     return torch.cat([p.detach().flatten() for p in model.parameters()]) - before
 
 
-def test_two_runs_differ_by_the_noise_that_was_asked_for():
+def test_two_runs_differ_by_the_requested_noise():
     steps = [moved(*started(noise=0.7, seed=seed), *batch()) for seed in (1, 2)]
     n = len(steps[0])
     expected = math.sqrt(2) * 0.7 * dp.CLIP / 8  # of a mean over the expected batch of 8
@@ -262,7 +276,7 @@ def test_every_step_takes_each_point_with_the_same_chance():
     assert taken.float().var().item() == pytest.approx(0.9, abs=0.05)  # binomial: some twice, some not at all
 
 
-def test_epsilon_is_that_of_opacus_accountant_and_fine_tuning_adds_to_it():
+def test_epsilon_equals_that_of_opacus_and_fine_tuning_adds_to_it():
     from opacus.accountants import RDPAccountant
 
     accountant = RDPAccountant()
@@ -288,10 +302,11 @@ def integrated(noise, rate, order):
 
 @pytest.mark.parametrize(("noise", "most"), [(0.1, 2033), (0.03, 21_000), (30, 0.08), (100, 0.02)])
 def test_epsilon_is_that_of_the_best_order_where_it_lies_outside_the_librarys_range(noise, most):
-    rate, steps = 32 / 1200, 570
+    rate = 32 / 1200
+    steps = 570
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = dp.epsilon([(noise, rate, steps)])
+        epsilon = dp.epsilon([(noise, rate, steps)])
     orders = dp.LOWER_ORDERS if noise < 1 else dp.HIGHER_ORDERS
     bounds = [
         steps * integrated(noise, rate, order)
@@ -299,7 +314,7 @@ def test_epsilon_is_that_of_the_best_order_where_it_lies_outside_the_librarys_ra
         + math.log((order - 1) / order)
         for order in orders
     ]
-    assert found == pytest.approx(min(bounds), rel=1e-4) and found < most
+    assert epsilon == pytest.approx(min(bounds), rel=1e-4) and epsilon < most
     assert 0 < int(np.argmin(bounds)) < len(bounds) - 1
 
 
@@ -312,7 +327,7 @@ def test_epsilon_within_the_librarys_range_is_the_librarys(noise):
     assert dp.epsilon(accountant.history) == accountant.get_epsilon(dp.DELTA)
 
 
-def test_the_ranges_of_a_private_int8_model_do_not_move_with_its_members():
+def test_the_input_ranges_of_a_private_int8_model_do_not_depend_on_its_members():
     model = int8.prepare(network(), "int8").train()
     procedure = dp.DPSGD(1.0, num_cls=3, seed=0)
     optimizer = procedure.start(model, torch.optim.SGD(model.parameters(), 0.0), 40, 8, batch(seed=3)[0])
@@ -323,7 +338,8 @@ def test_the_ranges_of_a_private_int8_model_do_not_move_with_its_members():
 
 def test_only_layers_that_observe_ranges_see_inputs_before_training():
     inputs = batch(seed=3)[0]
-    observing, other = int8.prepare(network(), "int8").eval(), kmeans.prepare(network(), 4).eval()
+    observing = int8.prepare(network(), "int8").eval()
+    other = kmeans.prepare(network(), 4).eval()
     for model in (observing, other):
         observe_input_ranges(model, inputs)
     first = next(iter(int8.fake_quantized_layers(observing).values()))
@@ -340,7 +356,7 @@ def test_a_defence_without_a_step_of_its_own_trains_plainly(monkeypatch):
     assert build("rounded", 3.0, num_cls=3, seed=0).penalty == 0
 
 
-def test_codebooks_looked_up_by_plain_indexing_are_the_same():
+def test_preparing_codebooks_for_single_samples_changes_no_output():
     one, other = (kmeans.prepare(network(), 4) for _ in range(2))
     prepare_for_single_samples(other)
     assert torch.equal(one(batch()[0]), other(batch()[0]))
@@ -378,7 +394,7 @@ def test_a_stopped_defended_training_goes_on_to_the_very_same_weights(tmp_path, 
         ("--defend dp --undefended_original --run_name mine", "mine_dp_1_undefended_original"),
     ],
 )
-def test_a_runs_folder_says_how_it_is_defended_and_its_command_names_it_again(flags, folder):
+def test_a_runs_folder_name_and_its_command_name_its_defence(flags, folder):
     run = train.parse(["--dataset_name", "digits", *flags.split()]).run
     assert name_of(run) == folder
     again = train.parse(flags_of(run.identity, run.defence, folder, run.root)).run
@@ -417,14 +433,14 @@ def digest(root, run, role, variant="original"):
 
 
 @pytest.mark.parametrize("variant", ["original", "pruning_0.9"])
-def test_an_adaptive_attackers_shadows_are_defended_and_the_others_are_not(shared_root, variant):
-    defended_ = {
+def test_only_an_adaptive_attackers_shadow_models_are_defended(shared_root, variant):
+    defended_models = {
         (run, role)
         for run in ("", "_ppb_4", "_ppb_4_adaptive")
         for role in ("victim_model", "shadow_model_0")
         if "defend" in made_from(shared_root, run, role, variant)
     }
-    assert defended_ == {
+    assert defended_models == {
         ("_ppb_4", "victim_model"),
         ("_ppb_4_adaptive", "victim_model"),
         ("_ppb_4_adaptive", "shadow_model_0"),
@@ -432,27 +448,28 @@ def test_an_adaptive_attackers_shadows_are_defended_and_the_others_are_not(share
 
 
 @pytest.mark.parametrize("variant", ["original", "pruning_0.9"])
-def test_runs_share_the_models_that_are_the_same(shared_root, variant):
-    shadow, victim = "shadow_model_0", "victim_model"
+def test_runs_share_identical_models(shared_root, variant):
+    shadow = "shadow_model_0"
+    victim = "victim_model"
     assert digest(shared_root, "_ppb_4", shadow, variant) == digest(shared_root, "", shadow, variant)
     assert digest(shared_root, "_ppb_4_adaptive", victim, variant) == digest(shared_root, "_ppb_4", victim, variant)
     assert digest(shared_root, "_ppb_4", victim, variant) != digest(shared_root, "", victim, variant)
 
 
-def test_an_undefended_original_is_defended_in_fine_tuning_alone(shared_root):
+def test_with_an_undefended_original_only_fine_tuning_is_defended(shared_root):
     run = "_ppb_4_undefended_original"
     assert "defend" not in made_from(shared_root, run, "victim_model")
     assert made_from(shared_root, run, "victim_model", "pruning_0.9")["defend"] == "ppb"
 
 
-def test_a_run_is_not_opened_under_a_defence_that_it_does_not_have(shared_root):
+def test_a_run_is_refused_if_the_flags_name_another_defence(shared_root):
     named = [*NETWORK, "--root", str(shared_root), "--run_name", "plain"]
     train.main([*named[:-1], "plain_ppb_4", *SMALL])
     with pytest.raises(UserError, match="was made with defend"):
         open_run(train.parse([*named, "--defend", "ppb"]).run)
 
 
-def test_a_checkpoint_of_another_age_is_no_twin_and_no_obstacle(shared_root):
+def test_a_checkpoint_in_an_old_format_is_neither_reused_nor_in_the_way(shared_root):
     foreign = role_dir(shared_root, "aaa", ORIGINAL, "victim_model") / "meta.json"
     foreign.parent.mkdir(parents=True)
     foreign.write_text(json.dumps({"format": 0}))
@@ -466,16 +483,17 @@ def test_dp_is_refused_for_batch_norm_before_anything_is_written(tmp_path):
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_dp_says_its_epsilon_and_that_an_undefended_original_has_none(tmp_path, capsys):
+def test_dp_reports_its_epsilon_and_that_an_undefended_original_has_no_guarantee(tmp_path, capsys):
     flags = [*NETWORK, "--model_name", "resnet18_gn", "--root", str(tmp_path), "--defend", "dp"]
     for more in ([], ["--undefended_original"]):
         train.main([*flags, *SMALL, "--roles", "victim_model", *more])
         clustering.main([*flags, *more, "--epochs", "1", "--bit", "2", "--roles", "victim_model"])
-    said = capsys.readouterr().out
-    assert said.count("at delta 1e-05") == 2 and "no privacy guarantee" in said
-    metas = [json.loads(file.read_text())["privacy"] for file in tmp_path.glob("results*/*dp_1*/victim_model/meta.json")
-             if "undefended" not in str(file)]  # fmt: skip
-    assert sorted(len(meta["history"]) for meta in metas) == [1, 2]
+    output = capsys.readouterr().out
+    assert output.count("at delta 1e-05") == 2 and "no privacy guarantee" in output
+    files = tmp_path.glob("results*/*dp_1*/victim_model/meta.json")
+    defended = [file for file in files if "undefended" not in str(file)]
+    privacy = [json.loads(file.read_text())["privacy"] for file in defended]
+    assert sorted(len(facts["history"]) for facts in privacy) == [1, 2]
 
 
 # The other two places of a defence
@@ -528,11 +546,10 @@ def compared(tmp_path_factory):
     return root
 
 
-def test_every_defence_meets_both_attackers_with_one_model_two_and_all(compared):
+def test_every_defence_is_attacked_by_both_attackers_with_one_two_and_all_models(compared):
     rows = pd.read_csv(compared / "results/digits_resnet18_w0.125_tiny_defences/summary.csv", keep_default_na=False)
-    assert set(zip(rows["defence"], rows["attacker"], strict=True)) == {
-        ("", ""), ("ppb", "non-adaptive"), ("ppb", "adaptive"),
-    }  # fmt: skip
+    pairs = set(zip(rows["defence"], rows["attacker"], strict=True))
+    assert pairs == {("", ""), ("ppb", "non-adaptive"), ("ppb", "adaptive")}
     targets = set(zip(rows["scenario"], rows["variant"], strict=True))
     alone = {("NR", v) for v in ("original", "pruning_0.9", "clustering_4")}
     assert targets == alone | {("SR", "pruning_0.9"), ("SR", "clustering_4"), ("MR", "all")}

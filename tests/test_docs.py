@@ -71,8 +71,8 @@ def inline_commands(text: str) -> list[list[str]]:
 def commands_of(pages: list[str]) -> list[tuple[str, ...]]:
     """Every command of the pages, each once."""
     texts = [read(page) for page in pages]
-    found = [tuple(words) for text in texts for words in (*block_commands(text), *inline_commands(text))]
-    return list(dict.fromkeys(found))
+    commands = [tuple(words) for text in texts for words in (*block_commands(text), *inline_commands(text))]
+    return list(dict.fromkeys(commands))
 
 
 def python_commands(scripts) -> list[tuple[str, list[str]]]:
@@ -88,7 +88,8 @@ def module_of(script: str):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """A folder with 200 images of ten classes."""
-    folder, rng = tmp_path_factory.mktemp("documented"), np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("documented")
+    rng = np.random.default_rng(0)
     for label in "abcdefghij":
         for part, number in (("train", 12), ("test", 8)):
             (folder / "images" / part / label).mkdir(parents=True)
@@ -137,7 +138,7 @@ def test_every_other_command_is_understood_by_its_script():
         module_of(script).parse(arguments)
 
 
-def test_no_command_is_left_untried():
+def test_every_command_of_the_docs_is_tested():
     for words in commands_of(COMMAND_PAGES):
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", read("Makefile"), re.M), words
@@ -145,7 +146,7 @@ def test_no_command_is_left_untried():
             assert words[0] == "python" and words[1] in (*STAGES, *ONLY_PARSED, *MIA_PRUNE), words
 
 
-def test_the_authors_command_lines_stand_on_the_page_of_stages():
+def test_the_authors_command_lines_are_on_the_page_of_stages():
     page = read("docs/stages.md")
     assert {tuple(["python", *line.split()]) for line in AUTHORS.strip().splitlines()} <= set(
         map(tuple, block_commands(page))
@@ -194,7 +195,8 @@ def test_links_of_texts_and_images_are_found_and_code_is_left_alone():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_of_a_page_leads_to_a_committed_file_and_a_heading(page):
-    known, folder = committed(), (ROOT / page).parent
+    known = committed()
+    folder = (ROOT / page).parent
     assert PurePosixPath(page) in known
     for link in relative_links(read(page)):
         target, _, anchor = link.partition("#")

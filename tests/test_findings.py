@@ -24,7 +24,9 @@ def claim_world(shifts):
     """A table and scores in which each (scenario, variant, attack) separates members by its shift."""
     rng = np.random.default_rng(0)
     truth = np.arange(2000) < 1000
-    noise, lines, scores = rng.normal(size=2000), [], {}
+    noise = rng.normal(size=2000)
+    lines = []
+    scores = {}
     for (scenario, variant, attack), shift in shifts.items():
         values = noise + shift * truth + 0.05 * rng.normal(size=2000)
         scores[scenario, variant, attack] = values
@@ -41,7 +43,8 @@ def table_of(*lines):
     """A table of (scenario, variant, attack, headline, auc, tpr)."""
     table = pd.DataFrame(lines, columns=["scenario", "variant", "attack", "headline", "auc", TPR]).assign(classifier="")
     for key in ("auc", TPR):
-        table[f"{key}_lo"], table[f"{key}_hi"] = table[key] - 0.1, table[key] + 0.1
+        table[f"{key}_lo"] = table[key] - 0.1
+        table[f"{key}_hi"] = table[key] + 0.1
     return table
 
 
@@ -56,13 +59,13 @@ TABLE = table_of(
 
 def test_the_leading_row_of_a_form_is_the_strongest_and_never_a_control():
     leading = rows.leading_rows(TABLE)
-    found = leading[["scenario", "form", "attack"]].apply(tuple, axis=1).tolist()
-    assert found == [("NR", "published", "rmia"), ("NR", "headline", "joint"), ("SR", "published", "SR2")]
+    leaders = leading[["scenario", "form", "attack"]].apply(tuple, axis=1).tolist()
+    assert leaders == [("NR", "published", "rmia"), ("NR", "headline", "joint"), ("SR", "published", "SR2")]
     assert rows.scenario_row(TABLE, "NR", "original", "yeom2018")["auc"] == 0.6
     assert rows.scenario_row(TABLE, "MR", "all", "headline") is None
 
 
-def test_the_headline_meets_the_strongest_published_attack_by_either_measure():
+def test_the_headline_is_compared_with_the_strongest_published_attack_by_each_measure():
     (line,) = rows.strength_table(TABLE).to_dict("records")
     assert (line["auc_headline"], line["auc_published"], line["auc_by"]) == (0.65, 0.7, "rmia")
     assert (line[f"{TPR}_headline"], line[f"{TPR}_published"], line[f"{TPR}_by"]) == (0.02, 0.05, "yeom2018")
@@ -70,7 +73,7 @@ def test_the_headline_meets_the_strongest_published_attack_by_either_measure():
 
 
 @pytest.mark.parametrize("attack", ["yeom2018", "joint"])
-def test_tables_without_a_headline_or_a_published_attack_have_short_findings(attack):
+def test_tables_without_a_headline_or_a_published_attack_have_findings_of_one_form(attack):
     targets = (("NR", "original"), ("NR", "pruning_0.9"), ("SR", "pruning_0.9"), ("MR", "all"))
     table, scores, truth = claim_world({(*target, attack): 1.0 for target in targets})
     form = "headline" if attack == "joint" else "published"
@@ -83,7 +86,7 @@ def test_tables_without_a_headline_or_a_published_attack_have_short_findings(att
     assert set(rows.leading_rows(table)["form"]) == {form}
 
 
-def test_a_summary_shows_the_variants_whose_victim_is_finished_and_that_were_attacked(tiny_run, tmp_path):
+def test_a_summary_shows_only_variants_that_are_trained_and_attacked(tiny_run, tmp_path):
     run = replace(tiny_run, root=tmp_path)
 
     def finish(variant, run=run):
@@ -119,7 +122,7 @@ def test_verdicts_follow_the_paired_interval(pair, alone, verdict):
     assert overall_verdict(claim_world(nr | sr), "C2", "headline") == verdict
 
 
-def test_the_headlines_baseline_is_what_the_shadows_prefer_whatever_the_victim_says():
+def test_the_headlines_baseline_is_chosen_on_the_shadow_models_and_not_on_the_victim():
     shifts = {
         ("NR", "original", "joint"): 1.0,
         ("NR", COMPRESSED[0], "joint"): 2.0,
@@ -133,7 +136,7 @@ def test_the_headlines_baseline_is_what_the_shadows_prefer_whatever_the_victim_s
         assert line["verdict"] == verdict and preferred in line["what"]
 
 
-def test_c1_wants_less_from_heavy_and_the_same_from_light_compression():
+def test_c1_holds_if_heavy_compression_leaks_less_and_light_compression_the_same():
     same = {("NR", variant, attack): 1.0 for variant in VARIANTS for attack in ("yeom2018", "joint")}
     less = {target: 0.3 if target[1] == "pruning_0.9" else shift for target, shift in same.items()}
     more = {**less, ("NR", "quantization_int8", "yeom2018"): 2.0}
@@ -142,7 +145,7 @@ def test_c1_wants_less_from_heavy_and_the_same_from_light_compression():
     assert len(claims.compare(*claim_world(less), seed=0)) == 2 * 4
 
 
-def test_claims_are_compared_for_the_variants_that_are_there():
+def test_claims_are_judged_for_the_variants_in_the_table():
     shifts = {("NR", variant, "joint"): 1.0 for variant in ("original", "clustering_16", "pruning_0.5")}
     compared = claims.compare(*claim_world(shifts), seed=0)
     assert compared["key"].tolist() == ["clustering_16 - original"]
@@ -161,7 +164,7 @@ def test_claims_are_compared_for_the_variants_that_are_there():
         ("MR - best SR", -0.01, 0.0, "does not hold"),
     ],
 )
-def test_a_comparison_is_judged_by_what_its_claim_says(key, low, high, verdict):
+def test_a_comparison_is_judged_by_the_direction_that_its_claim_states(key, low, high, verdict):
     assert claims.judge(key, low, high) == verdict
 
 
@@ -180,8 +183,8 @@ def test_the_controls_are_judged_together():
 def test_the_blind_control_of_all_variants_counts_once():
     table = pd.DataFrame({"attack": ["blind", "blind", "null", "rmia"], "auc": [0.5, 0.5, 0.51, 0.7]})
     table = table.assign(auc_lo=table["auc"] - 0.02, auc_hi=table["auc"] + 0.02)
-    kept = controls.control_rows(table)
-    assert kept["attack"].tolist() == ["blind", "null"] and controls.count_at_chance(kept) == 2
+    control_lines = controls.control_rows(table)
+    assert control_lines["attack"].tolist() == ["blind", "null"] and controls.count_at_chance(control_lines) == 2
     assert controls.count_at_chance(table) == 3
 
 
@@ -227,7 +230,7 @@ def test_a_curve_is_that_of_the_strongest_attack_and_the_null_control_halves_the
 # Families of models
 
 
-def test_greedy_takes_the_strongest_model_first_and_never_needs_the_truth():
+def test_greedy_takes_the_strongest_model_first_and_never_uses_the_victims_membership():
     world = gaussian_signals(4, 4000, (0.3, 1.5, 0.6), seed=1)
     views = dict(zip(("weak", "strong", "middle"), world.variants, strict=True))
     steps = ablation.greedy_order(views, world.truth, seed=0)
@@ -241,13 +244,13 @@ def test_greedy_takes_the_strongest_model_first_and_never_needs_the_truth():
 # Seeds
 
 
-def test_the_interval_over_seeds_is_students():
+def test_the_interval_over_seeds_is_students_t_interval():
     mean, low, high = seeds.t_interval(np.array([1.0, 2.0, 3.0]))
     assert mean == 2 and high - mean == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)  # t of 2 degrees, 97.5 %
     assert mean - low == pytest.approx(high - mean)
 
 
-def test_what_one_seed_has_no_value_of_is_undefined_over_seeds():
+def test_a_value_that_one_seed_lacks_is_undefined_over_seeds():
     row = {"scenario": "NR", "variant": "original", "attack": "rmia", "classifier": "", "headline": True}
     row |= dict.fromkeys(seeds.MEASURED, 0.5)
     tables = [pd.DataFrame([{**row, "ppv_0.01": precision}]) for precision in (0.25, "")]  # "" where nobody is accused

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("runs", "training", "queries", "audits", "findings", "reports", "pipeline")  # of compleak/, from the bottom up
+SUBFOLDERS = (
+    "runs",
+    "training",
+    "queries",
+    "audits",
+    "findings",
+    "reports",
+    "pipeline",
+)  # of compleak/, from the bottom up
 BELOW = {  # the folders that a folder may import beside itself
     "core": (),
     "models": ("core",),
@@ -18,8 +26,8 @@ BELOW = {  # the folders that a folder may import beside itself
     "quantization": ("core", "models"),
     "clustering": ("core", "models"),
 }
-PARTS = (*BELOW, "compleak")
-# Scripts, which stand above all.
+TOP_LEVEL = (*BELOW, "compleak")
+# Scripts: they may import everything, and nothing imports them.
 STAGE_SCRIPTS = {
     "pruning/prune.py",
     "quantization/qat.py",
@@ -28,7 +36,7 @@ STAGE_SCRIPTS = {
 
 
 def imported(file: Path) -> set[str]:
-    """The modules that a file imports, wherever in it, as dotted names."""
+    """The dotted names of all modules that a file imports, at the top or inside functions."""
     names = set()
     package = ".".join(file.relative_to(ROOT).parent.parts)
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -41,38 +49,40 @@ def imported(file: Path) -> set[str]:
 
 
 def files(folder: str) -> list[Path]:
-    found = [file for file in sorted((ROOT / folder).rglob("*.py")) if str(file.relative_to(ROOT)) not in STAGE_SCRIPTS]
-    assert found
-    return found
+    python_files = [
+        file for file in sorted((ROOT / folder).rglob("*.py")) if str(file.relative_to(ROOT)) not in STAGE_SCRIPTS
+    ]
+    assert python_files
+    return python_files
 
 
-def parts_of(names: set[str]) -> set[str]:
+def project_imports(names: set[str]) -> set[str]:
     """The project's folders and scripts among these modules."""
-    project = {*PARTS, "tests", "benchmarks", *(file.stem for file in ROOT.glob("*.py"))}
+    project = {*TOP_LEVEL, "tests", "benchmarks", *(file.stem for file in ROOT.glob("*.py"))}
     return {name.split(".")[0] for name in names} & project
 
 
 @pytest.mark.parametrize("folder", BELOW)
 def test_a_folder_imports_only_itself_and_the_folders_below_it(folder):
-    wrong = {file.name: parts_of(imported(file)) - {folder, *BELOW[folder]} for file in files(folder)}
+    wrong = {file.name: project_imports(imported(file)) - {folder, *BELOW[folder]} for file in files(folder)}
     assert not {name: parts for name, parts in wrong.items() if parts}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_itself_the_rooms_below_it_and_the_parts(room):
-    allowed = ROOMS[: ROOMS.index(room) + 1]
-    for file in files(f"compleak/{room}"):
+@pytest.mark.parametrize("subfolder", SUBFOLDERS)
+def test_a_subfolder_of_compleak_imports_only_itself_those_below_it_and_the_top_level_folders(subfolder):
+    allowed = SUBFOLDERS[: SUBFOLDERS.index(subfolder) + 1]
+    for file in files(f"compleak/{subfolder}"):
         names = imported(file)
-        assert parts_of(names) <= set(PARTS), file
-        rooms = {name.split(".")[1] for name in names if name.startswith("compleak.")}
-        assert rooms <= set(allowed), f"{file}: {rooms - set(allowed)}"
+        assert project_imports(names) <= set(TOP_LEVEL), file
+        imported_subfolders = {name.split(".")[1] for name in names if name.startswith("compleak.")}
+        assert imported_subfolders <= set(allowed), f"{file}: {imported_subfolders - set(allowed)}"
         assert not {f"{Path(script).parent}.{Path(script).stem}" for script in STAGE_SCRIPTS} & names, file
 
 
-def test_compleak_is_nothing_but_its_rooms():
+def test_compleak_holds_only_its_listed_subfolders():
     assert {path.name for path in (ROOT / "compleak").iterdir() if path.name != "__pycache__"} == {
         "__init__.py",
-        *ROOMS,
+        *SUBFOLDERS,
     }
 
 
@@ -90,12 +100,13 @@ def test_only_the_neural_attacks_import_torch():
     assert neural == {"samia", "nn", "mr", "networks"}
 
 
-def test_scripts_that_lie_in_a_folder_find_the_project_in_one_and_the_same_way():
-    names, lines = set(), set()
+def test_all_scripts_in_folders_find_the_project_in_the_same_way():
+    names = set()
+    lines = set()
     for file in sorted(ROOT.rglob("*.py")):
-        found = [line for line in file.read_text(encoding="utf-8").splitlines() if "sys.path" in line]
-        if found and ".venv" not in file.parts and file != Path(__file__):
+        path_lines = [line for line in file.read_text(encoding="utf-8").splitlines() if "sys.path" in line]
+        if path_lines and ".venv" not in file.parts and file != Path(__file__):
             names.add(str(file.relative_to(ROOT)))
-            lines |= set(found)
+            lines |= set(path_lines)
     assert lines == {"    sys.path[0] = str(Path(__file__).resolve().parents[1])"}
     assert names == STAGE_SCRIPTS | {"benchmarks/bench.py", "benchmarks/gpu_check.py"}

@@ -67,7 +67,8 @@ def test_base_ranks_like_rmia_with_a_and_gamma_of_one(monkeypatch):
     signals = planted_signals(4, 400, seed=3).variants[0]
     monkeypatch.setattr("attacks.rmia.OFFLINE_A", (1.0,))
     monkeypatch.setattr("attacks.rmia.GAMMA", (1.0,))
-    population, exact = rmia(signals).scores, base(signals).scores
+    population = rmia(signals).scores
+    exact = base(signals).scores
     order = np.argsort(exact)
     assert (np.diff(population[order]) >= 0).all()
     x = np.flatnonzero(signals.audit[0])[0]
@@ -102,7 +103,7 @@ def test_bavaria_is_the_tail_of_a_student_t_between_lira_with_one_and_with_many_
     assert roc_auc_score(world.truth, scores) > roc_auc_score(world.truth, per_point) + 0.005
 
 
-def test_gap_needs_the_predicted_class_alone():
+def test_gap_needs_only_the_predicted_class():
     signals = planted_signals(2, 300, seed=5).variants[0]
     scores, decision, _ = gap(signals)
     x = np.flatnonzero(signals.audit[0])
@@ -112,7 +113,7 @@ def test_gap_needs_the_predicted_class_alone():
 
 
 @pytest.mark.parametrize("direction", [1.0, -1.0])
-def test_model_updates_finds_what_changed_for_members_whichever_way(direction):
+def test_model_updates_finds_a_change_for_members_in_either_direction(direction):
     """In this world no model alone tells members apart; only the difference of the two does."""
     planted = planted_signals(2, 2000, leak=0.0, difficulty=3.0, noise=0.1, seed=6)
     original = planted.variants[0]
@@ -153,7 +154,7 @@ def test_joint_beats_every_attack_on_each_model_alone():
 
 
 @pytest.mark.parametrize("attack", [joint, lambda models: combined(models, seed=0)])
-def test_nothing_is_found_where_there_is_nothing(attack):
+def test_no_attack_finds_a_leak_where_there_is_none(attack):
     world = gaussian_signals(5, 8000, (0.0, 0.0, 0.0), seed=3)
     assert abs(roc_auc_score(world.truth, attack(world.variants).scores) - 0.5) < 0.025
 
@@ -164,7 +165,7 @@ def test_joint_does_not_count_copies_of_a_model_as_new_evidence():
     assert roc_auc_score(world.truth, twice) == pytest.approx(roc_auc_score(world.truth, alone), abs=2e-3)
 
 
-def test_combined_uses_the_results_it_is_given():
+def test_combined_uses_the_results_of_earlier_attacks():
     world = gaussian_signals(3, 2000, (1.0,), seed=6)
     parts = {name: row_of(name).run(world.variants, seed=4) for name in ("joint", "calibrated")}
     from_parts, from_scratch = (combined(world.variants, seed=4, earlier=earlier) for earlier in (parts, None))
@@ -194,7 +195,7 @@ def test_scores_come_from_a_fit_that_saw_neither_the_shadow_nor_the_point(shadow
     assert (scored == 1).all()
 
 
-def test_shadow_scores_find_nothing_where_there_is_nothing():
+def test_scores_of_shadow_models_find_no_leak_where_there_is_none():
     world = planted_signals(2, 1500, 100, leak=0.0, variants=2, seed=4)
     known = world.variants[0].member[attacks.audit_rows(world.variants[0])[0]]
     for rows, models in ((attacks.NR, world.variants[:1]), (attacks.SR, world.variants)):
@@ -205,7 +206,7 @@ def test_shadow_scores_find_nothing_where_there_is_nothing():
             assert abs(roc_auc_score(known, shadow_scores) - 0.5) < 4 * math.sqrt(1 / (6 * len(known))), attack.key
 
 
-def test_attacks_that_need_references_which_differ_or_more_points_say_so():
+def test_attacks_that_need_different_references_or_more_points_say_so():
     signals = planted_signals(3, 60, seed=1).variants[0]
     alike = signals._replace(logits=np.repeat(signals.logits[:1], 3, axis=0))
     for attack in (bavaria, lambda given: lira(given, classifier="per_point_variance")):
@@ -217,8 +218,10 @@ def test_attacks_that_need_references_which_differ_or_more_points_say_so():
 
 def test_a_few_huge_losses_do_not_reverse_model_updates():
     original = planted_signals(2, 4000, leak=0.0, seed=5).variants[0]
-    member, hard = original.member == 1, np.random.default_rng(0).random((2, 4000)) < 0.04
-    logits, true_class = original.logits.copy(), (slice(None), np.arange(4000), original.labels)
+    member = original.member == 1
+    hard = np.random.default_rng(0).random((2, 4000)) < 0.04
+    logits = original.logits.copy()
+    true_class = (slice(None), np.arange(4000), original.labels)
     logits[true_class] += 1.0 - 0.5 * member  # most losses of members fall by less, but their mean falls by more
     logits[true_class] -= np.where(hard & ~member, 50.0, 0.0)
     rise = cross_entropy(logits, original.labels) - cross_entropy(original.logits, original.labels)
@@ -228,7 +231,7 @@ def test_a_few_huge_losses_do_not_reverse_model_updates():
     assert roc_auc_score(known, model_updates(original, original._replace(logits=logits)).shadow_scores) > 0.6
 
 
-def test_the_gaussian_world_has_the_leak_it_states():
+def test_the_gaussian_world_leaks_as_much_as_stated():
     world: World = gaussian_signals(3, 20_000, LEAKS, seed=9)
     confidences = confidence(world.variants[1].logits, world.variants[1].labels)
     member = world.variants[1].member == 1

@@ -61,7 +61,8 @@ def test_ten_false_positives_in_ten_thousand_are_allowed_at_a_tenth_of_a_percent
 
 
 def test_scores_that_differ_in_the_last_bit_of_float64_are_told_apart():
-    low, high = 1.0, np.nextafter(1.0, 2.0)
+    low = 1.0
+    high = np.nextafter(1.0, 2.0)
     assert metrics.auc([high, low], [1, 0]) == 1
     assert metrics.tpr_at_fpr([high, low], [1, 0]) == 1
 
@@ -94,7 +95,7 @@ def test_tpr_at_fpr_equals_the_best_threshold_found_by_trying_all(world, fpr):
 
 
 @given(worlds(), st.randoms(use_true_random=False))
-def test_metrics_know_neither_the_order_of_points_nor_the_scale_of_scores(world, random):
+def test_metrics_depend_neither_on_the_order_of_points_nor_on_the_scale_of_scores(world, random):
     scores, member = world
     order = np.array(random.sample(range(len(scores)), len(scores)))
     for metric in (metrics.auc, metrics.tpr_at_fpr):
@@ -142,8 +143,10 @@ def test_bootstrap_intervals_have_the_width_of_the_known_standard_errors():
 def test_the_bootstrap_from_counts_equals_resampling_the_points_one_by_one():
     rng = np.random.default_rng(2)
     member = rng.permutation(np.arange(70) < 30)
-    a, b = rng.integers(8, size=70) + member, rng.integers(50, size=70) + 0.5 * member  # many ties, few ties
-    members, others = np.flatnonzero(member), np.flatnonzero(~member)
+    a = rng.integers(8, size=70) + member
+    b = rng.integers(50, size=70) + 0.5 * member  # many ties, few ties
+    members = np.flatnonzero(member)
+    others = np.flatnonzero(~member)
     rng = np.random.default_rng(9)
     expected = []
     for _ in range(200):
@@ -324,7 +327,7 @@ def test_the_tpr_of_many_points_has_an_interval_away_from_zero():
     assert 0.03 < low < 0.0984 < high < 0.2  # 1 - Phi(Phi^-1(0.999) - 1.8)
 
 
-def test_two_points_against_two_prove_nothing_however_far_apart_they_are():
+def test_two_members_and_two_others_prove_nothing_however_far_apart_they_are():
     """Chance alone puts both members on top in one case of six: the exact two-sided p-value is 1/3."""
     scores = np.array([4.0, 3.0, 2.0, 1.0])
     member = np.array([1, 1, 0, 0])
@@ -369,12 +372,13 @@ def test_log_auc_by_hand():
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40), st.sampled_from([0.0, 0.1, 0.5]))
 def test_the_strict_threshold_is_the_smallest_that_keeps_the_rate(rows, fpr):
-    scores, member = np.array([float(s) for s, _ in rows]), np.array([m for _, m in rows])
+    scores = np.array([float(s) for s, _ in rows])
+    member = np.array([m for _, m in rows])
     if member.all() or not member.any():
         return
-    found = metrics.strict_threshold(scores, member, fpr)
+    threshold = metrics.strict_threshold(scores, member, fpr)
     allowed = [t for t in [*scores, np.inf] if (scores >= t)[~member].mean() <= fpr]
-    assert found == min(allowed)
+    assert threshold == min(allowed)
 
 
 def test_precision_follows_bayes_rule():

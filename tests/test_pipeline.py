@@ -72,7 +72,8 @@ def test_stages_run_after_what_they_need_and_a_failure_costs_only_those_that_nee
     lost = set()
     for name, wanted in needs.items():  # in order: what needs something lost is lost
         lost |= {name} if wanted & (broken | lost) else set()
-    done, expected = [], needs.keys() - lost - broken
+    done = []
+    expected = needs.keys() - lost - broken
     engine, started = engine_of(lambda name, _: Outcome(error="x" if name in broken else ""), random.randrange, places)
 
     def on_start(stage):
@@ -89,7 +90,7 @@ def test_stages_run_after_what_they_need_and_a_failure_costs_only_those_that_nee
     assert set(done) == expected and len(done) == len(expected) and not lost & set(started)
 
 
-def test_accidents_are_tried_again_a_few_times_and_mistakes_never(capsys):
+def test_stages_are_retried_after_accidents_but_not_after_user_errors(capsys):
     plan = plan_from({"mends": (), "breaks": (), "mistaken": (), "after": ("mends",), "never": ("breaks",)})
     accident = Outcome(error="a bad day", traceback="Traceback: all of it", retry=True)
 
@@ -108,7 +109,7 @@ def test_accidents_are_tried_again_a_few_times_and_mistakes_never(capsys):
 
 
 @pytest.mark.parametrize("needs", [{"a": ("b",), "b": ()}, {"a": ("a",)}, {"a": ("nowhere",)}])
-def test_a_plan_that_cannot_be_run_in_its_order_is_an_error_of_ours(needs):
+def test_a_plan_that_cannot_be_run_in_its_order_is_an_internal_error(needs):
     with pytest.raises(ValueError, match="stage 'a'"):
         run_plan(plan_from(needs), engine_of(None, None)[0])
 
@@ -118,15 +119,15 @@ def needs_by_name(stages):
 
 
 @pytest.mark.parametrize("shadows", [1, 3])
-def test_the_plan_makes_models_apart_and_attacks_what_is_made(shadows):
+def test_the_plan_makes_each_model_in_a_stage_of_its_own_before_it_is_attacked(shadows):
     plan = plan_of(reproduce.parse(["--shadow_num", str(shadows)]).plan)
     check_order(plan)
     needs = needs_by_name(plan)
     roles = ["victim_model", *(f"shadow_model_{i}" for i in range(shadows))]
     assert all(needs[f"train {role}"] == {"data"} for role in roles)
     assert all(needs[f"compress quantization_int8 {role}"] == {f"train {role}"} for role in roles)
-    made = {f"compress pruning_0.6 {role}" for role in roles}
-    assert needs["NR pruning_0.6"] == made | {"NR original"} and needs["SR pruning_0.6"] == {"NR pruning_0.6"}
+    compressions = {f"compress pruning_0.6 {role}" for role in roles}
+    assert needs["NR pruning_0.6"] == compressions | {"NR original"} and needs["SR pruning_0.6"] == {"NR pruning_0.6"}
     assert len(needs["MR"]) == 8 and all(name.startswith("SR ") for name in needs["MR"])
 
 
@@ -149,20 +150,20 @@ def test_the_paper_preset_is_nothing_but_the_stages_defaults():
         assert stages[f"compress {variant} victim_model"] == expected
 
 
-def test_what_is_typed_wins_over_the_preset():
+def test_typed_flags_override_the_preset():
     stages = plan_of(reproduce.parse(["--batch_size", "7", "--width", "0.5", "--seed", "3"]).plan)
     assert {stage.settings.batch_size for stage in stages} == {7}
     assert {stage.settings.run.width for stage in stages} == {0.5} and stages[0].settings.seed == 3
 
 
-def test_a_preset_in_words_is_what_one_would_type():
+def test_a_preset_in_words_is_the_flags_that_a_user_would_type():
     words = PRESETS["smoke"].in_words()
     assert words["network"] == "--width 0.25 --batch_size 32"
     assert words["train"] == "--epochs 30 --no_augment --label_noise 0.2"
     assert words["pruning"] == "--prune_epochs 3 --no_augment" and words["attack"] == ""
 
 
-def test_chosen_variants_are_the_only_ones_of_the_plan():
+def test_the_plan_holds_only_the_chosen_variants():
     plan = plan_of(reproduce.parse(["--variants", "pruning_slim_0.60", "clustering_32"]).plan)
     compressed = {str(stage.key.variant) for stage in plan if stage.key.kind == "compress"}
     assert compressed == {"pruning_slim_0.6", "clustering_32"}
@@ -186,7 +187,7 @@ def test_a_run_cannot_take_the_folders_of_others(name, tmp_path):
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_the_data_are_fetched_by_one_run_at_a_time():
+def test_only_one_run_at_a_time_downloads_the_data():
     stages = joined_plan(runs_of(reproduce.parse(["--seeds", "3", "4", "--keep", "signals"])))
     check_order(stages)
     first, second = (f"digits_resnet18_smoke_seed{seed}" for seed in (3, 4))
@@ -196,7 +197,7 @@ def test_the_data_are_fetched_by_one_run_at_a_time():
     assert StageKey(second, "query", role="shadow_model_0") in needs
 
 
-def test_the_plan_of_a_comparison_makes_a_model_once_and_its_twins_wait_for_it():
+def test_a_comparison_trains_identical_models_once_and_other_runs_wait_for_them():
     plans = runs_of(reproduce.parse(["--defences", "ppb:4", "dp", "--seeds", "1", "2"]))
     names = [f"digits_resnet18_smoke_seed1{name}" for name in ("", "_ppb_4", "_ppb_4_adaptive")]
     names += [f"digits_resnet18_gn_smoke_seed1{name}" for name in ("", "_dp_1", "_dp_1_adaptive")]
@@ -215,7 +216,7 @@ def test_the_plan_of_a_comparison_makes_a_model_once_and_its_twins_wait_for_it()
     assert needs[key(adaptive, "shadow_model_0")] == (StageKey(adaptive, "data"),)
 
 
-def test_roles_made_apart_are_the_models_made_together(tiny_root, tmp_path):
+def test_roles_trained_separately_equal_roles_trained_together(tiny_root, tmp_path):
     flags = [*NETWORK, "--run_name", "tiny", "--root", str(tmp_path), "--roles"]
     train.main([*TINY, *flags])
     assert (tmp_path / "results/tiny/run.json").exists() and not list(tmp_path.rglob("model.pt"))
@@ -228,7 +229,7 @@ def test_roles_made_apart_are_the_models_made_together(tiny_root, tmp_path):
         assert len(list(tmp_path.rglob("model.pt"))) == (2 if role == "shadow_model_0" else 4)
 
 
-def test_roles_that_the_run_has_not_are_named(tiny_root):
+def test_roles_that_the_run_does_not_have_are_named(tiny_root):
     with pytest.raises(UserError, match="--roles shadow_model_7: this run has victim_model shadow_model_0$"):
         prune.main([*NETWORK, "--run_name", "tiny", "--root", str(tiny_root), "--roles", "shadow_model_7"])
 
@@ -326,7 +327,7 @@ def test_two_ray_nodes_of_which_a_worker_is_killed_give_the_local_runs_table(
     assert len(seconds) == 17 and {"data", "train shadow_model_0", "NR original", "MR"} <= seconds.keys()
 
 
-def test_two_jobs_give_the_local_runs_table(local_table, tmp_path, monkeypatch):
+def test_two_jobs_at_once_give_the_table_of_one_local_process(local_table, tmp_path, monkeypatch):
     through_workers(monkeypatch, tmp_path)
     pd.testing.assert_frame_equal(audit(tmp_path, "--jobs", 2), local_table, check_exact=True)
 
@@ -350,7 +351,7 @@ def test_two_jobs_give_the_local_runs_table(local_table, tmp_path, monkeypatch):
         (["--variants", "nonsense"], "'nonsense' is no compressed variant"),
     ],
 )
-def test_commands_that_make_no_sense_get_one_line(flags, says, tmp_path, capsys, monkeypatch):
+def test_contradictory_commands_are_refused_in_one_line(flags, says, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["reproduce.py", *flags, "--root", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
         run_script(reproduce.main)

@@ -45,7 +45,9 @@ def zero_channels(layer, norm):
 @pytest.mark.parametrize("pruner", PRUNERS)
 @every_network_with_batch_norm
 def test_what_a_pruner_removes_stays_zero_and_is_restored_exactly_before_and_after_training(pruner, name):
-    model, degree, images = float_model(name), Pruning(pruner, 0.6), batch(99, size=8)[0]
+    model = float_model(name)
+    degree = Pruning(pruner, 0.6)
+    images = batch(99, size=8)[0]
     before = copy.deepcopy(model.state_dict())
     prepared = masks.prepare(model, degree).eval()
     taken = masks.masks_of(prepared)
@@ -60,8 +62,9 @@ def test_what_a_pruner_removes_stays_zero_and_is_restored_exactly_before_and_aft
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
 
 
-def test_a_filter_before_group_normalisation_goes_with_its_gamma_and_beta_and_is_not_shrunk():
-    model, images = float_model("resnet18_gn"), batch(99, size=8)[0]
+def test_pruning_a_filter_before_group_normalisation_also_zeroes_its_gamma_and_beta_and_it_is_not_shrunk():
+    model = float_model("resnet18_gn")
+    images = batch(99, size=8)[0]
     for module in model.modules():
         if isinstance(module, nn.GroupNorm):
             nn.init.uniform_(module.bias, 0.1, 0.2)
@@ -81,15 +84,18 @@ def test_a_filter_before_group_normalisation_goes_with_its_gamma_and_beta_and_is
 def test_the_floor_of_each_convolutions_smallest_filters_is_zero_with_its_batch_norm(pruner, order, name):
     model = float_model(name)
     prepared = masks.prepare(model, Pruning(pruner, 0.7))
-    pruned, dense = convolutions(restored_from(masks, prepared, name)), convolutions(model)
+    pruned = convolutions(restored_from(masks, prepared, name))
+    dense = convolutions(model)
     assert len(dense) == sum(isinstance(module, nn.Conv2d) for module in model.modules())
     for key, (layer, norm) in pruned.items():
-        zero, norms = zero_channels(layer, norm), dense[key][0].weight.detach().flatten(1).norm(p=order, dim=1)
+        zero = zero_channels(layer, norm)
+        norms = dense[key][0].weight.detach().flatten(1).norm(p=order, dim=1)
         assert zero.sum() == math.floor(0.7 * len(zero))
         assert norms[zero].max() <= norms[~zero].min()
         assert torch.equal(norm.running_mean, dense[key][1].running_mean)
         assert torch.equal(norm.running_var, dense[key][1].running_var)
-    head, was = list(prepared.modules())[-1], list(model.modules())[-1]
+    head = list(prepared.modules())[-1]
+    was = list(model.modules())[-1]
     assert isinstance(head, nn.Linear) and torch.equal(head.weight, was.weight)
 
 
@@ -97,14 +103,15 @@ def test_the_floor_of_each_convolutions_smallest_filters_is_zero_with_its_batch_
 def test_slim_has_one_threshold_for_all_gammas(name):
     model = float_model(name)
     prepared = masks.prepare(model, Pruning("slim", 0.5))
-    pruned, dense = convolutions(restored_from(masks, prepared, name)), convolutions(model)
+    pruned = convolutions(restored_from(masks, prepared, name))
+    dense = convolutions(model)
     zero = torch.cat([zero_channels(*pair) for pair in pruned.values()])
     gammas = torch.cat([norm.weight.detach().abs() for _, norm in dense.values()])
     assert zero.sum() == math.floor(0.5 * len(zero))
     assert gammas[zero].max() <= gammas[~zero].min()  # gammas lie in [0.5, 1.5]: no layer loses all of its own
 
 
-def test_the_filters_of_smallest_norm_are_worked_out_by_hand():
+def test_the_filters_of_smallest_norm_equal_those_worked_out_by_hand():
     model = nn.Sequential(nn.Conv2d(1, 4, (1, 2)), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     filters = torch.tensor([[3.0, -3.0], [5.0, 0.0], [1.0, 1.0], [-4.0, 4.0]])  # L1 6 5 2 8, L2 4.24 5 1.41 5.66
     model[0].weight.data = filters.view(4, 1, 1, 2)
@@ -133,12 +140,12 @@ def test_a_convolution_without_batch_norm_or_bias_loses_its_filters_alone():
         ([[0.0, 0.0], [0.0, 0.0, 0.0]], 0.6, [[0, 1], [0, 0, 1]]),
     ],
 )
-def test_slims_threshold_is_worked_out_by_hand(gammas, sparsity, kept):
-    found = slim.keep_channels([torch.tensor(gamma) for gamma in gammas], sparsity)
-    assert [own.int().tolist() for own in found] == kept
+def test_slims_threshold_equals_one_worked_out_by_hand(gammas, sparsity, kept):
+    masks_of_layers = slim.keep_channels([torch.tensor(gamma) for gamma in gammas], sparsity)
+    assert [mask.int().tolist() for mask in masks_of_layers] == kept
 
 
-def test_slim_refuses_to_cut_a_layer_and_says_how_many_may_go():
+def test_slim_refuses_to_remove_a_whole_layer_and_says_how_many_channels_can_go():
     with pytest.raises(UserError, match="slim 0.9 would take 4 of 5 channels.*at most 3 can go"):
         slim.keep_channels([torch.ones(2), torch.ones(3)], 0.9)
 
@@ -177,7 +184,9 @@ def test_a_network_that_a_pruner_cannot_prune_is_refused_with_one_that_can(prune
 
 def test_a_perceptron_on_flat_inputs_is_pruned_by_weights():
     torch.manual_seed(0)
-    model, inputs, degree = perceptron(), torch.randn(4, 6), Pruning("l1unstructure", 0.5)
+    model = perceptron()
+    inputs = torch.randn(4, 6)
+    degree = Pruning("l1unstructure", 0.5)
     prepared = masks.prepare(model, degree).eval()
     restored = masks.unpack(perceptron(), masks.pack(prepared))
     line = masks.verify(prepared, restored, degree, inputs)
@@ -190,7 +199,7 @@ def test_a_bad_pruning_is_refused(bad):
         masks.prepare(float_model(), bad)
 
 
-def test_masks_that_leave_half_a_filter_are_noticed():
+def test_masks_that_remove_half_a_filter_are_refused():
     model = float_model()
     chosen = structured.choose_masks(model, 0.5, 1)
     name, mask = next(iter(chosen.items()))
@@ -234,7 +243,7 @@ def test_every_pruner_has_folders_of_its_own_and_a_command_that_fills_them(text,
         "slim_0.9999999",
     ],
 )
-def test_what_is_no_pruning_is_refused(text):
+def test_text_that_is_not_a_degree_of_pruning_is_refused(text):
     with pytest.raises(UserError, match="is no degree of pruning"):
         compressed_variant("pruning", text)
 
@@ -242,7 +251,7 @@ def test_what_is_no_pruning_is_refused(text):
 # ---- the dense network
 
 
-def test_cost_counts_weights_at_every_position_they_are_used():
+def test_cost_counts_a_weight_once_for_each_position_it_is_used_at():
     model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.Flatten(), nn.Linear(4 * 25, 3))
     assert cost(model, torch.zeros(7, 2, 5, 5), zeros=True) == Cost(36 + 4 + 300 + 3, 36 * 25 + 300)
     nn.init.zeros_(model[0].weight[:3])
@@ -254,7 +263,8 @@ def test_cost_counts_weights_at_every_position_they_are_used():
 @every_network_with_batch_norm
 def test_the_shrunk_network_is_smaller_and_equals_the_masked_one(pruner, name):
     prepared = train(masks.prepare(float_model(name), Pruning(pruner, 0.6)), steps=1)
-    pruned, images = restored_from(masks, prepared, name), batch(99)[0]
+    pruned = restored_from(masks, prepared, name)
+    images = batch(99)[0]
     before = copy.deepcopy(pruned.state_dict())
     dense = shrink.shrink(pruned, images)
     unseen = batch(7)[0]
@@ -265,9 +275,10 @@ def test_the_shrunk_network_is_smaller_and_equals_the_masked_one(pruner, name):
     assert all(torch.equal(before[key], tensor) for key, tensor in pruned.state_dict().items())
 
 
-def test_shrinking_vgg_leaves_nothing_that_is_zero():
+def test_shrinking_vgg_leaves_no_zero_filter():
     pruned = restored_from(masks, masks.prepare(float_model("vgg16_bn"), Pruning("l2structure", 0.6)), "vgg16_bn")
-    dense, images = shrink.shrink(pruned, batch(0)[0]), batch(0)[0]
+    dense = shrink.shrink(pruned, batch(0)[0])
+    images = batch(0)[0]
     assert [len(layer.weight) for layer, _ in convolutions(dense).values()] == [
         len(layer.weight) - math.floor(0.6 * len(layer.weight)) for layer, _ in convolutions(pruned).values()
     ]
@@ -288,26 +299,30 @@ def widths(model):
     return {name: len(layer.weight) for name, layer in weighted_layers(model).items()}
 
 
-def test_a_residual_streams_channel_goes_only_where_every_writer_leaves_it_zero():
+def test_a_channel_of_a_residual_stream_is_removed_only_if_every_layer_that_writes_to_it_is_zero_there():
     """ResNet-18's first stream is written by the stem and both first blocks' second convolutions."""
-    stream, first = ("0.0.0", "1.0.conv2.0", "1.1.conv2.0"), "1.0.conv1.0"
+    stream = ("0.0.0", "1.0.conv2.0", "1.1.conv2.0")
+    first = "1.0.conv1.0"
     model = zeroed(float_model(), *((name, [1, 2]) for name in stream[:2]), (stream[2], [2, 3]), (first, [5]))
-    was, dense = widths(model), shrink.shrink(model, batch(0)[0])
+    was = widths(model)
+    dense = shrink.shrink(model, batch(0)[0])
     changed = {name: was[name] - width for name, width in widths(dense).items() if width != was[name]}
     assert changed == {**dict.fromkeys(stream, 1), first: 1}
 
 
-def test_a_channel_goes_where_it_is_zero_behind_the_depthwise_convolution_not_where_only_before():
+def test_a_channel_is_removed_if_it_is_zero_after_the_depthwise_convolution_not_if_only_before():
     """Zero before it, batch norm makes a constant of it; zero behind it, what comes before does not matter."""
-    expand, depthwise = "0.3.path.0.0", "0.3.path.2.0"
+    expand = "0.3.path.0.0"
+    depthwise = "0.3.path.2.0"
     model = zeroed(float_model("mobilenetv2"), (expand, [1, 2]), (depthwise, [2, 3]))
-    was, dense = widths(model), shrink.shrink(model, batch(0)[0])
+    was = widths(model)
+    dense = shrink.shrink(model, batch(0)[0])
     changed = {name: was[name] - width for name, width in widths(dense).items() if width != was[name]}
     assert changed == {expand: 2, depthwise: 2}
     assert dense.get_submodule(depthwise).groups == was[depthwise] - 2
 
 
-def test_a_relu_that_is_dead_on_the_images_alone_takes_nothing_out():
+def test_a_relu_that_is_zero_on_the_images_only_removes_no_channel():
     model = float_model("vgg16_bn")
     nn.init.constant_(model[0][0][1].bias, -1e3)  # silent on every image, but not by its parameters
     assert widths(shrink.shrink(model, batch(0)[0])) == widths(model)
@@ -319,14 +334,14 @@ def test_a_network_that_is_zero_throughout_keeps_one_channel_a_layer():
     assert set(list(widths(shrink.shrink(model, batch(0)[0])).values())[:-1]) == {1}
 
 
-def test_channels_that_a_flatten_spreads_are_taken_out_with_all_their_inputs():
+def test_a_channel_before_a_flatten_is_removed_with_all_inputs_that_it_feeds():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 900, 3)).eval()
     dense = shrink.shrink(zeroed(model, ("0", [0, 4])), batch(0)[0])
     assert dense[0].out_channels == 4 and dense[4].in_features == 4 * 900
 
 
-def test_a_shrunk_network_that_answers_otherwise_is_not_passed():
+def test_a_shrunk_network_with_other_outputs_is_refused():
     one = torch.tensor([[1.0, 2.0]])
     shrink.assert_close(one, one + 1e-6)
     for other in (one + 1e-3, one.flip(1)):

@@ -29,7 +29,8 @@ def test_members_and_half_of_the_non_members_are_asked_in_one_call():
 def test_signals_are_what_the_models_answer_to_the_images(tiny_run):
     variant = Variant("pruning", "0.6")
     file = collect.collect(tiny_run, variant, 1, **MACHINE)
-    record, points = signals_file.load(file), signals_file.points(file)
+    record = signals_file.load(file)
+    points = signals_file.points(file)
     whole, audit = split(tiny_run)
     data = dataset(tiny_run)
     assert np.array_equal(record.labels, data.labels[points])
@@ -44,7 +45,7 @@ def test_signals_are_what_the_models_answer_to_the_images(tiny_run):
     assert collect.collect(tiny_run, variant, 1, **MACHINE).stat().st_mtime_ns == before
 
 
-def test_without_a_flag_the_answers_at_hand_say_how_many_draws_there_are(tiny_run, monkeypatch):
+def test_without_a_flag_the_number_of_draws_is_that_of_the_existing_answers(tiny_run, monkeypatch):
     file = collect.collect(tiny_run, LIGHTLY_PRUNED, 1, **MACHINE)
     monkeypatch.setattr(answers, "ask_model", None)  # nobody is asked again
     assert collect.collect(tiny_run, LIGHTLY_PRUNED, None, **MACHINE) == file
@@ -57,7 +58,8 @@ def test_without_a_flag_the_answers_at_hand_say_how_many_draws_there_are(tiny_ru
 
 
 def test_a_model_that_was_asked_ahead_is_not_asked_again(tiny_run, monkeypatch):
-    variant, role = Variant("pruning", "0.8"), tiny_run.roles[0]
+    variant = Variant("pruning", "0.8")
+    role = tiny_run.roles[0]
     answers.ask_ahead(tiny_run, variant, role, 1, **MACHINE)
     monkeypatch.setattr(answers, "load_model", None)
     answers.ask_ahead(tiny_run, variant, role, 1, **MACHINE)

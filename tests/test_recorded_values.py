@@ -68,7 +68,7 @@ def measure_all() -> pd.DataFrame:
 
 @pytest.mark.parametrize("world", SHADOWS)
 @pytest.mark.parametrize("scenario", NUMBER_OF_MODELS)
-def test_every_attack_finds_what_was_recorded(world, scenario):
+def test_every_attack_reproduces_its_recorded_numbers(world, scenario):
     recorded = pd.read_csv(FILE).query("world == @world and scenario == @scenario").set_index("attack")
     measured = measure(world, scenario).set_index("attack")
     assert list(measured.index) == list(recorded.index)

@@ -57,7 +57,7 @@ def test_cells_are_percent_with_their_interval_or_deviation():
     assert cells.defence_name("ppb", 4.0) == "PPB 4" and cells.defence_name("", np.nan) == "none"
 
 
-def test_nothing_of_a_report_is_written_before_its_page_is_there(tmp_path):
+def test_no_file_of_a_report_is_written_before_its_page_is_complete(tmp_path):
     with pytest.raises(AttributeError):
         write_report(tmp_path, {"summary": None}, {}, "page")
     assert not list(tmp_path.iterdir())
@@ -112,7 +112,7 @@ def facts_of(tmp_path, **config):
     return run_page.RunFacts(run, META, 2.0, "python reproduce.py", {"train": "--epochs 3", "attack": ""})
 
 
-def test_a_page_shows_the_variants_it_has_and_counts_no_others(findings, tmp_path):
+def test_a_page_shows_and_counts_only_the_variants_of_its_findings(findings, tmp_path):
     page = to_markdown(run_page.page_of_run(facts_of(tmp_path), findings))
     assert "eight" not in page and "nan" not in page and "None" not in page
     lines = page.splitlines()
@@ -151,7 +151,7 @@ def test_every_figure_and_table_that_a_page_names_is_written(findings, tmp_path,
     assert all(file.stat().st_size < 150_000 for file in folder.glob("*.png"))
 
 
-def test_a_failure_of_the_controls_is_not_to_be_overlooked(findings, tmp_path):
+def test_a_page_says_clearly_that_the_controls_failed(findings, tmp_path):
     assert "do not differ from 50" in to_markdown(run_page.page_of_run(facts_of(tmp_path), findings))
     table = findings.attacks.copy()
     table.loc[table["attack"] == "null", ["auc", "auc_lo", "auc_hi"]] = (0.8, 0.7, 0.9)
@@ -195,7 +195,7 @@ def spread_of_defences():
     return pd.DataFrame(lines)
 
 
-def test_a_line_of_leakage_names_the_defence_with_its_argument():
+def test_a_line_of_the_leakage_table_names_the_defence_and_its_argument():
     shown = leakage_by_victim(spread_of_defences(), "auc")
     assert shown["defence"].tolist() == ["none", "PPB 1", "PPB 4"]
     assert shown.iloc[1].tolist() == ["PPB 1", "resnet18", "adaptive", "60.0", "", "80.0 ± 1.0", "80.0 ± 1.0"]
@@ -264,7 +264,7 @@ def test_names_of_points_that_lie_close_together_do_not_cover_each_other(finding
     assert_readable(family.family_figure(family_table, "name"))
 
 
-def test_a_picture_of_degrees_takes_one_form_and_tables_without_sr_or_mr(findings):
+def test_the_figure_of_degrees_can_be_drawn_from_one_form_and_without_sr_and_mr(findings):
     table = findings.attacks
     only_nr = table[(table["scenario"] == "NR") & (table["attack"] != "joint")]
     assert_readable(degrees.degrees_figure(rows.leading_rows(only_nr), VARIANTS, "name"))

@@ -25,15 +25,15 @@ def command(root, *flags):
     return [*run, "--shadow_num", "2", *map(str, flags)]
 
 
-def test_every_seed_has_its_run_and_their_folder_says_what_they_share(two_seeds, capsys):
+def test_every_seed_has_its_run_and_the_folder_of_all_seeds_has_their_means(two_seeds, capsys):
     runs = [pd.read_csv(two_seeds / f"results/small_seed{seed}/summary.csv", keep_default_na=False) for seed in (1, 2)]
     shared = pd.read_csv(two_seeds / "results/small_seeds/summary.csv", keep_default_na=False)
     row = shared[(shared["scenario"] == "NR") & (shared["variant"] == "original") & (shared["attack"] == "rmia")].iloc[
         0
     ]
-    own = [t.loc[(t["variant"] == "original") & (t["attack"] == "rmia"), "auc"].iloc[0] for t in runs]
-    assert own[0] != own[1] and row["seeds"] == 2
-    assert row["auc_mean"] == pytest.approx(np.mean(own)) and row["auc_sd"] == pytest.approx(np.std(own, ddof=1))
+    aucs = [t.loc[(t["variant"] == "original") & (t["attack"] == "rmia"), "auc"].iloc[0] for t in runs]
+    assert aucs[0] != aucs[1] and row["seeds"] == 2
+    assert row["auc_mean"] == pytest.approx(np.mean(aucs)) and row["auc_sd"] == pytest.approx(np.std(aucs, ddof=1))
     assert {"lira", "bavaria", "joint", "combined"} <= set(shared["attack"])
     text = (two_seeds / "results/small_seeds/summary.md").read_text()
     assert (
@@ -47,14 +47,14 @@ def test_every_seed_has_its_run_and_their_folder_says_what_they_share(two_seeds,
     assert not (two_seeds / "results/small").exists()  # a single run's
 
 
-def test_seeds_with_more_and_less_shadows_are_refused_before_anything_is_done(two_seeds):
+def test_seeds_with_different_numbers_of_shadow_models_are_refused_before_anything_is_done(two_seeds):
     before = {file: file.stat().st_mtime_ns for file in two_seeds.rglob("*.*")}
     with pytest.raises(UserError, match="small_seed1 2, small_seed2 2, small_seed3 1; give --shadow_num 2$"):
         reproduce.main([*command(two_seeds, "--seeds", 1, 2, 3), "--shadow_num", "1"])
     assert before == {file: file.stat().st_mtime_ns for file in two_seeds.rglob("*.*")}
 
 
-def test_shadow_weights_are_dropped_and_everything_else_goes_on(two_seeds, capsys):
+def test_after_the_shadow_weights_are_deleted_finished_stages_still_count_as_done(two_seeds, capsys):
     left = {file.parent.name for file in two_seeds.rglob("model.pt")}
     assert left == {"victim_model"}
     assert not list(two_seeds.rglob("answers.npz"))
@@ -66,7 +66,7 @@ def test_shadow_weights_are_dropped_and_everything_else_goes_on(two_seeds, capsy
         CompLeakNR.main(more)
 
 
-def test_answers_kept_one_by_one_give_the_same_tables(two_seeds, tmp_path):
+def test_deleting_shadow_weights_as_one_goes_gives_the_same_tables(two_seeds, tmp_path):
     reproduce.main([*command(tmp_path, "--seed", 2), "--run_name", "small_seed2"])
     for name in ("summary", "greedy", "points"):
         tables = [
@@ -78,10 +78,11 @@ def test_answers_kept_one_by_one_give_the_same_tables(two_seeds, tmp_path):
         pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
-def test_another_shadow_is_asked_and_the_others_are_not_asked_again(two_seeds, monkeypatch):
+def test_adding_a_shadow_model_queries_only_that_model(two_seeds, monkeypatch):
     from compleak.queries import answers
 
-    asked, ask_model = [], answers.ask_model
+    asked = []
+    ask_model = answers.ask_model
 
     def note_and_ask(question, *machine):
         asked.append(question.role)

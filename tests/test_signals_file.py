@@ -34,7 +34,7 @@ def test_a_sound_file_is_read_back(tmp_path):
         np.testing.assert_array_equal(getattr(record, name), array)
 
 
-def test_a_probe_is_an_array_of_its_own_name(tmp_path):
+def test_a_probe_is_stored_as_an_array_of_its_name(tmp_path):
     sensitivity = np.ones((2, 8, 3), dtype=np.float32)
     file = tmp_path / "signals.npz"
     signals_file.write(file, {**sound_arrays(), "sensitivity": sensitivity}, {"made": "here"})
@@ -44,7 +44,7 @@ def test_a_probe_is_an_array_of_its_own_name(tmp_path):
     assert signals_file.read_source(file) == {"made": "here"}
 
 
-def test_rows_are_read_alone_and_only_where_they_are_wanted(tmp_path):
+def test_single_rows_can_be_read_and_no_file_is_opened_for_none(tmp_path):
     sensitivity = np.random.default_rng(1).random((2, 8, 3))
     file = write(tmp_path, sensitivity=sensitivity)
     nothing, second = signals_file.read_rows(file, [None, 1])
@@ -77,7 +77,7 @@ def test_rows_are_read_alone_and_only_where_they_are_wanted(tmp_path):
         ({"sensitivity": np.full((2, 8, 3), -1.0)}, "sensitivity is negative"),
     ],
 )
-def test_a_wrong_file_is_refused_in_words(tmp_path, changes, says):
+def test_a_wrong_file_is_refused_with_a_message_that_says_why(tmp_path, changes, says):
     with pytest.raises(UserError, match=says):
         signals_file.load(write(tmp_path, **changes))
 
@@ -140,7 +140,7 @@ def one_hot(classes):
         ("audit", sound_arrays()["audit"].T, "shape"),
     ],
 )
-def test_an_array_that_says_something_else_is_refused_with_the_line_that_mends_it(tmp_path, name, array, says):
+def test_an_array_of_another_meaning_is_refused_with_a_line_of_code_that_corrects_it(tmp_path, name, array, says):
     with pytest.raises(UserError, match=says) as refusal:
         signals_file.load(write(tmp_path, **{name: array}))
     line, _, definition = mending_line(str(refusal.value)).partition(" with p = ")
@@ -167,7 +167,7 @@ def mending_line(message: str) -> str:
         (LOGITS.astype(object), "logits holds Python objects: store np.array\\(logits.tolist"),
     ],
 )
-def test_logits_that_no_line_mends_are_refused_too(tmp_path, logits, says):
+def test_logits_that_no_line_of_code_can_correct_are_refused_too(tmp_path, logits, says):
     with pytest.raises(UserError, match=says):
         signals_file.load(write(tmp_path, logits=logits))
 
@@ -206,7 +206,7 @@ def test_a_truncated_file_is_named(tmp_path):
         signals_file.load(file)
 
 
-def test_no_flipped_bit_ends_in_anything_but_words(tmp_path):
+def test_a_flipped_bit_never_ends_in_a_traceback(tmp_path):
     """Every 40th bit; among them streams that zlib refuses, and entries that seem encrypted or of another version."""
     file = tmp_path / "signals.npz"
     signals_file.write(file, sound_arrays(), {})
@@ -224,7 +224,7 @@ def test_no_flipped_bit_ends_in_anything_but_words(tmp_path):
     assert refused > 50
 
 
-def test_files_about_other_points_are_not_taken_together(tmp_path):
+def test_files_about_different_points_are_refused_together(tmp_path):
     record = signals_file.load(write(tmp_path))
     signals_file.same_points([record, record], ["a", "b"])
     with pytest.raises(UserError, match="a and b differ in labels"):
@@ -233,7 +233,7 @@ def test_files_about_other_points_are_not_taken_together(tmp_path):
         signals_file.same_points([record, record._replace(logits=record.logits[..., :2])], ["a", "b"])
 
 
-def test_the_victims_membership_is_withheld_and_nothing_else(tmp_path):
+def test_only_the_victims_membership_is_withheld(tmp_path):
     record = signals_file.load(write(tmp_path))
     view = signals_file.attacker_view(record)
     assert view.member.tolist() == [[-1, -1, -1, -1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 0, 0]]

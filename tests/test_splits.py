@@ -39,7 +39,8 @@ def test_the_split_has_the_protocols_shares():
 
 
 def test_more_shadows_leave_the_earlier_ones_as_they_were():
-    few, many = splits.make_split(300, 1, seed=7), splits.make_split(300, 3, seed=7)
+    few = splits.make_split(300, 1, seed=7)
+    many = splits.make_split(300, 3, seed=7)
     assert all(
         np.array_equal(a, b) for p, q in zip(few.pairs, many.pairs, strict=False) for a, b in zip(p, q, strict=True)
     )
@@ -55,7 +56,7 @@ def test_audit_sets_are_balanced_parts_of_the_split(seed):
         assert set(part.train) <= set(whole.train) and set(part.test) <= set(whole.test)
 
 
-def test_the_authors_layout_can_be_dropped_in(tmp_path):
+def test_an_index_file_of_the_authors_can_be_used(tmp_path):
     file = tmp_path / "index.pkl"
     file.write_bytes(pickle.dumps([[0, 1, 2], [3, 4], [([5, 6], [7, 8])]]))
     split, audit = splits.load_or_make(file, tmp_path / "audit.pkl", 20, shadow_num=1, seed=7, max_points=None)
@@ -87,7 +88,7 @@ def test_every_audit_set_has_two_members_and_two_others_at_least(n, shadows, lim
         (100, 1, "--max_points 1 is too small: every model needs 2 members"),
     ],
 )
-def test_what_cannot_be_audited_is_refused_when_it_is_split(n, limit, says):
+def test_too_few_points_for_an_audit_are_refused_when_they_are_split(n, limit, says):
     with pytest.raises(UserError, match=says):
         splits.make_split(n, 1, 7, limit)
 
@@ -189,7 +190,7 @@ def converted(convert):
     ],
 )
 @pytest.mark.parametrize("numpy_name", [b"numpy._core", b"numpy.core"])
-def test_numpys_integers_are_read_like_ints(tmp_path, convert, protocol, numpy_name):
+def test_numpy_integers_in_an_index_file_are_read_like_ints(tmp_path, convert, protocol, numpy_name):
     for name, content in (("ints", AUTHORS), ("other", converted(convert))):
         (tmp_path / name).write_bytes(pickle.dumps(content, protocol))
     if protocol < 4:  # later protocols write the length before each name
@@ -199,7 +200,7 @@ def test_numpys_integers_are_read_like_ints(tmp_path, convert, protocol, numpy_n
     assert all(index.dtype == np.int64 for pair in other for index in pair)
 
 
-def test_mia_prunes_four_parts_are_read_without_their_validation_points(tmp_path, capsys):
+def test_an_index_file_of_mia_prune_is_read_without_its_validation_points(tmp_path, capsys):
     file = tmp_path / "index.pkl"
     file.write_bytes(pickle.dumps([[0, 1, 2], [9, 10], [3, 4], [[[5, 6], [11], [7, 8]]]]))
     split, _ = splits.load_or_make(file, tmp_path / "audit.pkl", 20, shadow_num=1, seed=7, max_points=None)
@@ -208,7 +209,7 @@ def test_mia_prunes_four_parts_are_read_without_their_validation_points(tmp_path
 
 
 @pytest.mark.parametrize("content", [converted(np.array), [[0, 1], [9], [3, 4], [[[5, 6], [11], [7, 8]]]]])
-def test_a_file_that_was_dropped_in_is_never_written_over(tmp_path, content):
+def test_a_users_index_file_is_never_overwritten(tmp_path, content):
     file = tmp_path / "index.pkl"
     file.write_bytes(pickle.dumps(content))
     before = file.read_bytes()
@@ -231,7 +232,8 @@ def test_a_split_is_read_once_in_a_process_and_again_when_its_file_changes(tmp_p
     more, _ = split_of(run)
     fewer, _ = split_of(replace(run, config={**run.config, "shadow_num": 1}))
     assert len(more.pairs) == 3 and len(fewer.pairs) == 2
-    before, known = len(read), split_of(run)[0].victim.train
+    before = len(read)
+    known = split_of(run)[0].victim.train
     assert split_of(run)[0].victim.train is known and len(read) == before + 1
     file, _ = places.index_files(tmp_path, run.config["split"])
     index_files.write_index(file, [pair._replace(train=pair.train[::-1]) for pair in read[-1].pairs])

@@ -92,36 +92,36 @@ def test_a_finished_stage_is_not_run_again(tiny_root, capsys):
         (["--max_points", "50"], "max_points"),
     ],
 )
-def test_a_stage_refuses_what_was_made_from_other_settings(tiny_root, change, says):
+def test_a_stage_refuses_a_model_made_with_other_settings(tiny_root, change, says):
     with pytest.raises(UserError, match=f"made with {says} .*--run_name"):
         train.main(flags(tiny_root, *TINY, *change))
 
 
 def test_a_compressed_model_of_another_original_is_refused(tiny_root, tiny_run):
     file = role_dir(tiny_root, "tiny", Variant("pruning", "0.6"), "victim_model") / "meta.json"
-    kept = file.read_text()
-    meta = json.loads(kept)
+    original_text = file.read_text()
+    meta = json.loads(original_text)
     meta["made_from"]["original"] = "0" * 64
     file.write_text(json.dumps(meta))
     try:
         with pytest.raises(UserError, match="made with original 0000"):
             CompLeakNR.main(attack_flags(tiny_root, *pruned()))
     finally:
-        file.write_text(kept)
+        file.write_text(original_text)
 
 
 @pytest.mark.parametrize(("variant", "key"), [("original", "lr"), ("pruning_0.6", "epochs")])
 def test_a_shadow_made_by_another_recipe_than_the_victim_is_refused(tiny_root, tiny_run, variant, key):
     file = role_dir(tiny_root, "tiny", parse_variant(variant), "shadow_model_0") / "meta.json"
-    kept = file.read_text()
-    meta = json.loads(kept)
+    original_text = file.read_text()
+    meta = json.loads(original_text)
     meta["made_from"][key] = 5
     file.write_text(json.dumps(meta))
     try:
         with pytest.raises(UserError, match=f"{variant}: shadow_model_0 was made with {key} 5, victim_model with "):
             CompLeakNR.main(attack_flags(tiny_root, *pruned()))
     finally:
-        file.write_text(kept)
+        file.write_text(original_text)
 
 
 def test_other_data_under_the_same_name_is_refused(tiny_root, tmp_path):
@@ -174,7 +174,7 @@ def test_scores_do_not_depend_on_the_victims_membership(tiny_root, tiny_run, tmp
         assert np.array_equal(right[key], shuffled[key]), key
 
 
-def test_sr_says_when_it_starts_and_reports_its_rows(tiny_root, tmp_path, capsys):
+def test_sr_says_that_it_starts_and_reports_its_rows(tiny_root, tmp_path, capsys):
     table = CompLeakSR.main(attack_flags(tiny_root, "--original", *pruned(), "--out", tmp_path))
     assert "Start Membership Inference Attacks" in capsys.readouterr().out
     assert table["attack"].tolist() == [
@@ -183,12 +183,12 @@ def test_sr_says_when_it_starts_and_reports_its_rows(tiny_root, tmp_path, capsys
     assert (tmp_path / "SR_scores.npz").exists() and set(table["variant"]) == {"pruning_0.6"}
 
 
-def test_mr_starts_from_what_sr_found_and_finds_it_itself_where_sr_has_not_run(tmp_path, monkeypatch):
+def test_mr_uses_the_results_of_sr_and_computes_them_if_sr_has_not_run(tmp_path, monkeypatch):
     assert script("examples/write_signals.py", "--out", tmp_path).returncode == 0
     pair = ["--signals", str(tmp_path / "original.npz"), str(tmp_path / "compressed.npz")]
     alone = CompLeakMR.main(pair)
-    kept = tmp_path / "compressed_sr.npz"  # beside the signals, where both scripts look
-    kept.unlink()
+    sr_results = tmp_path / "compressed_sr.npz"  # beside the signals, where both scripts look
+    sr_results.unlink()
     CompLeakSR.main(pair)
 
     def refuse(*_, **__):
@@ -197,7 +197,7 @@ def test_mr_starts_from_what_sr_found_and_finds_it_itself_where_sr_has_not_run(t
     monkeypatch.setattr(attacks, "membership", refuse)
     after_sr = CompLeakMR.main([*pair, "--again"])
     pd.testing.assert_frame_equal(alone.drop(columns="seconds"), after_sr.drop(columns="seconds"))
-    kept.write_bytes(b"half a file")
+    sr_results.write_bytes(b"half a file")
     with pytest.raises(AssertionError, match="made again"):
         CompLeakMR.main([*pair, "--again"])
     CompLeakSR.main([*pair, "--again"])
@@ -206,7 +206,7 @@ def test_mr_starts_from_what_sr_found_and_finds_it_itself_where_sr_has_not_run(t
 
 
 @pytest.mark.parametrize("more", [[], ["--skip_done"]])
-def test_a_table_is_made_again_only_where_something_changed_or_it_is_asked_for(tiny_root, tmp_path, capsys, more):
+def test_a_table_is_made_again_only_if_something_changed_or_the_user_asks_for_it(tiny_root, tmp_path, capsys, more):
     options = attack_flags(tiny_root, "--original", *pruned(), "--out", tmp_path, *more)
     first = CompLeakSR.main(options)
     again = CompLeakSR.main(options)
@@ -330,10 +330,13 @@ def killed_when(command, file):
 
 
 def test_killed_stages_are_completed_by_the_same_commands_with_the_same_numbers(tmp_path):
-    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    killed = tmp_path / "killed"
+    undisturbed = tmp_path / "undisturbed"
     train = ["train.py", *NETWORK, "--max_points", 60, "--epochs", 30, "--run_name", "r", "--root"]
     prune = ["pruning/prune.py", "--prune_epochs", 30, "--prune_sparsity", 0.8, "--run_name", "r", "--root"]
-    victim, shadow, pruned = "results/r/victim_model", "results/r/shadow_model_0", "results_pruning/r_0.8/victim_model"
+    victim = "results/r/victim_model"
+    shadow = "results/r/shadow_model_0"
+    pruned = "results_pruning/r_0.8/victim_model"
     for command, folders in ((train, (victim, shadow)), (prune, (pruned,))):
         for folder in folders:
             assert killed_when([*command, killed], killed / folder / "resume.pt")
@@ -422,6 +425,6 @@ def test_the_blind_control_is_a_property_of_the_images_and_the_split(tiny_root, 
     assert np.array_equal(first, again, equal_nan=True)
 
 
-def test_the_run_remembers_its_data_and_refuses_another_network(tiny_root):
+def test_a_run_remembers_its_settings_and_refuses_another_network(tiny_root):
     with pytest.raises(UserError, match="made with width 0.125, not 0.25"):
         open_run(train.parse([*flags(tiny_root), "--width", "0.25"]).run)

@@ -35,7 +35,8 @@ TECHNIQUES = [
     pytest.param(int8, "int8"),
     pytest.param(kmeans, 4),
 ]
-FEATURES, CLASSES = 20, 4
+FEATURES = 20
+CLASSES = 4
 
 
 def table(rows=48, columns=FEATURES):
@@ -81,19 +82,20 @@ def load(name, place):
     ("name", "archive"),
     [("purchase100", "dataset_purchase.tgz"), ("texas100", "dataset_texas.tgz"), ("location", "dataset_location.tgz")],
 )
-def test_an_archive_and_its_files_quoted_or_not_are_the_same_table(tmp_path, name, archive):
+def test_a_table_is_the_same_from_files_or_an_archive_with_or_without_quotes(tmp_path, name, archive):
     plain = write(tmp_path / "plain", contents(name))
     (tmp_path / "packed").mkdir()
     packed = write_archive(tmp_path / "packed" / archive, contents(name, quote='"'))
     loaded = [datasets.load(name, None, plain), datasets.load(name, None, tmp_path / "packed"), load(name, packed)]
     assert len({data.fingerprint for data in loaded}) == 1
-    data, (features, labels) = loaded[0], table()
+    data = loaded[0]
+    features, labels = table()
     assert np.array_equal(data.images, features) and data.images.dtype == np.uint8
     assert np.array_equal(data.labels, labels - 1) and data.classes == ("1", "2", "3", "4")
     assert data.features == FEATURES and data.kind is inputs.FEATURES and not data.flip
 
 
-def test_a_data_dir_is_the_file_its_folder_or_any_folder_above(tmp_path):
+def test_data_dir_may_be_the_file_its_folder_or_any_folder_above(tmp_path):
     one = write(tmp_path / "location", contents("location"))
     assert load("location", one / "bangkok").fingerprint == load("location", one).fingerprint
     two = write(tmp_path / "both", contents("texas100"))
@@ -143,7 +145,7 @@ def test_a_damaged_table_is_named_with_its_fault_and_its_source(tmp_path, text, 
 @pytest.mark.parametrize("quote", ["", '"'])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ["location", "texas100"])
-def test_a_header_is_skipped_and_said(tmp_path, capsys, name, packed, quote):
+def test_a_header_is_skipped_and_reported(tmp_path, capsys, name, packed, quote):
     plain = load(name, write(tmp_path / "plain", contents(name))).fingerprint
     width = {"bangkok": FEATURES + 1, "texas/100/feats": FEATURES, "texas/100/labels": 1}
     titled = {
@@ -152,9 +154,9 @@ def test_a_header_is_skipped_and_said(tmp_path, capsys, name, packed, quote):
     }
     place = write_archive(tmp_path / "titled.tgz", titled) if packed else write(tmp_path / "titled", titled)
     assert load(name, place).fingerprint == plain
-    unsaid, said = capsys.readouterr().out.splitlines()
-    assert unsaid.endswith("48 rows of 20 features of 4 classes")
-    assert said.endswith(f"48 rows of 20 features of 4 classes; skipped {len(titled)} header")
+    plain_line, header_line = capsys.readouterr().out.splitlines()
+    assert plain_line.endswith("48 rows of 20 features of 4 classes")
+    assert header_line.endswith(f"48 rows of 20 features of 4 classes; skipped {len(titled)} header")
 
 
 @pytest.mark.parametrize("cut", [0.4, 0.95])
@@ -165,7 +167,7 @@ def test_a_truncated_archive_is_named(tmp_path, cut):
         load("location", tmp_path)
 
 
-def test_what_is_missing_is_named_with_its_source(tmp_path):
+def test_a_missing_table_or_part_of_it_is_named_with_its_source(tmp_path):
     with pytest.raises(
         UserError, match="location is not in .*dataset_location.tgz from https://github.com/privacytrust"
     ):
@@ -199,7 +201,8 @@ def test_svhn_is_its_two_parts_joined_as_rows_of_pixels_and_never_mirrored(tmp_p
 def test_features_reach_the_network_as_they_are_in_training_and_in_queries():
     rows = torch.randint(0, 2, (9, 5), dtype=torch.uint8)
     index = torch.tensor([4, 0, 4])
-    kind, generator = inputs.FEATURES, torch.Generator().manual_seed(0)
+    kind = inputs.FEATURES
+    generator = torch.Generator().manual_seed(0)
     for draws in (kind.draw_augmentation(3, True, generator), kind.no_augmentation(3)):
         assert torch.equal(kind.augmented_batch(kind.pad(rows), index, draws), rows[index])
     assert kind.to_input(rows).dtype == torch.float32 and torch.equal(kind.to_input(rows), rows.float())

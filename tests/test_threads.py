@@ -30,7 +30,7 @@ def test_cores_that_others_keep_busy_are_not_free(busy, own, expected):
     assert cores_left(before, now, cores=2) == expected
 
 
-def test_what_is_typed_comes_before_the_environment_and_that_before_a_look(monkeypatch):
+def test_the_flag_overrides_the_environment_which_overrides_the_count_of_free_cores(monkeypatch):
     monkeypatch.setattr(threads, "free_cores", lambda: 5)
     monkeypatch.setenv("OMP_NUM_THREADS", "3,1")
     assert threads_for_stage(7) == 7 and threads_for_stage(None) == 3
@@ -52,7 +52,8 @@ def test_a_busy_process_of_the_usual_priority_is_seen(monkeypatch):
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         time.sleep(1.5)
-        before, now = threads._last_look, look_at_cores()
+        before = threads._last_look
+        now = look_at_cores()
         assert (now.busy - before.busy) - (now.own - before.own) > 0.5
         assert free_cores() >= 1
     finally:
@@ -60,7 +61,7 @@ def test_a_busy_process_of_the_usual_priority_is_seen(monkeypatch):
         busy.wait()
 
 
-def test_a_training_goes_on_with_the_threads_that_it_began_with(tmp_path, monkeypatch, capsys):
+def test_a_resumed_training_uses_as_many_threads_as_it_began_with(tmp_path, monkeypatch, capsys):
     command = [*NETWORK, *TINY, "--epochs", "2", "--root", str(tmp_path), "--roles", "victim_model", "--threads"]
     usual = torch.get_num_threads()
     with stopped_in(1):

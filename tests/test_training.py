@@ -82,30 +82,31 @@ def test_an_epoch_sees_every_member_once():
     kind = IMAGES._replace(augmented_batch=lambda padded, index, draws: seen.append(index) or padded[index])
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
     optimizer = torch.optim.SGD(model(torch.zeros(1, 3, 40, 40)).sum() and model.parameters(), 0.1)
-    images, labels = torch.zeros(37, 40, 40, 3, dtype=torch.uint8), torch.zeros(37, dtype=torch.int64)
+    images = torch.zeros(37, 40, 40, 3, dtype=torch.uint8)
+    labels = torch.zeros(37, dtype=torch.int64)
     points = loop.Points(images, labels, True, kind)
     loop.train_epoch(model, points, None, optimizer, Procedure(), Recipe(1, 0.1, 16, 0), 0)
     assert sorted(torch.cat(seen).tolist()) == list(range(37)) and max(map(len, seen)) <= 16
 
 
-def made(folder, **changes):
+def save_checkpoint(folder, **changes):
     checkpoints.save(folder, {"weight": torch.arange(1000.0)}, {"data": "a", "lr": 0.1, **changes}, {"loss": 0.5})
     return folder
 
 
-def test_a_checkpoint_comes_back_as_it_was_and_is_done(tmp_path):
-    folder = made(tmp_path)
-    found = checkpoints.load(folder)
-    assert torch.equal(found.tensors["weight"], torch.arange(1000.0)) and found.meta["loss"] == 0.5
+def test_a_checkpoint_is_loaded_as_it_was_saved_and_counts_as_done(tmp_path):
+    folder = save_checkpoint(tmp_path)
+    checkpoint = checkpoints.load(folder)
+    assert torch.equal(checkpoint.tensors["weight"], torch.arange(1000.0)) and checkpoint.meta["loss"] == 0.5
     assert checkpoints.is_done(folder, {"data": "a", "lr": 0.1})
     assert not checkpoints.is_done(tmp_path / "nothing", {})
 
 
 def test_the_same_tensors_have_the_same_identity_wherever_and_whenever_they_are_saved(tmp_path, monkeypatch):
-    first = made(tmp_path / "first")
+    first = save_checkpoint(tmp_path / "first")
     monkeypatch.setattr("core.files.platform.node", lambda: "another-machine")
     monkeypatch.setattr("core.files.os.getpid", lambda: 123456789)
-    second = made(tmp_path / "second")
+    second = save_checkpoint(tmp_path / "second")
     one, other = ((folder / "model.pt").read_bytes() for folder in (first, second))
     assert one == other and b"another-machine" not in one and b".tmp" not in one
     assert checkpoints.load_meta(first)["sha256"] == checkpoints.load_meta(second)["sha256"]
@@ -114,11 +115,11 @@ def test_the_same_tensors_have_the_same_identity_wherever_and_whenever_they_are_
 @pytest.mark.parametrize("changes", [{"data": "b"}, {"lr": 0.2}, {"new": 1}])
 def test_a_checkpoint_made_from_something_else_is_refused(tmp_path, changes):
     with pytest.raises(UserError, match=f"made with {next(iter(changes))}"):
-        checkpoints.is_done(made(tmp_path), {"data": "a", "lr": 0.1, **changes})
+        checkpoints.is_done(save_checkpoint(tmp_path), {"data": "a", "lr": 0.1, **changes})
 
 
 def test_damaged_files_are_named(tmp_path):
-    weights = made(tmp_path) / "model.pt"
+    weights = save_checkpoint(tmp_path) / "model.pt"
     weights.write_bytes(weights.read_bytes()[:-50])
     with pytest.raises(UserError, match="model.pt is damaged"):
         checkpoints.load(tmp_path)
@@ -157,7 +158,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"] and target.read_text() == "old"
 
 
-def test_only_a_dead_process_of_this_machine_has_its_half_written_file_removed(tmp_path, monkeypatch):
+def test_half_written_files_are_removed_only_if_their_process_on_this_machine_has_ended(tmp_path, monkeypatch):
     from core import files
 
     monkeypatch.setattr(files.platform, "node", lambda: "here.lan")

@@ -1,4 +1,4 @@
-"""Stages for the tests of engines, run by their workers: what the settings say happens, in the worker."""
+"""Stages for the tests of engines. A worker runs them, and their settings say what happens in the worker."""
 
 import os
 import signal
@@ -28,8 +28,8 @@ class Wrapped(StageSettings):
 
     run: RunSettings = RunSettings()
     stage: Stage
-    folder: Path  # learns on which node of a Ray cluster the stage ran
-    dies: bool = False  # whether the worker is killed in mid-stage, on the first attempt
+    folder: Path  # gets a file named after the node of the Ray cluster on which the stage ran
+    dies: bool = False  # whether the worker is killed during the first attempt
 
 
 def run_real_stage(settings: Wrapped) -> None:
@@ -56,7 +56,7 @@ def die_when_a_state_is_saved(died: Path) -> None:
 
 
 def happen(settings: Happening) -> None:
-    """Note the attempt, then end well or in one of the ways in which stages end badly."""
+    """Write down the attempt, then succeed or fail as the settings say."""
     log = settings.folder / settings.way
     attempts = log.read_text().count("\n") if log.exists() else 0
     with log.open("a") as file:
