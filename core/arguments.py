@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but an error is the single line that says what is wrong."""
+    """argparse, but an error is one line that says what is wrong, without the usage."""
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
@@ -17,7 +17,7 @@ def script_parser(doc: str) -> Parser:
 
 
 def folder_name(text: str) -> str:
-    """What becomes part of a folder's name, and may not lead out of the folder that holds it."""
+    """A name that becomes part of a folder's name and so must not contain a path."""
     if Path(text).name != text or text == "..":
         raise argparse.ArgumentTypeError(f"{text!r} is not a plain name: leave out slashes and '..'")
     return text

@@ -1,4 +1,4 @@
-"""What people see on the terminal: lines, progress bars, and one line instead of a traceback for their own mistakes."""
+"""What users see on the terminal: lines, progress bars, and one line instead of a traceback if they made a mistake."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -10,20 +10,20 @@ from core.errors import UserError
 
 
 def say(line: str) -> None:
-    """Print a line without tearing a progress bar apart."""
+    """Print a line without breaking a progress bar that is on the screen."""
     tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
 
 
 def progress(items, desc: str, total: int | None = None):
-    """A progress bar on a terminal, nothing elsewhere."""
+    """The items, with a progress bar if the output is a terminal."""
     return tqdm(items, desc=desc, total=total, disable=None, leave=False, dynamic_ncols=True)
 
 
 def run_script(main: Callable[[Sequence[str] | None], object]) -> None:
-    """Call a script's `main`. An error that the user can mend becomes one line on stderr and exit code 2."""
+    """Call a script's `main`. An error that the user can correct becomes one line on stderr and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a terminal that cannot show a sign, such as ±, shows ? in its place
+        stream.reconfigure(errors="replace")  # a terminal that cannot show a character, such as ±, shows ? instead
     try:
         main(None)
     except (UserError, OSError) as error:

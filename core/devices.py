@@ -1,4 +1,4 @@
-"""The one place that knows about devices: which one, in which precision, and what keeps two runs equal."""
+"""The choice of device, the precision of training, and the settings that make two runs give the same numbers."""
 
 import contextlib
 import functools
@@ -10,10 +10,10 @@ from core.errors import UserError
 
 
 def choose(name: str | None) -> torch.device:
-    """The device asked for, or CUDA where there is one, or the CPU. UserError where it cannot be used."""
+    """The named device; without a name CUDA if there is one, else the CPU. UserError if the device cannot be used."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.ones(1, dtype=torch.float64, device=device).item()  # what all of it needs: values, in float64 too
+        torch.ones(1, dtype=torch.float64, device=device).item()  # a device without float64 values is of no use here
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise UserError(f"--device {name} cannot be used here ({reason}): leave it out or use cpu") from error
@@ -22,7 +22,7 @@ def choose(name: str | None) -> torch.device:
 
 @functools.cache
 def precision(device_type: str) -> str:
-    """`bf16` where the hardware multiplies it natively, else `fp32`: emulated bf16 is slower than that."""
+    """`bf16` if the hardware multiplies it natively, else `fp32`, because emulated bf16 is slower than fp32."""
     if device_type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     flags = Path("/proc/cpuinfo")
@@ -33,19 +33,19 @@ def precision(device_type: str) -> str:
 
 
 def training_autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    """bf16 autocast for forward and loss where it pays."""
+    """bf16 autocast for the forward pass and the loss, if the hardware supports it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision(device.type) == "bf16")
 
 
 @contextlib.contextmanager
 def exact():
-    """Full float32 and reproducible kernels: signals are differences of 1e-3 (TF32 keeps ten bits of mantissa)."""
+    """Full float32 and reproducible kernels. Signals differ by 1e-3, and TF32 has only ten bits."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield
 
 
 @contextlib.contextmanager
 def repeatable():
-    """Kernels for training that give the same numbers twice; TF32 stays allowed."""
+    """Kernels for training that give the same numbers in every run; TF32 is allowed."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True):
         yield

@@ -1,5 +1,5 @@
-"""The one exception that users are meant to read."""
+"""The exception whose message is written for users."""
 
 
 class UserError(Exception):
-    """Something the user can put right: its message says in one line what was wrong and what to do."""
+    """A mistake that the user can correct. The message says in one line what was wrong and what to do."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: everything the project writes goes through here."""
+"""Writing and reading files. A file is either complete or missing, because every write is atomic."""
 
 import hashlib
 import json
@@ -13,12 +13,13 @@ from core.errors import UserError
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it, so that a kill never leaves half a file.
 
-    Several processes, of several machines, may write the same file at once: each fills its own, the last one stays.
-    UserError where the disk is full, a limit is reached, or the folder cannot be written to.
+    Several processes on several machines may write the same file at once: each fills its own temporary file, and the
+    last one to finish wins. Temporary files that dead processes of this machine left behind are deleted. UserError if
+    the disk is full, a size limit is reached, or the folder cannot be written to.
     """
     make_folder(path.parent)
-    host = platform.node().replace(".", "_")  # the same process number may be somebody's on another machine
-    part = path.with_name(f".{path.stem}.{host}-{os.getpid()}.tmp{path.suffix}")  # numpy insists on the suffix
+    host = platform.node().replace(".", "_")  # another machine may have a process of the same number
+    part = path.with_name(f".{path.stem}.{host}-{os.getpid()}.tmp{path.suffix}")  # numpy would add a missing suffix
     for left in path.parent.glob(f".{path.stem}.{host}-*.tmp{path.suffix}"):
         process = left.name.split(".")[-3].removeprefix(f"{host}-")
         if process.isdigit() and not _alive(int(process)):
@@ -39,7 +40,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it. UserError where something else stands in the way or writing is not allowed."""
+    """Make a folder and those above it. UserError if a file is in the way or writing is forbidden."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -72,7 +73,7 @@ def read_json(path: Path) -> dict:
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when the file is written again; None where there is none."""
+    """Numbers that change whenever the file is written again; None if there is no file."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What every output carries beside it: command, commit, versions and machine."""
+"""The facts stored beside every output: command, commit, versions and machine."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ from core.project import PROJECT
 
 
 def provenance(device: torch.device) -> dict:
-    """How to make this output again, and where it was made."""
+    """How to make this output again, and on which machine it was made."""
     return {
         "command": shlex.join(["python", os.path.relpath(sys.argv[0], PROJECT), *sys.argv[1:]]),
         "commit": commit(),
@@ -30,7 +30,7 @@ def provenance(device: torch.device) -> dict:
 
 @functools.cache
 def commit() -> str:
-    """The checkout's commit, marked `+` where it has changes; empty outside a checkout."""
+    """The checkout's commit, with a `+` if there are uncommitted changes; empty outside a checkout."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],

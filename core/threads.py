@@ -1,12 +1,12 @@
 """How many processor threads a stage uses.
 
-OpenMP's threads wait for each other at every small operation, so that more threads than free cores are worse than one:
-a training of 15 s took 240 s on two threads beside two busy processes, and 33 s on one. A stage therefore takes as many
-threads as cores are free when it begins.
+OpenMP's threads wait for each other at every small operation, so more threads than free cores are slower than one
+thread: a training of 15 s took 240 s on two threads beside two busy processes, and 33 s on one. A stage therefore takes
+as many threads as there are free cores when it begins.
 
-A core counts as busy where other processes keep it so. Linux says in /proc/stat how long each core was busy; what this
-process used itself is taken off, and so is what niced processes use, which give way. The time looked at runs from the
-last look, or from the start of this process, to now, so that nobody has to wait for a measurement.
+A core counts as busy if other processes use it. Linux reports in /proc/stat how long each core was busy; the time of
+this process is subtracted, and niced processes are not counted, because they give way. The measurement covers the time
+since the last look, or since this process started, so a stage never has to wait for it.
 """
 
 import os
@@ -19,20 +19,20 @@ from threadpoolctl import threadpool_limits
 
 from core.console import say
 
-TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # of /proc/stat, in a second
+TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # of the counters in /proc/stat, a second
 SHORTEST = 0.5  # seconds; over less than this the counters are too coarse
 
 
 class Look(NamedTuple):
-    """What the counters said at one moment, all in seconds."""
+    """The counters at one moment, in seconds."""
 
     at: float
-    busy: float  # of all cores that this process may use, niced processes left out
-    own: float  # of this process
+    busy: float  # time of all cores that this process may use, without niced processes
+    own: float  # processor time of this process
 
 
 def look_at_cores() -> Look | None:
-    """The counters now; None where the system has none."""
+    """The counters now; None if the system has none."""
     try:
         lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -55,7 +55,8 @@ def free_cores() -> int:
     """How many cores other processes have left free since the last look; at least 1."""
     global _last_look
     cores = available_cores()
-    before, now = _last_look, look_at_cores()
+    before = _last_look
+    now = look_at_cores()
     if before is None or now is None or now.at - before.at < SHORTEST:
         return cores
     _last_look = now
@@ -63,7 +64,7 @@ def free_cores() -> int:
 
 
 def cores_left(before: Look, now: Look, cores: int) -> int:
-    """Of `cores`, those that others left free between two looks, rounded; at least 1."""
+    """How many of `cores` cores other processes left free between two looks, rounded; at least 1."""
     others = (now.busy - before.busy) - (now.own - before.own)
     return max(1, min(cores, round(cores - others / (now.at - before.at))))
 
@@ -74,8 +75,8 @@ def available_cores() -> int:
 
 
 def threads_for_stage(wanted: int | None) -> int:
-    """How many threads a stage takes: as many as --threads or OMP_NUM_THREADS say, else one for each free core."""
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # of nested levels
+    """How many threads a stage takes: the number in --threads or OMP_NUM_THREADS, else one for each free core."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # the variable may list a number for each nested level
     if wanted is not None:
         return wanted
     if first.isdigit():
