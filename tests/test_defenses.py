@@ -14,6 +14,7 @@ from scipy.integrate import trapezoid
 
 import CompLeakNR
 import models
+import query
 import reproduce
 import train
 from clustering import clustering, kmeans
@@ -518,7 +519,8 @@ def test_a_defence_may_replace_the_whole_training_and_change_the_answers(tmp_pat
     run = open_run(train.parse(flags).run)
     assert trained == [(3.0, 20, None)]  # the victim's alone: the attacker knows of no defence
     assert checkpoints.load_meta(run.role_dir(ORIGINAL, "victim_model"))["trained_on"] == 20
-    CompLeakNR.main([*flags, "--original", "--attacks", "yeom2018,samia", "--sensitivity_draws", "1"])
+    query.main([*flags, "--variants", "--roles", "victim_model", "--sensitivity_draws", "1"])
+    CompLeakNR.main([*flags, "--original", "--attacks", "yeom2018,samia"])  # asks as much as the kept answers have
     record = signals_file.load(run.signals_file(ORIGINAL))
     posteriors = np.exp(record.logits)
     assert set(np.round(posteriors[0], 6).ravel()) == {0.0, 1.0} and (posteriors[1] > 1.001).any()

@@ -1,6 +1,6 @@
 """The answers of one model to all questions of an audit, and what they follow from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ class Question(NamedTuple):
     @property
     def file(self) -> Path:
         """Where one model's answers are kept until those of all models of its variant are joined."""
-        return self.run.role_dir(self.variant, self.role) / "answers.npz"
+        return answers_file(self.run, self.variant, self.role)
 
     def source(self) -> dict:
         """All that the answers follow from."""
@@ -62,6 +62,10 @@ class Question(NamedTuple):
         if defence_of_answers(self) is None:
             return {}
         return {"answers": [self.run.defence.name, self.run.defence.argument]}
+
+
+def answers_file(run: Run, variant: Variant, role: str) -> Path:
+    return run.role_dir(variant, role) / "answers.npz"
 
 
 def answers_of(question: Question, device: torch.device, batch_size: int) -> Answers:
@@ -136,8 +140,19 @@ def probe_amounts(run: Run, variant: Variant, draws: int | None) -> dict[str, in
     probe = PROBES["sensitivity"]
     if draws is not None:
         return {"sensitivity": draws}
-    files = [run.signals_file(variant), *(run.role_dir(variant, role) / "answers.npz" for role in run.roles)]
-    for source in filter(None, map(read_source, files)):
-        first = source.get("answers", [source])[0]
-        return {"sensitivity": first.get(probe.amount_key, probe.default_amount)}
-    return {"sensitivity": probe.default_amount}
+    source = next(sources_at_hand(run, variant), {})
+    return {"sensitivity": source.get(probe.amount_key, probe.default_amount)}
+
+
+def sources_at_hand(run: Run, variant: Variant) -> Iterator[dict]:
+    """`Question.source` of all answers that are kept: those that the signals file joins, then those of one model each.
+
+    The two kinds of files must not be told apart by their keys, because the source of one model may have a key
+    "answers" as well, for its defence of answers.
+    """
+    joined = read_source(run.signals_file(variant)) or {}
+    yield from joined.get("answers", [])
+    for role in run.roles:
+        source = read_source(answers_file(run, variant, role))
+        if source is not None:
+            yield source
