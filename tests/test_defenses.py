@@ -528,6 +528,26 @@ def test_a_defence_may_replace_the_whole_training_and_change_the_answers(tmp_pat
     assert [source.get("answers") for source in sources] == [["toy", 3.0], None]
 
 
+def test_trainings_of_one_model_do_not_go_on_from_each_other(tmp_path, monkeypatch):
+    epochs = []
+    train_epoch = loop.train_epoch
+
+    def note_epoch(*args):
+        epochs.append(args[6])
+        return train_epoch(*args)
+
+    def train_twice(train, model, members, reserve, *, argument, seed):
+        train(model, members)
+        return train(model, members)
+
+    monkeypatch.setattr(loop, "SAVE_EVERY", 1)
+    monkeypatch.setattr(loop, "train_epoch", note_epoch)
+    monkeypatch.setitem(DEFENCES, "toy", DEFENCES["ppb"]._replace(step=Procedure, whole_training=train_twice))
+    flags = [*NETWORK, "--root", str(tmp_path), "--defend", "toy", "--roles", "victim_model"]
+    train.main([*flags, *SMALL, "--epochs", "3"])
+    assert epochs == [0, 1, 2, 0, 1, 2] and not list(tmp_path.rglob("resume*"))
+
+
 # The comparison
 
 

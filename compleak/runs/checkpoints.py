@@ -43,7 +43,7 @@ def save(folder: Path, tensors: dict[str, torch.Tensor], made_from: dict, facts:
         **facts,
     }
     write_json(folder / META, meta)
-    (folder / RESUME).unlink(missing_ok=True)
+    remove_resume_files(folder)
     return meta
 
 
@@ -59,7 +59,7 @@ def is_done(folder: Path, made_from: dict) -> bool:
     refuse_difference(folder, load_meta(folder)["made_from"], made_from)
     if not dropped(folder):
         load(folder)  # a damaged file is better found now
-    (folder / RESUME).unlink(missing_ok=True)  # left where a run was killed between the last two steps
+    remove_resume_files(folder)  # left where a run was killed between the last two steps
     return True
 
 
@@ -144,6 +144,16 @@ def read_tensors(path: Path) -> dict:
     except Exception as error:  # a damaged file can fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is damaged or foreign ({reason}): delete it and run the stage again") from error
+
+
+def resume_file(folder: Path, training: int = 0) -> Path:
+    """Where the state of a stopped training is kept. A model that takes several trainings has a file for each."""
+    return folder / (f"resume_{training}.pt" if training else RESUME)
+
+
+def remove_resume_files(folder: Path) -> None:
+    for file in folder.glob("resume*.pt"):
+        file.unlink(missing_ok=True)
 
 
 def save_resume(path: Path, identity: dict, model: nn.Module, optimizer, procedure, epoch: int, loss: float) -> None:

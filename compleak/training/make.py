@@ -1,5 +1,6 @@
 """From an assignment to a checkpoint: the same steps for an original model and for a compressed one."""
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -72,12 +73,15 @@ def train_network(
     identity: dict,
     device: torch.device,
 ) -> dict:
-    """Train the network in place, by the whole training of its defence where that has one.
+    """Train the network in place: once, or in the way of its defence where that replaces the whole training.
 
-    Returns facts for meta.json: the last epoch's loss and, with DP-SGD, the privacy spent.
+    Such a defence may call `train` several times. Each call has a resume state of its own: a later training must not go
+    on from the end of an earlier one. Returns facts for meta.json: the last epoch's loss and, with DP-SGD, the privacy spent.
     """
     members = on_device(data, assignment.members, device)
     reserve = None if assignment.reserve is None else on_device(data, assignment.reserve, device)
+
+    trainings = itertools.count()
 
     def train(model: nn.Module, points: tuple[torch.Tensor, torch.Tensor]) -> dict:
         loss = fit(
@@ -87,7 +91,7 @@ def train_network(
             flip=data.flip,
             kind=data.kind,
             device=device,
-            resume=assignment.folder / checkpoints.RESUME,
+            resume=checkpoints.resume_file(assignment.folder, next(trainings)),
             identity=identity,
             desc=assignment.title,
             procedure=source.procedure,
