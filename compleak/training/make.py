@@ -76,11 +76,12 @@ def train_network(
     """Train the network in place: once, or in the way of its defence where that replaces the whole training.
 
     Such a defence may call `train` several times. Each call has a resume state of its own: a later training must not go
-    on from the end of an earlier one. Returns facts for meta.json: the last epoch's loss and, with DP-SGD, the privacy spent.
+    on from the end of an earlier one.
+
+    Returns facts for meta.json: the last epoch's loss and, with DP-SGD, the privacy spent.
     """
     members = on_device(data, assignment.members, device)
     reserve = None if assignment.reserve is None else on_device(data, assignment.reserve, device)
-
     trainings = itertools.count()
 
     def train(model: nn.Module, points: tuple[torch.Tensor, torch.Tensor]) -> dict:
