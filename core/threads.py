@@ -74,6 +74,12 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_in_environment() -> int | None:
+    """How many threads OMP_NUM_THREADS allows, of `4,2` (nested levels) the first; None where it is not set."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return max(1, int(first)) if first.isdigit() else None
+
+
 def threads_for_stage(wanted: int | None) -> int:
     """How many threads a stage takes: the number in --threads or OMP_NUM_THREADS, else one for each free core."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # the variable may list a number for each nested level
@@ -85,6 +91,11 @@ def threads_for_stage(wanted: int | None) -> int:
     if threads < available_cores():
         say(f"{threads} of {available_cores()} cores free: {threads} thread(s); --threads overrides")
     return threads
+
+
+def threads_in_use() -> int:
+    """How many threads `use_threads` has set; before that as many as PyTorch takes by itself."""
+    return torch.get_num_threads()
 
 
 def use_threads(count: int) -> None:

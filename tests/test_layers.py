@@ -87,7 +87,7 @@ def test_compleak_holds_only_its_listed_subfolders():
 
 
 @pytest.mark.parametrize(
-    ("folder", "allowed"), [("attacks", {"numpy", "scipy", "joblib", "sklearn", "torch"}), ("models", {"torch"})]
+    ("folder", "allowed"), [("attacks", {"numpy", "scipy", "sklearn", "torch"}), ("models", {"torch"})]
 )
 def test_a_lower_layer_uses_only_the_libraries_it_should(folder, allowed):
     for file in files(folder):

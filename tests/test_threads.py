@@ -3,12 +3,17 @@
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from conftest import NETWORK, TINY, stopped_in
 
 import train
+from attacks.common import classifiers
+from compleak.pipeline import workers
+from compleak.pipeline.workers import threads_for_each
 from core import threads
 from core.threads import Look, cores_left, free_cores, look_at_cores, threads_for_stage
 
@@ -36,6 +41,29 @@ def test_the_flag_overrides_the_environment_which_overrides_the_count_of_free_co
     assert threads_for_stage(7) == 7 and threads_for_stage(None) == 3
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert threads_for_stage(None) == 5
+
+
+def test_jobs_share_what_the_environment_allows_and_otherwise_the_cores(monkeypatch):
+    monkeypatch.setattr(workers, "available_cores", lambda: 16)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert threads_for_each(2) == 2 and threads_for_each(8) == 1
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert threads_for_each(2) == 8
+
+
+def test_a_forest_grows_its_trees_on_the_threads_that_the_stage_has(monkeypatch):
+    pools = []
+
+    class NotedPool(ThreadPoolExecutor):
+        def __init__(self, workers):
+            pools.append(workers)
+            super().__init__(workers)
+
+    monkeypatch.setattr(classifiers, "ThreadPoolExecutor", NotedPool)
+    monkeypatch.setattr(classifiers, "threads_in_use", lambda: 3)
+    features = np.random.default_rng(0).normal(size=(90, 2))
+    classifiers.forest(features, np.arange(90) % 2, np.arange(90), features[:5], seed=0)
+    assert pools == [3]
 
 
 def test_a_stage_that_takes_fewer_threads_says_so_in_one_line(monkeypatch, capsys):

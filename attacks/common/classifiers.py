@@ -1,9 +1,7 @@
 """Classifiers of members and non-members: logistic regression, random forest, boosted trees."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
-import joblib
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -14,6 +12,7 @@ from sklearn.tree import DecisionTreeClassifier
 from attacks.common.folds import score_out_of_fold
 from attacks.common.signals import Result, Unusable
 from attacks.common.thresholds import decide
+from core.threads import threads_in_use
 
 CLASSIFIERS = ("logistic_regression", "random_forest")
 TREES = 500
@@ -81,7 +80,7 @@ def forest(fitted_on, member, points, applied_to, *, seed: int):
     total = np.zeros(len(fitted_on))
     trees_without = np.zeros(len(fitted_on))  # how many trees did not see the row
     victim_total = np.zeros(len(applied_to))
-    with ThreadPoolExecutor(threads()) as workers:
+    with ThreadPoolExecutor(threads_in_use()) as workers:
         for out_of_bag, shares, victim_shares in workers.map(grow, range(TREES)):
             total[out_of_bag] += shares
             trees_without += out_of_bag
@@ -103,9 +102,3 @@ def share_of_members(tree: DecisionTreeClassifier, features) -> np.ndarray:
     counts = tree.tree_.value[:, 0]  # (nodes, classes)
     share = counts @ tree.classes_ / counts.sum(axis=1)
     return share[tree.tree_.apply(features)]
-
-
-def threads() -> int:
-    """As many as other libraries take: OMP_NUM_THREADS, or one for each core that this process may use."""
-    outermost = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # "4,2" is of nested levels
-    return max(1, int(outermost) if outermost.isdigit() else joblib.cpu_count())

@@ -16,7 +16,7 @@ from compleak.pipeline.plan import Stage
 from compleak.pipeline.schedule import Engine, Outcome
 from core.errors import UserError
 from core.project import PROJECT
-from core.threads import available_cores
+from core.threads import available_cores, threads_in_environment
 
 
 @contextlib.contextmanager
@@ -70,11 +70,16 @@ def with_threads(stage: Stage, threads: int) -> Stage:
     return replace(stage, settings=replace(stage.settings, threads=wanted))
 
 
+def threads_for_each(jobs: int) -> int:
+    """An even share of what this command may use: of OMP_NUM_THREADS where that is set, else of the cores."""
+    return max(1, (threads_in_environment() or available_cores()) // jobs)
+
+
 @contextlib.contextmanager
 def processes(jobs: int) -> Iterator[Engine]:
     """`jobs` worker processes that share this machine's cores, or its GPU. One that dies is replaced."""
     earlier_handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the workers would outlive this
-    command, threads = typed_command(), max(1, available_cores() // jobs)
+    command, threads = typed_command(), threads_for_each(jobs)
     idle = [start_worker(threads) for _ in range(jobs)]
     busy: dict[connection.Connection, multiprocessing.Process] = {}
 
