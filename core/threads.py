@@ -82,11 +82,9 @@ def threads_in_environment() -> int | None:
 
 def threads_for_stage(wanted: int | None) -> int:
     """How many threads a stage takes: the number in --threads or OMP_NUM_THREADS, else one for each free core."""
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # the variable may list a number for each nested level
-    if wanted is not None:
-        return wanted
-    if first.isdigit():
-        return max(1, int(first))
+    fixed = wanted or threads_in_environment()
+    if fixed is not None:
+        return fixed
     threads = free_cores()
     if threads < available_cores():
         say(f"{threads} of {available_cores()} cores free: {threads} thread(s); --threads overrides")

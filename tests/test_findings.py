@@ -89,16 +89,18 @@ def test_tables_without_a_headline_or_a_published_attack_have_findings_of_one_fo
 def test_a_summary_shows_only_variants_that_are_trained_and_attacked(tiny_run, tmp_path):
     run = replace(tiny_run, root=tmp_path)
 
-    def finish(variant, run=run):
-        folder = run.role_dir(parse_variant(variant), "victim_model")
-        folder.mkdir(parents=True)
-        (folder / "meta.json").touch()
+    def finish(variant, run=run, roles=run.roles):
+        for role in roles:
+            folder = run.role_dir(parse_variant(variant), role)
+            folder.mkdir(parents=True)
+            (folder / "meta.json").touch()
 
     for variant in ("clustering_32", "pruning_slim_0.6", "clustering_4", "original", "pruning_0.9"):
         finish(variant)
+    finish("clustering_8", roles=["victim_model"])  # made when the run had fewer shadow models
     finish("pruning_0.8", replace(run, name="tiny_other"))
     run.role_dir(parse_variant("pruning_0.6"), "victim_model").mkdir(parents=True)  # not finished
-    for variant in ("original", "clustering_4", "pruning_slim_0.6"):
+    for variant in ("original", "clustering_4", "clustering_8", "pruning_slim_0.6"):
         outputs.table_file(run, "NR", variant).touch()
     variants = ["original", "pruning_0.9", "clustering_4", "clustering_32", "pruning_slim_0.6"]
     assert outputs.variants_of(run) == variants

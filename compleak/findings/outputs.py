@@ -12,7 +12,7 @@ from compleak.queries import signals_file
 from compleak.runs import checkpoints, places
 from compleak.runs.roles import VICTIM
 from compleak.runs.run import Run, finished_variants
-from compleak.runs.variants import ORIGINAL, parse_variant
+from compleak.runs.variants import ORIGINAL, Variant, parse_variant
 from compleak.training.assignment import assign
 from core.files import read_json
 
@@ -20,8 +20,15 @@ MODEL_FACTS = ("train_accuracy", "test_accuracy", "bytes", "seconds")
 
 
 def variants_of(run: Run) -> list[str]:
-    """The variants whose victim is finished: the original first, then the paper's order, then others."""
-    return [str(variant) for variant in finished_variants(run)]
+    """The variants whose models are all finished: the original first, then the paper's order, then others.
+
+    A run that was given more shadow models may have old variants without them. These cannot be compared with the rest.
+    """
+    return [str(variant) for variant in finished_variants(run) if _is_complete(run, variant)]
+
+
+def _is_complete(run: Run, variant: Variant) -> bool:
+    return all(checkpoints.is_finished(run.role_dir(variant, role)) for role in run.roles)
 
 
 def attacked_variants(run: Run) -> list[str]:
