@@ -239,6 +239,8 @@ def test_a_place_for_the_table_that_is_a_file_is_refused_before_any_work(tiny_ro
     for place in ("file", "file/below"):
         with pytest.raises(UserError, match="file is a file, not a folder"):
             CompLeakNR.main(attack_flags(tiny_root, "--original", "--out", tmp_path / place))
+    with pytest.raises(UserError, match="file is a file, not a folder"):
+        CompLeakNR.main(["--signals", str(tmp_path / "file")])  # without a suffix, its table's folder has its name
     assert "Start Membership Inference Attacks" not in capsys.readouterr().out
 
 

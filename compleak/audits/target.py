@@ -57,12 +57,13 @@ def families(variants: list[Variant]) -> dict[str, list[Variant]]:
 
 
 def target_from_files(settings: AttackSettings) -> Target:
-    """The target of --signals. UserError where a file is named twice, which would say nothing."""
+    """The target of --signals. UserError where a file is named twice, or the table has no place to go."""
     files = list(settings.files)
     for file in files:
         if sum(file.resolve() == other.resolve() for other in files) > 1:
             raise UserError(f"--signals names {file} twice: give the signals of different models")
     out = settings.out or files[0].parent / folder_for(files)
+    check_out(out)
     if settings.scenario == "MR":
         return Target(None, {"all": files if settings.with_original else [None, *files]}, out)
     return Target(None, {files[-1].stem: files}, out)
@@ -81,4 +82,4 @@ def check_out(folder: Path) -> None:
     """UserError where the folder cannot hold a table because it, or a folder above it, is a file."""
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
-            raise UserError(f"--out {folder}: {place} is a file, not a folder; name another folder")
+            raise UserError(f"no table can lie in {folder}: {place} is a file, not a folder; name another with --out")
