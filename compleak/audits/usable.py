@@ -1,6 +1,5 @@
 """What of a signals file the attacks can be run on: at least one shadow model, and points that have a reference."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +49,6 @@ def has_both_kinds(member: np.ndarray, audit: np.ndarray) -> bool:
     return all(min(count_of(row, kept)) >= 2 for row, kept in zip(member, audit, strict=True))
 
 
-def count_of(member: np.ndarray, audit: np.ndarray) -> Iterable[int]:
+def count_of(member: np.ndarray, audit: np.ndarray) -> tuple[int, int]:
     """Audited members and audited non-members of one model, (N,) bool each."""
     return int((member & audit).sum()), int((~member & audit).sum())
