@@ -15,7 +15,7 @@ if __name__ == "__main__":  # run as a script, Python looks for packages beside 
 
 from clustering import kmeans
 from compleak.runs.flags import add_training_flags, model_options, stage_parser
-from compleak.runs.settings import CompressSettings
+from compleak.runs.settings import CLUSTERING_LR, CompressSettings
 from compleak.runs.variants import compressed_variant
 from compleak.training.compress import compress_models
 from core.console import run_script
@@ -23,7 +23,7 @@ from core.console import run_script
 
 def parse(argv=None) -> CompressSettings:
     parser = stage_parser(__doc__)
-    add_training_flags(parser, "--epochs", epochs=CompressSettings.epochs, lr=0.00001)
+    add_training_flags(parser, "--epochs", epochs=CompressSettings.epochs, lr=CLUSTERING_LR)
     parser.add_argument(
         "--bit",
         type=int,

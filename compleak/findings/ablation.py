@@ -11,6 +11,7 @@ from compleak.audits import metrics
 from compleak.findings.claims import Scores
 from compleak.findings.outputs import victim_models
 from compleak.findings.rows import ORIGINAL, scenario_row
+from compleak.runs.variants import parse_variant
 from core import console
 
 AUC = ["auc", "auc_lo", "auc_hi"]
@@ -38,7 +39,7 @@ def family_table(
 
 
 def _model_columns(model: pd.Series) -> dict:
-    technique = model["variant"].split("_")[0]
+    technique = parse_variant(model["variant"]).technique
     size = int(model["bytes"])
     return {"variant": model["variant"], "technique": technique, "accuracy": model["test_accuracy"], "bytes": size}
 

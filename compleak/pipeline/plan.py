@@ -9,11 +9,17 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from compleak.audits.attack_stage import attack
-from compleak.pipeline.presets import CLUSTERING_LR
 from compleak.pipeline.settings import PlanSettings
 from compleak.queries.collect import query_models
 from compleak.runs.roles import VICTIM, roles_of
-from compleak.runs.settings import AttackSettings, CompressSettings, QuerySettings, StageSettings, TrainSettings
+from compleak.runs.settings import (
+    CLUSTERING_LR,
+    AttackSettings,
+    CompressSettings,
+    QuerySettings,
+    StageSettings,
+    TrainSettings,
+)
 from compleak.runs.variants import ORIGINAL, Variant
 from compleak.training.compress import compress_models
 from compleak.training.original import train_originals
@@ -50,8 +56,9 @@ class Stage:
 def plan_of(plan: PlanSettings) -> list[Stage]:
     """All stages of one run in order: the data, each model with what is made of it, the tables.
 
-    What several stages would otherwise make at once, one makes before them: `data` the download and the split,
-    `NR original` the blind control, each NR the answers that SR and MR read.
+    Three things are needed by several stages, which might run at once and make them twice. One stage makes each of them
+    and the others wait for it: `data` downloads and splits, `NR original` makes the blind control, and the NR of a
+    variant collects the answers that SR and MR read as well.
     """
     roles = roles_of(plan.shadow_count())
     data = Stage(StageKey(plan.name, "data"), train_originals, train_settings(plan, roles=()))

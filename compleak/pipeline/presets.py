@@ -73,4 +73,3 @@ PRESETS = {
     ),
     "paper": Preset(),
 }
-CLUSTERING_LR = 0.00001  # the paper's, of clustering.py; the other compressions' is CompressSettings.lr

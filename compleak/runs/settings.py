@@ -11,6 +11,7 @@ from core.project import PROJECT
 from data.splits import DEFAULT_SEED
 
 DEFAULT_DATASET, DEFAULT_MODEL, DEFAULT_WIDTH = "cifar10", "resnet18", 1.0
+CLUSTERING_LR = 0.00001  # PROTOCOL, section 3; the other compressions' is `CompressSettings.lr`
 
 
 @dataclass(frozen=True)
