@@ -43,7 +43,7 @@ def parse(argv=None) -> ReproduceSettings:
 
 
 def engine_of(settings: EngineSettings):
-    """What runs the stages, to be entered."""
+    """A context manager that gives the engine on which stages run."""
     if settings.engine == "ray":
         return on_ray(settings.ray_address, settings.cpus_per_task, settings.gpus_per_task)
     return in_process() if settings.jobs == 1 else processes(settings.jobs)

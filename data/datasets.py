@@ -49,7 +49,7 @@ def kind_of(name: str) -> InputKind:
 
 @functools.lru_cache(maxsize=1)
 def load(name: str, data_dir: Path | None, downloads: Path) -> Dataset:
-    """The data set called `name`, from `data_dir` or from where the name is known to live.
+    """The data set called `name`, from `data_dir` or, for None, from `downloads` or the web.
 
     `data_dir` is a folder or tar of images or, for a table, what holds its file or files.
 

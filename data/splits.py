@@ -94,8 +94,8 @@ def make_audit(split: Split, seed: int) -> Split:
 def make_reserve(split: Split, audit: Split, row: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The points that one model trains on, and its reserve: further points that its defence may use.
 
-    The reserve is a quarter as large as the model's members and shares no point with its audit set. `signals` counts
-    the reserve among the model's members.
+    The reserve is a quarter as large as the model's members and shares no point with its audit set. Where it is taken
+    from the members, signals files still call its points members.
 
     Points that belong to no model are taken first: half of them are for the victim, half for the shadow models. Where
     these are too few, the reserve is taken from the model's members outside its audit set, and the model does not train

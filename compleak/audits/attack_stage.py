@@ -107,7 +107,10 @@ def chosen_attacks(settings: AttackSettings) -> tuple[attacks.Attack, ...]:
 def attack_jobs(
     settings: AttackSettings, target: Target, records: dict, made_from: dict, device, unfinished: UnfinishedTable
 ) -> tuple[list[dict], dict[str, np.ndarray]]:
-    """All rows of the table, and scores (A,) by key: `attack[/classifier]`, behind a further job's name and a slash."""
+    """The rows of all jobs and of the blind control, and the scores (A,) behind them.
+
+    Scores go by `attack` or `attack/classifier`. Those of the second job and all after it begin with `<job>/`.
+    """
     truth = next(iter(records.values())).truth
     seed, code = made_from["seed"], made_from["code"]
     first_stage_folder = None if target.run else settings.out
@@ -178,7 +181,7 @@ class Job:
         return rows, {**scores, "null": np.where(self.truth, np.nan, controlled.scores)}
 
     def timed_result_of(self, attack: attacks.Attack, earlier: dict) -> tuple[attacks.Result | None, float]:
-        """One attack's result and its seconds: as a killed run of the same table left it, or worked out now."""
+        """One attack's result and its seconds: those that a killed run of the same table left, or new ones."""
         file = self.unfinished.file(self.name, attack.key)
         if kept := self.unfinished.read(file):
             return kept

@@ -24,7 +24,10 @@ class PairFile(NamedTuple):
 def pair_files(
     files: Sequence[Path | None], hashes: Sequence[str | None], seed: int, code: str, folder: Path | None
 ) -> list[PairFile]:
-    """One for each compressed model of [original or None, *compressed]: in `folder`, or beside its signals for None."""
+    """Where the first stage of each compressed model is kept: in `folder`, or beside its signals where that is None.
+
+    files: [original or None, *compressed]; hashes: of these files, in the same order.
+    """
     pairs = []
     for file, digest in zip(files[1:], hashes[1:], strict=True):
         place = (folder or file.parent) / f"{file.stem}_sr.npz"

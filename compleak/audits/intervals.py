@@ -101,11 +101,13 @@ def tpr_interval(member_scores, other_scores, fpr: float) -> tuple[float, float]
     descending = np.sort(other_scores)[::-1]
     n = len(descending)
     low, high = 0.0, 1.0
-    at_least = int(binom.ppf(TAIL / 2, n, fpr))  # non-members above the threshold, but for a rest of at most TAIL / 2
+    # So many non-members lie above the threshold, or more; the chance of fewer is at most TAIL / 2.
+    at_least = int(binom.ppf(TAIL / 2, n, fpr))
     if at_least > 0:
         hits = int((member_scores > descending[at_least - 1]).sum())
         low = binomial_low(hits, len(member_scores), TAIL - binom.cdf(at_least - 1, n, fpr))
-    fewer_than = int(binom.isf(TAIL / 2, n, fpr)) + 1  # the same from above
+    # Fewer than so many do; the chance of so many or more is at most TAIL / 2.
+    fewer_than = int(binom.isf(TAIL / 2, n, fpr)) + 1
     if fewer_than <= n:
         hits = int((member_scores > descending[fewer_than - 1]).sum())
         high = binomial_high(hits, len(member_scores), TAIL - binom.sf(fewer_than - 1, n, fpr))

@@ -50,7 +50,9 @@ class TableFiles:
         return pd.read_csv(self.table, keep_default_na=False)
 
     def write(self, table: pd.DataFrame, scores: dict[str, np.ndarray], record: dict) -> None:
-        """Write all three; the record comes last and goes first, since it vouches for the others."""
+        """Write all three. The record says that the other two belong to it, so the old one is removed before they are
+        written, and the new one is written after them.
+        """
         self.record.unlink(missing_ok=True)
         write_atomically(self.scores, lambda part: np.savez(part, **scores))
         write_atomically(self.table, lambda part: table.to_csv(part, index=False))
@@ -60,7 +62,8 @@ class TableFiles:
 class UnfinishedTable:
     """The results of a table's attacks while it is being made, so that a killed run loses one attack and not all.
 
-    Which attacks were asked for does not matter: a later run may leave out the one that was killed.
+    A result can be used whichever attacks were asked for beside it. So a later run finds the results even if it leaves
+    out the attack that was killed.
     """
 
     def __init__(self, folder: Path, scenario: str, made_from: dict) -> None:

@@ -193,7 +193,10 @@ def _accuracy_difference(own: pd.DataFrame, plain: pd.DataFrame) -> dict:
 
 
 def _leakage_differences(own: pd.DataFrame, plain: pd.DataFrame, comparison: _Comparison) -> Iterator[dict]:
-    """The differences in which one attacker on one target under a defence, or none, is the first of the two."""
+    """How much more one attacker learns about one target than in the cases it is compared with.
+
+    own: rows under one defence, or under none; plain: rows of the same network without a defence.
+    """
 
     def leakage(rows: pd.DataFrame, target: tuple[str, str]) -> pd.Series:
         return _values(rows[rows["form"] == comparison.form], comparison.of, target)

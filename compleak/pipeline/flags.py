@@ -16,7 +16,8 @@ from defenses import DEFENCES
 
 DEFAULT_DEFENCES = ("ppb:1", "ppb:4", "ppb:16", "adv:0.3", "adv:1", "adv:3", "dp:0.1", "dp:0.3", "dp:1")
 RAY_FLAGS = ("ray_address", "cpus_per_task", "gpus_per_task")
-# In the command that a page shows these come first or are left out, since they do not change any number.
+# The command that a page shows does not list these with the other flags: preset, data set and defences have places of
+# their own in it, and the rest does not change any number.
 UNSHOWN = ("preset", "dataset_name", "root", "defences", "engine", "jobs", "threads", "again", *RAY_FLAGS)
 
 

@@ -15,8 +15,8 @@ from compleak.training.original import recipe_of
 from core import devices
 from core.threads import threads_for_stage, use_threads
 
-LARGEST_INT8_SHARE = 0.27  # of the float model's bytes (PROTOCOL §3) ...
-LEAST_FEATURES = 8  # ... where a table has as many features: in narrow networks scales and biases weigh more
+LARGEST_INT8_SHARE = 0.27  # of the float model's bytes (PROTOCOL §3); checked at full width and with LEAST_FEATURES
+LEAST_FEATURES = 8  # of a table; with fewer, and in narrow networks, scales and biases weigh more
 CHECKED_IMAGES = 64  # inputs on which the saved model must give exactly the trained one's outputs
 
 

@@ -33,7 +33,7 @@ class Source(NamedTuple):
 
     made_from: dict  # beside recipe and defence
     procedure: Procedure
-    earlier_privacy: list | None  # what making the starting network has spent; None where it had no noise
+    earlier_privacy: list | None  # spent on the starting network: [] where it is fresh, None if trained without noise
     start: Callable[[], nn.Module]  # the network to train
     finish: Callable[[nn.Module], Product]  # from the trained network to what is saved
     describe: Callable[[dict], str]  # meta.json in words, for the line that is printed
