@@ -1,5 +1,7 @@
 """The attack stage on files of planted worlds: what it leaves out, what it keeps when it is killed, what it refuses."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from planted import planted_signals
 import attacks
 import CompLeakNR
 from compleak.audits import attack_stage, metrics
+from compleak.audits.target import folder_for
 from core.errors import UserError
 
 
@@ -77,6 +80,12 @@ def test_after_a_kill_finished_attacks_are_kept_even_if_the_interrupted_one_is_n
     monkeypatch.undo()
     undisturbed = CompLeakNR.main(["--signals", str(file), "--attacks", "yeom2018,rmia,base", "--again"])
     pd.testing.assert_frame_equal(table.drop(columns="seconds"), undisturbed.drop(columns="seconds"))
+
+
+def test_the_folder_of_a_table_is_named_after_the_files():
+    long = Path("a" * 90 + ".npz")
+    assert folder_for([Path("x/a.npz"), Path("b.npz")]) == "a+b" and folder_for([long]) == "a" * 90
+    assert folder_for([Path("a.npz"), long]).startswith("a+1_others_")
 
 
 @pytest.mark.parametrize(

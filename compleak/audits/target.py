@@ -70,9 +70,9 @@ def target_from_files(settings: AttackSettings) -> Target:
 
 
 def folder_for(files: list[Path]) -> str:
-    """The name of the folder for the table of these files: their names joined, shortened where that is too long."""
+    """The name of the folder for the table of these files: their names joined, shortened where several are too long."""
     name = "+".join(file.stem for file in files)
-    if len(name) <= LONGEST_NAME:
+    if len(files) == 1 or len(name) <= LONGEST_NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{files[0].stem}+{len(files) - 1}_others_{digest}"
