@@ -5,6 +5,7 @@ prune the small weights, fine-tune the others. Every layer has a threshold of it
 """
 
 import math
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +29,11 @@ def keep_largest(values: Tensor, sparsity: float) -> Tensor:
 
 
 def pruned_count(number: int, sparsity: float) -> int:
-    """How many of so many values, filters or channels are pruned."""
-    return math.floor(sparsity * number)
+    """How many of so many values, filters or channels are pruned: floor(sparsity * number), of the decimal fraction.
+
+    The nearest float to 0.7 is a little less, so that 0.7 * 90 would be rounded down to 62.
+    """
+    return math.floor(Fraction(str(sparsity)) * number)
 
 
 def check_pruned(model: nn.Module, masks: dict[str, Tensor], sparsity: float) -> str:

@@ -404,3 +404,8 @@ def test_a_pruner_of_another_technique_is_refused(tiny_root):
     command = ["--compress", "--compress_name", "clustering", "--compress_degree", "4", "--pruner_name", "slim"]
     with pytest.raises(UserError, match="--pruner_name goes with --compress_name pruning, not clustering"):
         CompLeakSR.main([*NETWORK, "--root", str(tiny_root), *command])
+
+
+@pytest.mark.parametrize(("number", "sparsity", "pruned"), [(90, 0.7, 63), (100, 0.29, 29), (9, 0.6, 5), (10, 0.7, 7)])
+def test_the_pruned_count_is_the_floor_of_the_decimal_fraction(number, sparsity, pruned):
+    assert magnitude.pruned_count(number, sparsity) == pruned
