@@ -84,8 +84,13 @@ def test_after_a_kill_finished_attacks_are_kept_even_if_the_interrupted_one_is_n
 
 def test_the_folder_of_a_table_is_named_after_the_files():
     long = Path("a" * 90 + ".npz")
-    assert folder_for([Path("x/a.npz"), Path("b.npz")]) == "a+b" and folder_for([long]) == "a" * 90
+    assert folder_for([Path("a.npz"), Path("b.npz")]) == "a+b" and folder_for([long]) == "a" * 90
     assert folder_for([Path("a.npz"), long]).startswith("a+1_others_")
+
+
+def test_files_of_several_folders_that_bear_the_same_names_have_different_folders():
+    one, other = (folder_for([Path("a/x.npz"), Path(f"{folder}/x.npz")]) for folder in ("b", "c"))
+    assert one != other and one.startswith("x+x_") and other.startswith("x+x_")
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,6 @@ def test_a_resumed_training_uses_as_many_threads_as_it_began_with(tmp_path, monk
     with stopped_in(1):
         train.main([*command, "2"])
     train.main([*command, "1"])
-    assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 1  # for what follows that training
     assert "goes on with 2 thread(s), the number that it began with" in capsys.readouterr().out
     torch.set_num_threads(usual)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 import attacks
 from compleak.audits import metrics
@@ -199,14 +200,14 @@ class Job:
             say(f"{self.scenario} {self.name}: {attack.key} left out, {reason}")
             return None
         options = {**self.options, "earlier": earlier, "progress": lambda epochs: progress(epochs, attack.key)}
-        if attack.name == "MR":
-            options["memberships"] = self.first_stages()
         try:
+            if attack.name == "MR":
+                options["memberships"] = self.first_stages()
             result = attack.run(self.views, **options)
         except attacks.Unusable as error:
             say(f"{self.scenario} {self.name}: {attack.key} left out, {error}")
             return None
-        except MemoryError:
+        except (MemoryError, torch.OutOfMemoryError):
             say(f"{self.scenario} {self.name}: {attack.key} left out, it needs more memory than there is")
             return None
         if attack.key == FIRST_STAGE_ROW:

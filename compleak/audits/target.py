@@ -70,12 +70,18 @@ def target_from_files(settings: AttackSettings) -> Target:
 
 
 def folder_for(files: list[Path]) -> str:
-    """The name of the folder for the table of these files: their names joined, shortened where several are too long."""
+    """The name of the folder for the table of these files: their names joined.
+
+    Names that are too long together are shortened. Files of several folders may bear the same name, so a short hash of
+    their places is added.
+    """
     name = "+".join(file.stem for file in files)
-    if len(files) == 1 or len(name) <= LONGEST_NAME:
+    places = [file.resolve() for file in files]
+    is_short = len(files) == 1 or len(name) <= LONGEST_NAME
+    if is_short and len({place.parent for place in places}) == 1:
         return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{files[0].stem}+{len(files) - 1}_others_{digest}"
+    digest = hashlib.sha256("\n".join(map(str, places)).encode()).hexdigest()[:8]
+    return f"{name}_{digest}" if is_short else f"{files[0].stem}+{len(files) - 1}_others_{digest}"
 
 
 def check_out(folder: Path) -> None:

@@ -85,18 +85,30 @@ def read_source(path: Path) -> dict | None:
 
 
 def points(path: Path) -> np.ndarray:
-    """(N,) int64: which images of the data set the points are. Only files that this project wrote say so."""
-    with np.load(path, allow_pickle=False) as file:
-        return file["points"]
+    """(N,) int64: which images of the data set the points are. Only files that this project wrote say so.
+
+    UserError where the array is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["points"]
+    except DAMAGED as error:
+        raise UserError(f"{path} is damaged ({error}): delete it, and the models are asked again") from error
 
 
 def read_rows(path: Path, rows: Sequence[int | EllipsisType | None]) -> list[Answers | None]:
-    """The answers in these rows of a file; None gives None. `...` is the whole of a file that holds one model."""
+    """The answers in these rows of a file; None gives None. `...` is the whole of a file that holds one model.
+
+    UserError where an array is missing or damaged.
+    """
     if all(row is None for row in rows):
         return [None] * len(rows)
-    with np.load(path, allow_pickle=False) as file:
-        logits = file["logits"]
-        probes = {name: file[name] for name in PROBES if name in file}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            logits = file["logits"]
+            probes = {name: file[name] for name in PROBES if name in file}
+    except DAMAGED as error:
+        raise UserError(f"{path} is damaged ({error}): delete it, and the models are asked again") from error
 
     def read(row) -> Answers:
         return Answers(logits[row], {name: array[row] for name, array in probes.items()})

@@ -16,6 +16,7 @@ from compleak.training.loop import Recipe, fit
 from core.console import say
 from core.errors import UserError
 from core.provenance import provenance
+from core.threads import threads_in_use, use_threads
 from data.datasets import Dataset
 from defenses import DEFENCES, Procedure
 
@@ -85,6 +86,7 @@ def train_network(
     trainings = itertools.count()
 
     def train(model: nn.Module, points: tuple[torch.Tensor, torch.Tensor]) -> dict:
+        threads = threads_in_use()
         loss = fit(
             model,
             *points,
@@ -98,6 +100,7 @@ def train_network(
             procedure=source.procedure,
             reserve=reserve,
         )
+        use_threads(threads)  # a training that was stopped goes on with as many as it began with
         spent = source.procedure.account(len(points[1]), recipe.batch_size, recipe.epochs, source.earlier_privacy)
         return {"loss": loss, **spent}
 
