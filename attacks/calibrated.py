@@ -50,7 +50,7 @@ def monotonic_signs(models: Sequence[Signals]) -> list[int] | None:
 def calibrated(models: Sequence[Signals], *, seed: int) -> Result:
     """Log-odds of membership of the victim's audit points, (A,). models[0] is the original where it is available.
 
-    Raises ValueError where there is no shadow model.
+    Raises Unusable where there is no shadow model.
     """
     check_same_points(models)
     shadow, victim = audit_rows(models[0])

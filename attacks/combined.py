@@ -15,7 +15,7 @@ from attacks.joint import joint
 def combined(models: Sequence[Signals], *, seed: int, earlier: Mapping[str, Result] | None = None) -> Result:
     """Log-odds of membership of the victim's audit points, (A,).
 
-    earlier: results of `joint` and `calibrated` on the same models, by name, where they are known. Raises ValueError
+    earlier: results of `joint` and `calibrated` on the same models, by name, where they are known. Raises Unusable
     where those do.
     """
     earlier = earlier or {}

@@ -154,7 +154,7 @@ REFERENCES_IN_WORDS = {
 def missing(attack: Attack, models: Sequence[Signals | None]) -> list[str]:
     """What the attack needs and these signals lack, in words a user understands; [] when it can run."""
     lacks = []
-    if any(len(model.logits) < 2 for model in given(models)):
+    if not all(model.audit[1:].any() for model in given(models)):
         lacks.append("shadow models")
     elif attack.references and not all(has_references(model, attack.references) for model in given(models)):
         lacks.append(REFERENCES_IN_WORDS[attack.references])
@@ -168,4 +168,4 @@ def has_references(target: Signals, wanted: int) -> bool:
     """Whether every audit point of the victim has as many references as wanted, and every shadow's at least one."""
     count = reference_count(known_outsiders(target))
     shadow, victim = audit_rows(target)
-    return bool(count[victim].min() >= wanted and count[shadow].min() >= 1)
+    return bool((count[victim] >= wanted).all() and (count[shadow] >= 1).all())

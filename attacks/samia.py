@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from attacks.common.networks import Recipe, choose_recipe, one_cycle, sgd, standardise, train_and_score
-from attacks.common.signals import Result, Signals, audit_rows
+from attacks.common.signals import Result, Signals, Unusable, audit_rows
 from attacks.common.statistics import descending_order, posterior
 from attacks.common.thresholds import decide
 
@@ -43,11 +43,11 @@ def samia(target: Signals, *, seed: int, recipe: str = "fast", device="cpu", pro
     """Log-odds of membership of the victim's audit points, (A,).
 
     recipe: "paper" or "fast" (`attacks.common.networks`); progress: a callable that wraps the iterable of epochs, or
-    None. Raises ValueError without the probe "sensitivity" or for another recipe.
+    None. Raises Unusable without the probe "sensitivity", ValueError for another recipe.
     """
     shadow, victim = audit_rows(target)
     if "sensitivity" not in target.probes:
-        raise ValueError("samia needs the sensitivity of the posteriors, and these signals hold none")
+        raise Unusable("samia needs the sensitivity of the posteriors, and these signals hold none")
     fitted_on, applied_to = standardise(tokens(target, shadow), tokens(target, victim))
     member = target.member[shadow]
     shadow_scores, scores = train_and_score(

@@ -38,7 +38,7 @@ def audit_rows(target: Signals):
     """Where an attack is fitted and where it is applied: two (model, point) index pairs, ready for `array[rows]`.
 
     The first stacks the audit sets of all shadows, (M,) each; the second is the victim's, (A,) each, in file order.
-    Raises ValueError when there is no shadow model to fit on.
+    Raises Unusable when there is no shadow model to fit on.
     """
     victim_points = np.flatnonzero(target.audit[0])
     victim_models = np.zeros(len(victim_points), dtype=np.int64)
@@ -48,12 +48,12 @@ def audit_rows(target: Signals):
 def shadow_rows(audit):
     """(model, point) index pairs of the shadows' audit sets. audit: (R, N) bool.
 
-    Where there are more than MOST_ROWS of them, that many are drawn at random, the same ones each time. Raises
-    ValueError when there is no shadow model.
+    Where there are more than MOST_ROWS of them, that many are drawn at random, the same ones each time. Raises Unusable
+    when there is no shadow model.
     """
     models, points = np.nonzero(audit[1:])
     if len(models) == 0:
-        raise ValueError("the attack is fitted on shadow models, and these signals hold none (R >= 2 needed)")
+        raise Unusable("the attack is fitted on shadow models, and these signals hold none (R >= 2 needed)")
     if len(models) > MOST_ROWS:
         drawn = np.sort(np.random.default_rng(0).permutation(len(models))[:MOST_ROWS])
         models, points = models[drawn], points[drawn]

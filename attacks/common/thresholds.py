@@ -3,17 +3,17 @@
 import numpy as np
 
 from attacks.common.folds import score_out_of_fold
-from attacks.common.signals import Result, Signals, audit_rows
+from attacks.common.signals import Result, Signals, Unusable, audit_rows
 
 
 def balanced_threshold(scores, member) -> float:
     """The t for which `scores >= t` has the best balanced accuracy; a score itself, the smallest of equally good ones.
 
-    scores: (n,), member: (n,) of 0/1. Equal scores fall on the same side. Raises ValueError without both kinds.
+    scores: (n,), member: (n,) of 0/1. Equal scores fall on the same side. Raises Unusable without both kinds.
     """
     member = np.asarray(member).astype(bool)
     if member.all() or not member.any():
-        raise ValueError("a threshold needs both members and non-members")
+        raise Unusable("a threshold needs both members and non-members")
     values, block = np.unique(scores, return_inverse=True)
     hits = count_at_least(block[member], len(values))
     alarms = count_at_least(block[~member], len(values))
