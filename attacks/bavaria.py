@@ -13,7 +13,7 @@ v and w follow from the spread of log s^2 over all points (Smyth 2004, section 6
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import digamma, polygamma
+from scipy.special import betaln, digamma, polygamma
 from scipy.stats import t
 
 from attacks.common.references import Moments, checked_outsiders, reference_moments
@@ -22,7 +22,8 @@ from attacks.common.statistics import confidence
 from attacks.common.thresholds import decide
 
 FEWEST_DEGREES = 2e-3  # degrees of freedom of the prior where variances differ without bound
-MOST_DEGREES = 100.0  # where variances are alike: nearly a Gaussian, and its tail does not underflow
+MOST_DEGREES = 100.0  # where variances are alike: nearly a Gaussian
+SMALLEST_VARIANCE = 1e-300  # of the prior, whose logarithm may lie lower where variances differ without bound
 
 
 def variance_prior(variance, degrees) -> tuple[float, float]:
@@ -34,7 +35,8 @@ def variance_prior(variance, degrees) -> tuple[float, float]:
     else:
         excess = min(excess, polygamma(1, FEWEST_DEGREES / 2))
         half = brentq(lambda x: polygamma(1, x) - excess, FEWEST_DEGREES / 2, MOST_DEGREES / 2)
-    return 2 * half, float(np.exp(shifted.mean() + digamma(half) - np.log(half)))
+    w = float(np.exp(shifted.mean() + digamma(half) - np.log(half)))
+    return 2 * half, max(w, SMALLEST_VARIANCE)
 
 
 def tail(confidences, references: Moments, known) -> np.ndarray:
@@ -53,7 +55,18 @@ def tail(confidences, references: Moments, known) -> np.ndarray:
     centre = (count * mean + k * m) / (count + k)
     degrees = v + np.maximum(count - 1, 0)
     square = (v * w + np.maximum(count - 1, 0) * np.nan_to_num(variance)) / degrees * (1 + 1 / (count + k))
-    return -t.logsf((confidences - centre) / np.sqrt(square), degrees)
+    return -log_survival((confidences - centre) / np.sqrt(square), degrees)
+
+
+def log_survival(z, degrees) -> np.ndarray:
+    """log P(T > z) of Student's t with these degrees of freedom, elementwise; NaN where z is.
+
+    Where P underflows, the first term of its series stands for it: (d / z^2)^(d / 2) / (d B(d / 2, 1/2)), d degrees.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exact = t.logsf(z, degrees)
+        power = degrees / 2 * (np.log(degrees) - 2 * np.log(np.abs(z)))
+        return np.where(np.isneginf(exact), power - np.log(degrees) - betaln(degrees / 2, 0.5), exact)
 
 
 def bavaria(target: Signals, *, seed: int = 0) -> Result:

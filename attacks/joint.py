@@ -26,8 +26,8 @@ from attacks.common.signals import Result, Signals, Unusable, audit_rows, check_
 from attacks.common.statistics import confidence
 from attacks.common.thresholds import decide
 
-# Smallest eigenvalue of a covariance, relative to their mean; smallest singular value of a design, to the largest.
-FLOOR = 1e-6
+FLOOR = 1e-6  # smallest eigenvalue of a covariance, relative to their mean; smallest singular value of a design
+SINGULAR = 1e-12  # smallest eigenvalue relative to the largest, where large negative ones leave no mean to speak of
 
 
 class Spread(NamedTuple):
@@ -89,7 +89,8 @@ def predict(answers, mask, rows) -> Prediction:
 def positive(covariance) -> np.ndarray:
     """The nearest covariance matrix whose eigenvalues are not below a floor."""
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    return (vectors * np.maximum(values, FLOOR * max(values.mean(), FLOOR))) @ vectors.T
+    floor = max(FLOOR * max(values.mean(), FLOOR), SINGULAR * np.abs(values).max())
+    return (vectors * np.maximum(values, floor)) @ vectors.T
 
 
 def fit_conditional(answers, predicted: Prediction) -> Conditional:

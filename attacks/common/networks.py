@@ -17,6 +17,10 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from attacks.common.signals import Unusable
+from attacks.common.statistics import LARGEST
+
+FARTHEST = 1e6  # deviations from the mean of the shadows, at most: a float32 network cannot work with any number
 SCORED_AT_ONCE = 2048  # rows
 
 
@@ -71,9 +75,11 @@ def choose_recipe(recipes: dict[str, Recipe], name: str) -> Recipe:
 
 def standardise(shadow, victim):
     """Columns with mean 0 and deviation 1 on the shadows' rows, (M, ...) and (A, ...) -> the same, float32."""
+    shadow, victim = (np.clip(values, -LARGEST, LARGEST) for values in (shadow, victim))
     mean, deviation = shadow.mean(axis=0), shadow.std(axis=0)
     deviation = np.where(deviation > 0, deviation, 1)
-    return tuple(((values - mean) / deviation).astype(np.float32) for values in (shadow, victim))
+    distances = ((values - mean) / deviation for values in (shadow, victim))
+    return tuple(np.clip(distance, -FARTHEST, FARTHEST).astype(np.float32) for distance in distances)
 
 
 def train_and_score(build, recipe: Recipe, shadow, member, victim, *, seed: int, device="cpu", progress=None):
@@ -81,6 +87,7 @@ def train_and_score(build, recipe: Recipe, shadow, member, victim, *, seed: int,
 
     build() returns a network from (b, ...) inputs to (b, 2) logits. shadow (M, ...), victim (A, ...): float32 inputs;
     member (M,): 0/1; progress: a callable that wraps the iterable of epochs, or None. The last epoch's weights count.
+    Raises Unusable where the training diverges.
     """
     device = torch.device(device)
     inputs = torch.from_numpy(shadow).to(device)
@@ -89,7 +96,10 @@ def train_and_score(build, recipe: Recipe, shadow, member, victim, *, seed: int,
         network = build().to(device)
         train(network, recipe, inputs, targets, progress)
         shadow_scores = log_odds_of_membership(network, inputs, device)
-        return shadow_scores, log_odds_of_membership(network, torch.from_numpy(victim), device)
+        scores = log_odds_of_membership(network, torch.from_numpy(victim), device)
+    if not (np.isfinite(shadow_scores).all() and np.isfinite(scores).all()):
+        raise Unusable("the training of its network diverged on these signals")
+    return shadow_scores, scores
 
 
 def train(network, recipe: Recipe, inputs, targets, progress=None) -> None:

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+# Larger numbers than this count as this, so that sums of their fourth powers stay finite. A float32 never reaches it.
+LARGEST = 1e60
+
 
 @np.errstate(invalid="ignore")  # NaN stays NaN: the model was never asked about the point
 def log_odds(logits) -> np.ndarray:
@@ -11,7 +14,7 @@ def log_odds(logits) -> np.ndarray:
     VI.B, for every c at once). Only the largest class needs a sum of its own. For the others, the sum over all classes
     minus their own term loses nothing: the sum is at least twice as large as the term.
     """
-    shifted = np.asarray(logits, dtype=np.float64)
+    shifted = np.clip(np.asarray(logits, dtype=np.float64), -LARGEST, LARGEST)
     shifted = shifted - shifted.max(axis=-1, keepdims=True)
     largest = np.arange(shifted.shape[-1]) == shifted.argmax(axis=-1)[..., None]
     weights = np.exp(shifted)
