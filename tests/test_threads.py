@@ -18,6 +18,14 @@ from core import threads
 from core.threads import Look, cores_left, free_cores, look_at_cores, threads_for_stage
 
 
+@pytest.fixture(autouse=True)
+def threads_given_back():
+    """What a test sets does not stay for the tests after it."""
+    usual = torch.get_num_threads()
+    yield
+    threads.use_threads(usual)
+
+
 @pytest.mark.parametrize(
     ("busy", "own", "expected"),
     [
@@ -91,10 +99,8 @@ def test_a_busy_process_of_the_usual_priority_is_seen(monkeypatch):
 
 def test_a_resumed_training_uses_as_many_threads_as_it_began_with(tmp_path, monkeypatch, capsys):
     command = [*NETWORK, *TINY, "--epochs", "2", "--root", str(tmp_path), "--roles", "victim_model", "--threads"]
-    usual = torch.get_num_threads()
     with stopped_in(1):
         train.main([*command, "2"])
     train.main([*command, "1"])
     assert torch.get_num_threads() == 1  # for what follows that training
     assert "goes on with 2 thread(s), the number that it began with" in capsys.readouterr().out
-    torch.set_num_threads(usual)
