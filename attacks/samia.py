@@ -8,10 +8,12 @@ as in `nasr2018`, so that the head, which reads all of them side by side, sees r
 import numpy as np
 from torch import nn
 
-from attacks.common.networks import Recipe, choose_recipe, one_cycle, sgd, standardise, train_and_score
+from attacks.common.networks import ROWS_AT_ONCE, Recipe, choose_recipe, one_cycle, sgd, standardise, train_and_score
 from attacks.common.signals import Result, Signals, Unusable, audit_rows
 from attacks.common.statistics import descending_order, posterior
 from attacks.common.thresholds import decide
+
+MEMORY = 1e9  # bytes that the network may take beside its weights
 
 
 class SelfAttention(nn.Module):
@@ -31,6 +33,20 @@ class SelfAttention(nn.Module):
 RECIPES = {"paper": Recipe(sgd, epochs=100, batch=128), "fast": Recipe(one_cycle, epochs=4, batch=128)}
 
 
+def rows_at_once(num_classes: int) -> int:
+    """How many points go through the network together. Raises Unusable where one point alone takes too much memory.
+
+    Training keeps about 50 numbers for each pair of classes, since each head of each layer has a C x C table of
+    attention, and 8,000 numbers for each class.
+    """
+    bytes_of_a_point = 200 * num_classes**2 + 32_000 * num_classes
+    if bytes_of_a_point > MEMORY:
+        raise Unusable(
+            f"its attention between {num_classes} classes takes {bytes_of_a_point / 1e9:.1f} GB for one point"
+        )
+    return min(ROWS_AT_ONCE, int(MEMORY / bytes_of_a_point))
+
+
 def tokens(target: Signals, rows) -> np.ndarray:
     """(n, C, 3): posterior, sensitivity and one-hot label of each class, from the most to the least likely."""
     order = descending_order(target.logits[rows])
@@ -43,9 +59,11 @@ def samia(target: Signals, *, seed: int, recipe: str = "fast", device="cpu", pro
     """Log-odds of membership of the victim's audit points, (A,).
 
     recipe: "paper" or "fast" (`attacks.common.networks`); progress: a callable that wraps the iterable of epochs, or
-    None. Raises Unusable without the probe "sensitivity", ValueError for another recipe.
+    None. Raises Unusable without the probe "sensitivity" or for more than about 2,000 classes, ValueError for another
+    recipe.
     """
     shadow, victim = audit_rows(target)
+    at_once = rows_at_once(target.logits.shape[-1])
     if "sensitivity" not in target.probes:
         raise Unusable("samia needs the sensitivity of the posteriors, and these signals hold none")
     fitted_on, applied_to = standardise(tokens(target, shadow), tokens(target, victim))
@@ -59,5 +77,6 @@ def samia(target: Signals, *, seed: int, recipe: str = "fast", device="cpu", pro
         seed=seed,
         device=device,
         progress=progress,
+        rows_at_once=at_once,
     )
     return decide(shadow_scores, member, scores)

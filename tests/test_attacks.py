@@ -15,20 +15,23 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import attacks
 from attacks import Signals, blind, membership
 from attacks.calibrated import calibrated
 from attacks.common import classifiers
 from attacks.common.classifiers import forest
+from attacks.common.networks import ROWS_AT_ONCE, Recipe, one_cycle, train_and_score
 from attacks.common.references import known_outsiders, reference_log_p, reference_moments
 from attacks.common.statistics import confidence, cross_entropy, log_odds, modified_entropy, posterior
 from attacks.common.thresholds import balanced_threshold
 from attacks.mr import inputs as mr_inputs
 from attacks.mr import mr
 from attacks.nasr2018 import features as nasr2018_features
+from attacks.nn import perceptron
 from attacks.rmia import GAMMA, OFFLINE_A, populations, rmia, score
-from attacks.samia import samia
+from attacks.samia import RECIPES, SelfAttention, rows_at_once, samia
 from attacks.shokri2017 import features as shokri2017_features
 from attacks.shokri2017 import shokri2017
 from attacks.song2021 import song2021
@@ -478,6 +481,50 @@ def test_the_fast_recipe_is_as_good_as_the_papers(attack):
     models = planted.variants[:1] if attack == "samia" else planted.variants
     fast, paper = (roc_auc_score(planted.truth, row.run(models, seed=1, recipe=r).scores) for r in ("fast", "paper"))
     assert fast > paper - standard_error(planted.truth)
+
+
+# Memory of SAMIA, whose attention is a table of classes by classes
+
+
+def kept_bytes(network, inputs) -> int:
+    """What the network's forward pass keeps for the backward pass."""
+    kept = {}
+
+    def note(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network(inputs)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("classes", [10, 100, 300])
+def test_as_many_points_go_through_samia_together_as_memory_allows(classes, monkeypatch):
+    monkeypatch.setattr("attacks.samia.MEMORY", 1e8)
+    points = rows_at_once(classes)
+    torch.manual_seed(0)
+    with sdpa_kernel(SDPBackend.MATH):
+        assert 2e7 < kept_bytes(SelfAttention(classes), torch.randn(points, classes, 3)) < 1e8
+
+
+def test_samia_takes_whole_batches_of_few_classes_and_refuses_thousands():
+    assert rows_at_once(10) == ROWS_AT_ONCE > RECIPES["paper"].batch
+    assert rows_at_once(100) > RECIPES["paper"].batch
+    assert rows_at_once(1000) == 4
+    with pytest.raises(attacks.Unusable, match="3000 classes takes 1.9 GB for one point"):
+        rows_at_once(3000)
+
+
+def test_a_batch_in_parts_trains_the_same_network_as_a_whole_batch():
+    rng = np.random.default_rng(0)
+    inputs, member = rng.normal(size=(300, 5)).astype(np.float32), rng.integers(2, size=300)
+    recipe = Recipe(one_cycle, epochs=2, batch=128)
+    whole, parts = (
+        train_and_score(lambda: perceptron(5), recipe, inputs, member, inputs, seed=0, rows_at_once=rows)
+        for rows in (ROWS_AT_ONCE, 7)
+    )
+    np.testing.assert_allclose(parts, whole, rtol=1e-3, atol=1e-4)
 
 
 # The control

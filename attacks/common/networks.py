@@ -21,7 +21,7 @@ from attacks.common.signals import Unusable
 from attacks.common.statistics import LARGEST
 
 FARTHEST = 1e6  # deviations from the mean of the shadows, at most: a float32 network cannot work with any number
-SCORED_AT_ONCE = 2048  # rows
+ROWS_AT_ONCE = 2048  # that go through a network together, unless they take too much memory
 
 
 @contextmanager
@@ -82,44 +82,57 @@ def standardise(shadow, victim):
     return tuple(np.clip(distance, -FARTHEST, FARTHEST).astype(np.float32) for distance in distances)
 
 
-def train_and_score(build, recipe: Recipe, shadow, member, victim, *, seed: int, device="cpu", progress=None):
+def train_and_score(
+    build,
+    recipe: Recipe,
+    shadow,
+    member,
+    victim,
+    *,
+    seed: int,
+    device="cpu",
+    progress=None,
+    rows_at_once: int = ROWS_AT_ONCE,
+):
     """Train `build()` on the shadows' rows; log-odds of membership of the shadows (M,) and the victim (A,), float64.
 
     build() returns a network from (b, ...) inputs to (b, 2) logits. shadow (M, ...), victim (A, ...): float32 inputs;
     member (M,): 0/1; progress: a callable that wraps the iterable of epochs, or None. The last epoch's weights count.
-    Raises Unusable where the training diverges.
+    rows_at_once bounds memory: larger batches go through the network in parts, and their gradients are added up. Raises
+    Unusable where the training diverges.
     """
     device = torch.device(device)
     inputs = torch.from_numpy(shadow).to(device)
     targets = torch.from_numpy(member.astype(np.int64)).to(device)
     with seeded(seed, device):
         network = build().to(device)
-        train(network, recipe, inputs, targets, progress)
-        shadow_scores = log_odds_of_membership(network, inputs, device)
-        scores = log_odds_of_membership(network, torch.from_numpy(victim), device)
+        train(network, recipe, inputs, targets, rows_at_once, progress)
+        shadow_scores = log_odds_of_membership(network, inputs, rows_at_once, device)
+        scores = log_odds_of_membership(network, torch.from_numpy(victim), rows_at_once, device)
     if not (np.isfinite(shadow_scores).all() and np.isfinite(scores).all()):
         raise Unusable("the training of its network diverged on these signals")
     return shadow_scores, scores
 
 
-def train(network, recipe: Recipe, inputs, targets, progress=None) -> None:
+def train(network, recipe: Recipe, inputs, targets, rows_at_once: int, progress=None) -> None:
     """Train by cross-entropy on inputs (M, ...) and targets (M,) of 0/1, in batches drawn anew each epoch."""
     steps = recipe.epochs * -(-len(inputs) // recipe.batch)
     optimizer, scheduler = recipe.optimise(network.parameters(), steps)
     network.train()
     for _ in (progress or iter)(range(recipe.epochs)):
         for batch in torch.randperm(len(inputs)).to(inputs.device).split(recipe.batch):
-            loss = torch.nn.functional.cross_entropy(network(inputs[batch]), targets[batch])
             optimizer.zero_grad()
-            loss.backward()
+            for part in batch.split(rows_at_once):
+                loss = torch.nn.functional.cross_entropy(network(inputs[part]), targets[part])
+                (loss * (len(part) / len(batch))).backward()
             optimizer.step()
             scheduler.step()
 
 
 @torch.no_grad()
-def log_odds_of_membership(network, inputs, device) -> np.ndarray:
+def log_odds_of_membership(network, inputs, rows_at_once: int, device) -> np.ndarray:
     """(n, ...) -> (n,) float64; a difference of two logits, which unlike a probability does not saturate."""
     network.eval()
-    batches = [network(batch.to(device)) for batch in inputs.split(SCORED_AT_ONCE)]
-    logits = torch.cat(batches).double().cpu().numpy()
+    parts = [network(part.to(device)) for part in inputs.split(rows_at_once)]
+    logits = torch.cat(parts).double().cpu().numpy()
     return logits[:, 1] - logits[:, 0]
