@@ -12,7 +12,7 @@ demo: $(VENV)/.ready
 	$(PY) reproduce.py --preset smoke --dataset_name digits
 
 test: $(VENV)/.ready-test
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.ready-test
 	$(PY) -m ruff check .

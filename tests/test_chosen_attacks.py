@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from planted import planted_signals
+from planted import planted_signals, write_signals
 from sklearn.metrics import roc_auc_score
 
 import attacks
@@ -160,9 +160,7 @@ def files(tmp_path_factory):
     planted = world(2.0, points=600)
     folder = tmp_path_factory.mktemp("signals")
     for name, signals in zip(("original", "compressed"), planted.variants, strict=True):
-        member = signals.member.copy()
-        member[0, signals.audit[0]] = planted.truth
-        np.savez(folder / f"{name}.npz", **signals._replace(member=member.astype(bool))._asdict())
+        write_signals(folder / f"{name}.npz", signals, planted.truth)
     return [str(folder / f"{name}.npz") for name in ("original", "compressed")]
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 
 import pytest
 import torch
@@ -90,7 +89,7 @@ def test_the_floor_of_each_convolutions_smallest_filters_is_zero_with_its_batch_
     for key, (layer, norm) in pruned.items():
         zero = zero_channels(layer, norm)
         norms = dense[key][0].weight.detach().flatten(1).norm(p=order, dim=1)
-        assert zero.sum() == math.floor(0.7 * len(zero))
+        assert zero.sum() == magnitude.pruned_count(len(zero), 0.7)
         assert norms[zero].max() <= norms[~zero].min()
         assert torch.equal(norm.running_mean, dense[key][1].running_mean)
         assert torch.equal(norm.running_var, dense[key][1].running_var)
@@ -107,7 +106,7 @@ def test_slim_has_one_threshold_for_all_gammas(name):
     dense = convolutions(model)
     zero = torch.cat([zero_channels(*pair) for pair in pruned.values()])
     gammas = torch.cat([norm.weight.detach().abs() for _, norm in dense.values()])
-    assert zero.sum() == math.floor(0.5 * len(zero))
+    assert zero.sum() == magnitude.pruned_count(len(zero), 0.5)
     assert gammas[zero].max() <= gammas[~zero].min()  # gammas lie in [0.5, 1.5]: no layer loses all of its own
 
 
@@ -280,7 +279,7 @@ def test_shrinking_vgg_leaves_no_zero_filter():
     dense = shrink.shrink(pruned, batch(0)[0])
     images = batch(0)[0]
     assert [len(layer.weight) for layer, _ in convolutions(dense).values()] == [
-        len(layer.weight) - math.floor(0.6 * len(layer.weight)) for layer, _ in convolutions(pruned).values()
+        len(layer.weight) - magnitude.pruned_count(len(layer.weight), 0.6) for layer, _ in convolutions(pruned).values()
     ]
     assert cost(dense, images, zeros=True) == cost(dense, images, zeros=False)
 

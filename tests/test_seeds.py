@@ -36,11 +36,8 @@ def test_every_seed_has_its_run_and_the_folder_of_all_seeds_has_their_means(two_
     assert row["auc_mean"] == pytest.approx(np.mean(aucs)) and row["auc_sd"] == pytest.approx(np.std(aucs, ddof=1))
     assert {"lira", "bavaria", "joint", "combined"} <= set(shared["attack"])
     text = (two_seeds / "results/small_seeds/summary.md").read_text()
-    assert (
-        "- defence: none" in text
-        and "--seeds 1 2 --keep signals" in text
-        and "[seed 2](../small_seed2/summary.md)" in text
-    )
+    assert "- defence: none" in text and "[seed 2](../small_seed2/summary.md)" in text
+    assert "--seeds 1 2 " in text and "--keep signals" in text
     assert (two_seeds / "results/small_seeds/degrees.png").exists()
     claims = pd.read_csv(two_seeds / "results/small_seeds/claims.csv")
     assert set(claims["claim"]) == {"C1", "C2", "C3"} and (claims["seeds"] == 2).all()
