@@ -4,9 +4,9 @@ OpenMP's threads wait for each other at every small operation, so more threads t
 thread: a training of 15 s took 240 s on two threads beside two busy processes, and 33 s on one. A stage therefore takes
 as many threads as there are free cores when it begins.
 
-A core counts as busy if other processes use it. Linux reports in /proc/stat how long each core was busy; the time of
-this process is subtracted, and niced processes are not counted, because they give way. The measurement covers the time
-since the last look, or since this process started, so a stage never has to wait for it.
+A core counts as busy where other processes keep it so. Linux says in /proc/stat how long each core was busy; what this
+process used itself is taken off, and so is what niced processes use, which give way. The time looked at runs from the
+last look, or from the import of this module, to now.
 """
 
 import os
@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from core.console import say
 
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # of the counters in /proc/stat, a second
-SHORTEST = 0.5  # seconds; over less than this the counters are too coarse
+SHORTEST = 0.3  # seconds; over less than this the counters are too coarse
 
 
 class Look(NamedTuple):
@@ -49,18 +49,28 @@ def look_at_cores() -> Look | None:
 
 
 _last_look = look_at_cores()
+_last_count: int | None = None  # what that look said, together with the one before it
 
 
 def free_cores() -> int:
-    """How many cores other processes have left free since the last look; at least 1."""
-    global _last_look
+    """How many cores other processes have left free since the last look; at least 1.
+
+    The first call waits until enough time has passed since this module was imported; a call soon after another one
+    gives the same answer.
+    """
+    global _last_look, _last_count
     cores = available_cores()
-    before = _last_look
-    now = look_at_cores()
-    if before is None or now is None or now.at - before.at < SHORTEST:
+    if _last_look is None:
         return cores
+    elapsed = time.monotonic() - _last_look.at
+    if elapsed < SHORTEST:
+        if _last_count is not None:
+            return _last_count
+        time.sleep(SHORTEST - elapsed)
+    now = look_at_cores()
+    _last_count = cores_left(_last_look, now, cores)
     _last_look = now
-    return cores_left(before, now, cores)
+    return _last_count
 
 
 def cores_left(before: Look, now: Look, cores: int) -> int:
