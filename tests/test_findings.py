@@ -315,3 +315,10 @@ def test_the_epsilon_of_a_family_counts_the_originals_training_once():
     tuned = {"privacy": {"history": [[1.0, 0.1, 100], [1.0, 0.1, 20]]}}
     assert defences.epsilon_of([original, tuned, tuned]) == pytest.approx(dp.epsilon([[1.0, 0.1, 140]]))
     assert defences.epsilon_of([original, {}]) == math.inf
+
+
+def test_models_are_added_in_no_order_if_the_joint_attack_cannot_be_fitted():
+    world = gaussian_signals(2, 10, (0.3, 1.5), seed=1)
+    views = dict(zip(("weak", "strong"), world.variants, strict=True))
+    steps = ablation.greedy_order(views, world.truth, seed=0)
+    assert steps.empty and list(steps.columns) == ablation.GREEDY_COLUMNS

@@ -152,8 +152,8 @@ def test_an_array_of_another_meaning_is_refused_with_a_line_of_code_that_correct
 
 
 def mending_line(message: str) -> str:
-    """`store LINE; see the README`, or after another sentence `..., or of this array LINE; see the README`."""
-    line = message.split("; see the README")[0].split("store ")[-1]
+    """`store LINE; see docs`, or after another sentence `..., or of this array LINE; see docs`."""
+    line = message.split("; see docs")[0].split("store ")[-1]
     return line.split("or of this array ")[-1]
 
 

@@ -1,11 +1,12 @@
 """What each compressed model adds: alone, beside the original, and in the order in which an attacker would add it."""
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from attacks import Result, Signals, audit_rows
+from attacks import Result, Signals, Unusable, audit_rows
 from attacks.joint import joint
 from compleak.audits import metrics
 from compleak.findings.claims import Scores
@@ -15,6 +16,8 @@ from compleak.runs.variants import parse_variant
 from core import console
 
 AUC = ["auc", "auc_lo", "auc_hi"]
+TPR = [metrics.TPR, f"{metrics.TPR}_lo", f"{metrics.TPR}_hi"]
+GREEDY_COLUMNS = ["models", "added", *AUC, *TPR, "gain", "gain_lo", "gain_hi"]
 
 
 def family_table(
@@ -55,16 +58,20 @@ def greedy_order(views: dict[str, Signals], truth: np.ndarray, seed: int) -> pd.
 
     views: every variant's signals; truth: (A,) bool. Each step adds the model with which the area under the ROC curve
     over log FPR becomes largest on the shadow models. `gain` is the victim's AUC minus that of the step before, paired.
+    There are no steps where the joint attack cannot be fitted, on very few points.
     """
     rows, added, scores_before = [], [], None
-    with console.progress(None, "models added greedily", total=len(views) * (len(views) + 1) // 2) as bar:
+    with (
+        contextlib.suppress(Unusable),
+        console.progress(None, "models added greedily", total=len(views) * (len(views) + 1) // 2) as bar,
+    ):
         while len(added) < len(views):
             results = _results_with_each(views, added, seed, bar)
             best = _best_on_shadows(results, next(iter(views.values())))
             added.append(best)
             rows.append(_step(added, results[best], scores_before, truth, seed))
             scores_before = results[best].scores
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=GREEDY_COLUMNS)
 
 
 def _results_with_each(views: dict[str, Signals], added: Sequence[str], seed: int, bar) -> dict[str, Result]:

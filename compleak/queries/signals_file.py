@@ -34,7 +34,7 @@ from core.files import write_atomically
 
 # What reading a missing or damaged .npz may raise; RuntimeError if it seems encrypted or of another version.
 DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
-SEE_README = "see the README for the format of signals"
+SEE_README = "see docs/own-models.md for the format"
 
 
 class Record(NamedTuple):

@@ -67,8 +67,9 @@ def draw_figures(facts: RunFacts, findings: RunFindings) -> dict:
         "degrees": degrees_figure(leading, list(victim["variant"]), f"{name}; {INTERVALS}"),
         "cost": cost_figure(victim, name),
         "family": family_figure(findings.family, f"{name}; {INTERVALS}"),
-        "greedy": greedy_figure(findings.greedy, f"{name}; {INTERVALS}"),
     }
+    if len(findings.greedy):
+        figures["greedy"] = greedy_figure(findings.greedy, f"{name}; {INTERVALS}")
     if facts.has_images:
         data = dataset(facts.run)
         figures["exposed"] = exposed_figure(findings.points, data.images, data.classes, name)
@@ -179,6 +180,9 @@ def _family(findings: RunFindings) -> Iterator[Block]:
     )
     yield Table(_family_table(findings.family))
     yield Figure("family.png", "Leakage against size and accuracy")
+    if findings.greedy.empty:
+        yield Text("The order in which models add most is not known: `joint` cannot be fitted on so few points.")
+        return
     yield Text(
         """An attacker who chooses by the shadow models, and attacks with `joint`, adds the models in this order:"""
     )
