@@ -8,10 +8,13 @@ A kind is a value that others take along and ask. A further kind is a further va
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+WIDEST = 600  # features of a table that a summary holds: thousands would take hours
+SAMPLE = 5000  # rows of a table, about, from which it is read how much each feature varies
 PAD = 4  # pixels of zero padding on each side before the random crop (PROTOCOL §2)
 
 
@@ -19,6 +22,8 @@ class InputKind(NamedTuple):
     """What is done to inputs of one kind. Stored values are (N, ...) on any device, network inputs are float32."""
 
     name: str
+    one_set: str  # one data set of this kind, in words
+    sets: str  # several of them
     augmentable: bool  # whether augmentation changes these inputs
     showable: bool  # whether people can look at them as pictures
     count_features: Callable[[Tensor], int | None]  # of stored values: what the network must be told, None for images
@@ -28,6 +33,7 @@ class InputKind(NamedTuple):
     no_augmentation: Callable[[int], Tensor]  # n -> the draws (n, d) that change nothing
     augmented_batch: Callable[[Tensor, Tensor, Tensor], Tensor]  # (padded, index (B,), draws (B, d)) -> stored (B, ...)
     perturb: Callable[[Tensor, float, torch.Generator], Tensor]  # (network inputs, amount, generator) -> the same shape
+    summarise: Callable[[np.ndarray], np.ndarray]  # stored (n, ...) -> (n, F) columns for a classifier without a model
 
 
 def add_noise(inputs: Tensor, amount: float, generator: torch.Generator) -> Tensor:
@@ -72,8 +78,17 @@ def crop_and_mirror(padded: Tensor, index: Tensor, draws: Tensor) -> Tensor:
     return padded[index[:, None, None], row[:, :, None], column[:, None, :]]
 
 
+def summarise_images(images: np.ndarray) -> np.ndarray:
+    """(n, 32, 32, 3) uint8 -> (n, 204): means of 4 x 4 patches; mean, deviation, least and largest of each channel."""
+    patches = images.reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(images), -1)
+    pixels = images.reshape(len(images), -1, 3)
+    return np.hstack([patches, *(statistic(pixels, axis=1) for statistic in (np.mean, np.std, np.min, np.max))])
+
+
 IMAGES = InputKind(
     name="images",
+    one_set="images",
+    sets="images",
     augmentable=True,
     showable=True,
     count_features=lambda stored: None,
@@ -83,6 +98,7 @@ IMAGES = InputKind(
     no_augmentation=central_crops,
     augmented_batch=crop_and_mirror,
     perturb=add_noise,
+    summarise=summarise_images,
 )
 
 # Rows of features: (N, F) uint8 or float32. They reach the network as they are, and nothing augments them.
@@ -93,8 +109,17 @@ def no_draws(n: int, *_) -> Tensor:
     return torch.empty(n, 0, dtype=torch.int64)
 
 
+def summarise_table(table: np.ndarray) -> np.ndarray:
+    """(n, F) -> the features that vary most, at most WIDEST of them, and the mean of all."""
+    deviation = table[:: 1 + len(table) // SAMPLE].std(axis=0)
+    widest = np.sort(np.argsort(-deviation, kind="stable")[:WIDEST])
+    return np.hstack([table[:, widest], table.mean(axis=1, dtype=np.float32)[:, None]])
+
+
 FEATURES = InputKind(
     name="features",
+    one_set="a table of features",
+    sets="tables of features",
     augmentable=False,
     showable=False,
     count_features=lambda stored: stored.shape[1],
@@ -104,6 +129,7 @@ FEATURES = InputKind(
     no_augmentation=no_draws,
     augmented_batch=lambda stored, index, draws: stored[index],
     perturb=add_noise,
+    summarise=summarise_table,
 )
 
 KINDS = {kind.name: kind for kind in (IMAGES, FEATURES)}

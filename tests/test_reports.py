@@ -126,9 +126,9 @@ def test_a_page_shows_and_counts_only_the_variants_of_its_findings(findings, tmp
 
 
 def test_a_table_of_features_has_no_pictures_of_its_points(findings, tmp_path):
-    page = to_markdown(run_page.page_of_run(facts_of(tmp_path, features=12), findings))
+    page = to_markdown(run_page.page_of_run(facts_of(tmp_path, dataset_name="location"), findings))
     assert "sees the features and no model" in page and "exposed.png" not in page
-    assert "exposed" not in run_page.draw_figures(facts_of(tmp_path, features=12), findings)
+    assert "exposed" not in run_page.draw_figures(facts_of(tmp_path, dataset_name="location"), findings)
 
 
 def test_every_figure_and_table_that_a_page_names_is_written(findings, tmp_path, monkeypatch):

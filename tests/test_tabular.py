@@ -15,7 +15,6 @@ from torch.nn import functional as F
 import models
 import reproduce
 import train
-from attacks.blind import WIDEST, features
 from clustering import kmeans
 from compleak.pipeline.presets import PRESETS, Preset
 from compleak.runs import checkpoints
@@ -377,7 +376,7 @@ def test_an_audit_of_a_table_ends_in_tables_and_has_no_pictures_of_its_points(tm
 
 
 def test_blind_looks_at_the_features_that_vary_most():
-    rows = np.zeros((50, WIDEST + 40), dtype=np.uint8)
+    rows = np.zeros((50, inputs.WIDEST + 40), dtype=np.uint8)
     rows[::2, 40:] = 1
-    assert np.array_equal(features(rows)[:, :-1], rows[:, 40:])
-    assert np.allclose(features(rows)[:, -1], rows.mean(axis=1))
+    assert np.array_equal(inputs.summarise_table(rows)[:, :-1], rows[:, 40:])
+    assert np.allclose(inputs.summarise_table(rows)[:, -1], rows.mean(axis=1))

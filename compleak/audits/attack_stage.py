@@ -25,6 +25,7 @@ from core.errors import UserError
 from core.files import sha256
 from core.provenance import provenance
 from core.threads import threads_for_stage, use_threads
+from data import inputs
 from data.splits import DEFAULT_SEED
 
 START = "Start Membership Inference Attacks"  # the line that the authors' artifact prints
@@ -90,11 +91,13 @@ def seed_of(settings: AttackSettings, target: Target) -> int:
 
 
 def code_hash() -> str:
-    """A short hash of the code of all attacks, metrics and of this stage."""
+    """A short hash of the code of all attacks, of metrics and this stage, and of what the blind control looks at."""
     digest = hashlib.sha256()
+    files = [Path(inputs.__file__)]
     for folder in (Path(attacks.__file__).parent, Path(__file__).parent):
-        for file in sorted(folder.rglob("*.py")):
-            digest.update(file.read_bytes())
+        files += sorted(folder.rglob("*.py"))
+    for file in files:
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -39,6 +39,7 @@ def blind_control(run: Run | None, file: Path, record: signals_file.Record, seed
     with contextlib.suppress(*signals_file.DAMAGED), np.load(kept_file, allow_pickle=False) as kept:
         if str(kept["key"]) == key:
             return kept["scores"]
-    scores = attacks.blind(dataset(run).images[points], record.truth, seed=seed)
+    data = dataset(run)
+    scores = attacks.blind(data.kind.summarise(data.images[points]), record.truth, seed=seed)
     write_atomically(kept_file, lambda part: np.savez(part, scores=scores, key=np.array(key)))
     return scores

@@ -20,6 +20,8 @@ from compleak.reports.leakage_table import leakage_table
 from compleak.reports.page import Block, Bullets, Code, Figure, Heading, Table, Text, to_markdown
 from compleak.runs.run import Run, dataset, defence_in_words
 from compleak.training.make import describe_privacy
+from data.datasets import kind_of
+from data.inputs import InputKind
 
 CLAIM_TEXTS = {
     "C1": "the 90 % pruned model leaks less than the original, lightly compressed ones about as much",
@@ -39,8 +41,8 @@ class RunFacts(NamedTuple):
     settings: dict[str, str]  # the flags that each kind of stage was given
 
     @property
-    def has_images(self) -> bool:
-        return self.run.config["features"] is None
+    def kind(self) -> InputKind:
+        return kind_of(self.run.config["dataset_name"])
 
 
 def write_run_page(run: Run, command: str, settings: dict[str, str]) -> str:
@@ -70,7 +72,7 @@ def draw_figures(facts: RunFacts, findings: RunFindings) -> dict:
     }
     if len(findings.greedy):
         figures["greedy"] = greedy_figure(findings.greedy, f"{name}; {INTERVALS}")
-    if facts.has_images:
+    if facts.kind.showable:
         data = dataset(facts.run)
         figures["exposed"] = exposed_figure(findings.points, data.images, data.classes, name)
     return figures
@@ -225,7 +227,7 @@ def accusations_table(headlines: pd.DataFrame) -> pd.DataFrame:
 
 def _exposure(facts: RunFacts) -> Iterator[Block]:
     yield Heading("Who is exposed")
-    if facts.has_images:
+    if facts.kind.showable:
         yield Figure("exposed.png", "The members that are found first")
     yield Text("`points.csv` has every audit point with its scores and ranks, the most exposed first.")
 
@@ -254,13 +256,12 @@ def strength_cells(strength: pd.DataFrame) -> pd.DataFrame:
 def _controls(facts: RunFacts, table: pd.DataFrame) -> Iterator[Block]:
     control_rows = controls.control_rows(table)
     attacks = rows.attack_rows(table)
-    inputs = "images" if facts.has_images else "features"
     yield Heading("Controls")
     yield Text(
         f"""Both controls must sit at an AUC of 50. `null` is the headline attack of each table on non-members alone.
-        `blind` is a classifier that sees the {inputs} and no model, fitted on half of these points and judged on the
-        rest. {controls.count_at_chance(control_rows)} of {len(control_rows)} have 50 within their 95 % interval, of
-        which one in twenty misses it by chance. {describe_control_test(controls.check_controls(control_rows))} All
+        `blind` is a classifier that sees the {facts.kind.name} and no model, fitted on half of these points and judged
+        on the rest. {controls.count_at_chance(control_rows)} of {len(control_rows)} have 50 within their 95 % interval,
+        of which one in twenty misses it by chance. {describe_control_test(controls.check_controls(control_rows))} All
         `null` rows compare the same two halves of the non-members, on related models, so they differ from 50 together.
         """
     )

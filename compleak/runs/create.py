@@ -9,6 +9,7 @@ from compleak.runs.settings import TrainSettings
 from core.errors import UserError
 from core.files import write_json
 from data import datasets, index_files, splits
+from data.inputs import KINDS
 from defenses import DEFENCES
 
 CHANGEABLE = ("shadow_num", "data_dir")  # what may differ when train.py is run again
@@ -63,15 +64,14 @@ def split_name(settings: TrainSettings) -> str:
 
 
 def check_network(dataset_name: str, model_name: str) -> None:
-    """UserError for an unknown network, or for one of images that is to be trained on a table, or the reverse."""
+    """UserError for an unknown network, or for one that takes another kind of input than the data are."""
     if model_name not in models.NAMES:
         raise UserError(f"unknown model {model_name!r}: choose from {', '.join(models.NAMES)}")
-    is_table = dataset_name in datasets.TABLES
-    fitting = models.FOR_FEATURES if is_table else models.FOR_IMAGES
-    if model_name not in fitting:
-        data_kind, network_kind = ("a table of features", "images") if is_table else ("images", "tables of features")
-        advice = f"use --model_name {' or '.join(fitting)}"
-        raise UserError(f"{dataset_name} is {data_kind}, {model_name} a network for {network_kind}: {advice}")
+    kind = datasets.kind_of(dataset_name)
+    taken = KINDS[models.NETWORKS[model_name].takes]
+    if taken.name != kind.name:
+        advice = f"use --model_name {' or '.join(models.names_for(kind.name))}"
+        raise UserError(f"{dataset_name} is {kind.one_set}, {model_name} a network for {taken.sets}: {advice}")
 
 
 def check_classes(data: datasets.Dataset, dataset_name: str, num_cls: int | None) -> None:
