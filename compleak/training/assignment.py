@@ -30,7 +30,7 @@ class Assignment:
     def title(self) -> str:
         return f"{self.variant} {self.role}"
 
-    def procedure(self, slim_penalty: float = 0.0) -> defenses.Procedure:
+    def new_procedure(self, slim_penalty: float = 0.0) -> defenses.Procedure:
         """The training step of this model's defence, or plain training with a penalty on batch norm's scales."""
         if not self.defence:
             return defenses.Procedure(slim_penalty)

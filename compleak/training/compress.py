@@ -55,7 +55,7 @@ def compressed_source(assignment: Assignment, device: torch.device) -> Source:
         return describe_compression(meta, original)
 
     earlier_privacy = original.get("privacy", {}).get("history")
-    return Source(made_from, assignment.procedure(), earlier_privacy, start, finish, describe)
+    return Source(made_from, assignment.new_procedure, earlier_privacy, start, finish, describe)
 
 
 def verify(assignment: Assignment, prepared: nn.Module, restored: nn.Module, device: torch.device) -> str:

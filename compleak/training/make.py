@@ -33,7 +33,7 @@ class Source(NamedTuple):
     """In what an original and a compressed model differ."""
 
     made_from: dict  # beside recipe and defence
-    procedure: Procedure
+    new_procedure: Callable[[], Procedure]  # the training step of the defence, anew for each training
     earlier_privacy: list | None  # spent on the starting network: [] where it is fresh, None if trained without noise
     start: Callable[[], nn.Module]  # the network to train
     finish: Callable[[nn.Module], Product]  # from the trained network to what is saved
@@ -87,6 +87,7 @@ def train_network(
 
     def train(model: nn.Module, points: tuple[torch.Tensor, torch.Tensor]) -> dict:
         threads = threads_in_use()
+        procedure = source.new_procedure()
         loss = fit(
             model,
             *points,
@@ -97,11 +98,11 @@ def train_network(
             resume=checkpoints.resume_file(assignment.folder, next(trainings)),
             identity=identity,
             desc=assignment.title,
-            procedure=source.procedure,
+            procedure=procedure,
             reserve=reserve,
         )
         use_threads(threads)  # a training that was stopped goes on with as many as it began with
-        spent = source.procedure.account(len(points[1]), recipe.batch_size, recipe.epochs, source.earlier_privacy)
+        spent = procedure.account(len(points[1]), recipe.batch_size, recipe.epochs, source.earlier_privacy)
         return {"loss": loss, **spent}
 
     whole_training = DEFENCES[assignment.defence].whole_training if assignment.defence else None

@@ -1,5 +1,7 @@
 """Train the original models of a run: the victim and its shadow models."""
 
+import functools
+
 import torch
 from torch import nn
 
@@ -52,7 +54,8 @@ def original_source(assignment: Assignment, slim_penalty: float) -> Source:
         tensors = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
         return Product(tensors, model, {})
 
-    return Source(made_from, assignment.procedure(slim_penalty), [], start, finish, describe)
+    new_procedure = functools.partial(assignment.new_procedure, slim_penalty)
+    return Source(made_from, new_procedure, [], start, finish, describe)
 
 
 def describe(meta: dict) -> str:
