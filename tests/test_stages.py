@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -313,6 +314,15 @@ def test_missing_models_are_named_with_the_command_that_makes_them(tiny_root):
         CompLeakNR.main(attack_flags(tiny_root, *pruned("0.65")))
     with pytest.raises(UserError, match="first python clustering/clustering.py --bit 5 "):
         CompLeakNR.main(attack_flags(tiny_root, "--compress", "--compress_name", "clustering", "--compress_degree", 32))
+
+
+def test_a_command_in_a_message_can_be_pasted_although_a_folder_has_a_space_in_its_name(tmp_path):
+    root = tmp_path / "my runs"
+    with pytest.raises(UserError) as stopped:
+        CompLeakNR.main([*NETWORK, "--root", str(root), "--run_name", "my run", "--original"])
+    command = str(stopped.value).split("first ")[1]
+    run = train.parse(shlex.split(command)[2:]).run
+    assert run.root == root and run.run_name == "my run"
 
 
 def main_of(name):
