@@ -78,9 +78,4 @@ def train_command(config: dict, name: str, root: Path) -> str:
             words += [f"--{key}", str(config[key])]
     if config["data_dir"]:
         words += ["--data_dir", os.path.abspath(root / config["data_dir"])]
-    return quoted(*words)
-
-
-def quoted(*words: str) -> str:
-    """A command line that a shell reads back as these words."""
     return shlex.join(words)

@@ -7,6 +7,7 @@ of shadow models are said once, to `train.py`. Flags that are given again are ch
 import functools
 import glob
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def open_run(settings: RunSettings) -> Run:
     file = places.run_dir(settings.root, name) / "run.json"
     if not file.exists():
         words = names.flags_of(settings.identity, settings.defence, settings.run_name, settings.root)
-        command = names.quoted("python", "train.py", *words)
+        command = shlex.join(["python", "train.py", *words])
         raise UserError(f"there is no run {name} in {file.parent.parent}: first {command}")
     config = read_config(file)
     typed = {key: getattr(settings, key) for key in CHECKED_KEYS if getattr(settings, key) is not None}

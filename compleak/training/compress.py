@@ -1,5 +1,7 @@
 """The compression stage, the same for all techniques: prepare, fine-tune, pack, assert, save."""
 
+import functools
+
 import torch
 from torch import nn
 
@@ -10,8 +12,7 @@ from compleak.runs.settings import CompressSettings
 from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment, assign
 from compleak.training.finished import fill_network, finished_folder, model_meta
-from compleak.training.make import Product, Source, describe_privacy, make_model
-from compleak.training.original import recipe_of
+from compleak.training.make import Product, Source, describe_privacy, make_model, recipe_of
 from core import devices
 from core.threads import threads_for_stage, use_threads
 
@@ -39,14 +40,17 @@ def compressed_source(assignment: Assignment, device: torch.device) -> Source:
     original = model_meta(run, ORIGINAL, role)
     made_from = {"original": original["sha256"], "technique": variant.technique, "degree": variant.degree}
 
+    @functools.cache
+    def original_tensors() -> dict[str, torch.Tensor]:
+        return checkpoints.load(finished_folder(run, ORIGINAL, role)).tensors
+
     def start() -> nn.Module:
-        weights = checkpoints.load(finished_folder(run, ORIGINAL, role)).tensors
-        return variant.module.prepare(fill_network(run, ORIGINAL, weights), variant.parsed_degree)
+        return variant.module.prepare(fill_network(run, ORIGINAL, original_tensors()), variant.parsed_degree)
 
     def finish(prepared: nn.Module) -> Product:
         prepared.eval()
         tensors = variant.module.pack(prepared)
-        check_int8_size(assignment, tensors)
+        check_int8_size(assignment, tensors, original_tensors())
         restored = fill_network(run, variant, tensors).to(device, memory_format=torch.channels_last)
         stated = verify(assignment, prepared, restored, device)
         return Product(tensors, restored, {"property": stated, "test_accuracy_before": original["test_accuracy"]})
@@ -67,14 +71,15 @@ def verify(assignment: Assignment, prepared: nn.Module, restored: nn.Module, dev
         return assignment.variant.module.verify(prepared, restored, assignment.variant.parsed_degree, inputs)
 
 
-def check_int8_size(assignment: Assignment, tensors: dict[str, torch.Tensor]) -> None:
+def check_int8_size(
+    assignment: Assignment, tensors: dict[str, torch.Tensor], original_tensors: dict[str, torch.Tensor]
+) -> None:
     """Assert that an int8 model of full width is as small as PROTOCOL §3 says."""
     run = assignment.run
     features = run.config["features"] or LEAST_FEATURES
     if assignment.variant.technique != "quantization" or run.config["width"] < 1 or features < LEAST_FEATURES:
         return
-    weights = checkpoints.load(finished_folder(run, ORIGINAL, assignment.role)).tensors
-    share = content_bytes(tensors) / content_bytes(weights)
+    share = content_bytes(tensors) / content_bytes(original_tensors)
     assert share <= LARGEST_INT8_SHARE, f"the int8 model holds {share:.3f} of the float model's bytes"
 
 

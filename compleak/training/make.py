@@ -10,6 +10,7 @@ from torch import nn
 
 from compleak.runs import checkpoints
 from compleak.runs.run import dataset
+from compleak.runs.settings import ModelSettings
 from compleak.training.assignment import Assignment
 from compleak.training.evaluate import accuracy
 from compleak.training.loop import Recipe, fit
@@ -38,6 +39,12 @@ class Source(NamedTuple):
     start: Callable[[], nn.Module]  # the network to train
     finish: Callable[[nn.Module], Product]  # from the trained network to what is saved
     describe: Callable[[dict], str]  # meta.json in words, for the line that is printed
+
+
+def recipe_of(settings: ModelSettings, assignment: Assignment) -> Recipe:
+    """The recipe of one model: the stage's, with the model's own seed. Only some kinds of input can be augmented."""
+    augment = settings.augment and dataset(assignment.run).kind.augmentable
+    return Recipe(settings.epochs, settings.lr, settings.batch_size, assignment.seed, augment)
 
 
 def make_model(

@@ -8,12 +8,11 @@ from torch import nn
 from compleak.runs import checkpoints
 from compleak.runs.create import create_run
 from compleak.runs.roles import selected_roles
-from compleak.runs.run import dataset, network
+from compleak.runs.run import network
 from compleak.runs.settings import TrainSettings
 from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment, assign
-from compleak.training.loop import Recipe
-from compleak.training.make import Product, Source, describe_privacy, make_model
+from compleak.training.make import Product, Source, describe_privacy, make_model, recipe_of
 from core import devices
 from core.threads import threads_for_stage, use_threads
 
@@ -30,12 +29,6 @@ def train_originals(settings: TrainSettings) -> None:
         recipe = recipe_of(settings, assignment)
         source = original_source(assignment, settings.slim_penalty)
         make_model(assignment, recipe, source, device=device, batch_size=settings.batch_size)
-
-
-def recipe_of(settings, assignment: Assignment) -> Recipe:
-    """The recipe of one model: the stage's, with the model's own seed. Only some kinds of input can be augmented."""
-    augment = settings.augment and dataset(assignment.run).kind.augmentable
-    return Recipe(settings.epochs, settings.lr, settings.batch_size, assignment.seed, augment)
 
 
 def original_source(assignment: Assignment, slim_penalty: float) -> Source:
