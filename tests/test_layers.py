@@ -15,6 +15,7 @@ SUBFOLDERS = (
     "findings",
     "reports",
     "pipeline",
+    "tasks",
 )  # of compleak/, from the bottom up
 BELOW = {  # the folders that a folder may import beside itself
     "core": (),
