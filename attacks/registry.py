@@ -25,6 +25,11 @@ from attacks.sr import sr
 from attacks.threshold import STATISTICS, threshold
 from attacks.yeom2018 import entropy, yeom2018
 
+# What an attack reads of a model's answers. "labels" are the points' true classes.
+POSTERIORS = "posteriors"
+POSTERIORS_AND_LABELS = "posteriors and labels"
+PREDICTED_AND_TRUE_LABELS = "predicted and true labels"
+
 
 class Attack(NamedTuple):
     """A row of a table.
@@ -46,6 +51,7 @@ class Attack(NamedTuple):
     probes: frozenset[str] = frozenset()  # the names in `Signals.probes` that the attack reads
     published: bool = True  # an attack of the literature, not one of ours
     eligible: bool = True  # for the headline: its shadow scores are of rows it was not fitted on
+    reads: str = POSTERIORS_AND_LABELS  # of the models' answers
 
     @property
     def key(self) -> str:
@@ -103,19 +109,19 @@ OURS = (
 
 NR = (
     *(
-        Attack(attack.__name__, classifier, artifact_row, on_each(attack, classifier=classifier))
-        for attack, artifact_row in (
-            (shokri2017, "CompLeakNR_train_based_method_1"),
-            (nasr2018, "CompLeakNR_train_based_method_2"),
+        Attack(attack.__name__, classifier, artifact_row, on_each(attack, classifier=classifier), reads=reads)
+        for attack, artifact_row, reads in (
+            (shokri2017, "CompLeakNR_train_based_method_1", POSTERIORS),
+            (nasr2018, "CompLeakNR_train_based_method_2", POSTERIORS_AND_LABELS),
         )
         for classifier in CLASSIFIERS
     ),
     Attack("yeom2018", "", "CompLeakNR_metric_based_method_1", on_each(yeom2018)),
-    Attack("entropy", "", "", on_each(entropy)),
+    Attack("entropy", "", "", on_each(entropy), reads=POSTERIORS),
     Attack("song2021", "", "CompLeakNR_metric_based_method_2", on_each(song2021)),
     Attack("samia", "", "CompLeakNR_SAMIA", by_network(samia), probes=frozenset({"sensitivity"}), eligible=False),
     Attack("rmia", "", "CompLeakNR_RMIA", on_each(rmia), references=1),
-    Attack("gap", "", "", on_each(gap)),
+    Attack("gap", "", "", on_each(gap), reads=PREDICTED_AND_TRUE_LABELS),
     Attack("base", "", "", on_each(base), references=1),
     Attack("lira", "global_variance", "", on_each(lira, classifier="global_variance"), references=1),
     Attack("lira", "per_point_variance", "", on_each(lira, classifier="per_point_variance"), references=2),
@@ -125,8 +131,8 @@ NR = (
 
 SR = (
     *(
-        Attack(name, classifier, "", on_each(sr, label=label, classifier=classifier))
-        for name, label in (("SR1", False), ("SR2", True))
+        Attack(name, classifier, "", on_each(sr, label=label, classifier=classifier), reads=reads)
+        for name, label, reads in (("SR1", False, POSTERIORS), ("SR2", True, POSTERIORS_AND_LABELS))
         for classifier in CLASSIFIERS
     ),
     Attack("model_updates", "", "", on_each(model_updates)),
@@ -135,11 +141,16 @@ SR = (
 
 MR = (Attack("MR", "", "", run_mr, eligible=False), *OURS)
 
+READ_BY_STATISTIC = dict.fromkeys(STATISTICS, POSTERIORS_AND_LABELS) | {"top1_conf": POSTERIORS}
+
 EXTRA = (  # attacks of NR that run where they are asked for by name: those that SAMIA was compared with
-    Attack("nn", "", "", by_network(nn, features="posterior"), eligible=False),
-    Attack("nn_top3", "", "", by_network(nn, features="top3"), eligible=False),
+    Attack("nn", "", "", by_network(nn, features="posterior"), eligible=False, reads=POSTERIORS),
+    Attack("nn_top3", "", "", by_network(nn, features="top3"), eligible=False, reads=POSTERIORS),
     Attack("nn_cls", "", "", by_network(nn, features="posterior_and_label"), eligible=False),
-    *(Attack("threshold", name, "", on_each(threshold, classifier=name)) for name in STATISTICS),
+    *(
+        Attack("threshold", name, "", on_each(threshold, classifier=name), reads=reads)
+        for name, reads in READ_BY_STATISTIC.items()
+    ),
 )
 
 USUAL = {"NR": NR, "SR": SR, "MR": MR}  # the rows of a scenario's table
@@ -149,6 +160,21 @@ REFERENCES_IN_WORDS = {
     1: "reference model for every audit point",
     2: "two reference models for every audit point of the victim",
 }
+
+
+PROBES_IN_WORDS = {"sensitivity": "posteriors of noisy copies"}
+
+
+def needs(attack: Attack, knowledge: str, references: str = "") -> str:
+    """What the attacker of a row had to have, in words, such as `8 shadow models; posteriors and labels`.
+
+    knowledge: whose membership the attack is fitted on. references: the reference models, in words, of an attack that
+    reads them; "" where the models that it is fitted on are its references.
+    """
+    parts = [knowledge, attack.reads, *(PROBES_IN_WORDS[probe] for probe in sorted(attack.probes))]
+    if attack.references and references:
+        parts.append(references)
+    return "; ".join(parts)
 
 
 def missing(attack: Attack, models: Sequence[Signals | None]) -> list[str]:

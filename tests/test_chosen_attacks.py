@@ -238,3 +238,17 @@ def test_without_an_eligible_attack_there_is_no_headline_and_the_first_row_gives
     others = np.isfinite(scores["null"])
     np.testing.assert_array_equal(scores["null"][others], scores["samia"][others])
     assert "*" not in attack_table(table)["headline"].tolist()
+
+
+# What an attacker had to have
+
+
+def test_each_row_says_what_its_attacker_had_to_have(files, tmp_path):
+    table = nr(files, tmp_path, "--attacks", "shokri2017,nasr2018,samia,gap,threshold").set_index("attack")
+    needs = {name: set(table.loc[[name], "needs"]) for name in table.index}
+    assert needs["shokri2017"] == {"1 shadow model; posteriors"}
+    assert needs["nasr2018"] == {"1 shadow model; posteriors and labels"}
+    assert needs["samia"] == {"1 shadow model; posteriors and labels; posteriors of noisy copies"}
+    assert needs["gap"] == {"1 shadow model; predicted and true labels"}
+    assert table.loc["threshold"].set_index("classifier").loc["top1_conf", "needs"] == "1 shadow model; posteriors"
+    assert needs["null"] == {""}

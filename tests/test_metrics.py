@@ -192,11 +192,14 @@ def test_evaluate_gives_the_columns_in_their_order_and_each_value_inside_its_int
     row = metrics.evaluate(scores, scores > 0.5, member, seed=0)
     names = ("acc", "auc", "tpr_at_fpr_0.001")
     assert [*(n + end for n in names for end in ("", "_lo", "_hi")), "n_member", "n_nonmember"] == list(metrics.COLUMNS)
-    assert set(row) == {*metrics.COLUMNS, "fpr_at_threshold", "fpr_at_threshold_lo", "fpr_at_threshold_hi"}
-    for name in (*names, "fpr_at_threshold"):
+    further = ("fpr_at_threshold", "tpr_at_fpr_0.01")
+    assert set(row) == {*metrics.COLUMNS, *(n + end for n in further for end in ("", "_lo", "_hi"))}
+    for name in (*names, *further):
         assert row[f"{name}_lo"] <= row[name] <= row[f"{name}_hi"]
     assert (row["n_member"], row["n_nonmember"]) == (500, 500)
     assert row["fpr_at_threshold"] == (scores > 0.5)[~member].mean()
+    sixth_other = np.sort(scores[~member])[-6]  # five of 500 are one percent
+    assert row["tpr_at_fpr_0.01"] == (scores[member] > sixth_other).mean()
     assert row == metrics.evaluate(scores, scores > 0.5, member, seed=0)
 
 

@@ -134,7 +134,7 @@ def attack_jobs(
         names = control_names(settings.scenario, next(iter(target.jobs)), "blind")
         judged = ~np.isnan(blind)
         row = measured_row(names, blind[judged], blind[judged] >= 0, truth[judged], seed=seed, seconds=0.0)
-        rows.append(row | {"headline": False})
+        rows.append(row | {"headline": False, "needs": ""})
         scores["blind"] = blind
     return rows, scores
 
@@ -160,6 +160,7 @@ class Job:
         self.views, self.pairs, self.truth = views, pairs, truth
         self.options, self.unfinished = options, unfinished
         self.shadow_truth = shadow_membership(views)
+        self.knowledge = knowledge_of_shadows(views)
 
     def run(self, chosen: Sequence[attacks.Attack]) -> tuple[list[dict], dict[str, np.ndarray]]:
         """The rows of all attacks that can run and of the null control, and their scores (A,) by key.
@@ -172,7 +173,7 @@ class Job:
             result, seconds = self.timed_result_of(attack, results)
             if result is not None:
                 results[attack.key] = result
-                rows.append(self.row_of(attack, result, seconds))
+                rows.append(self.row_of(attack, result, seconds) | {"needs": attacks.needs(attack, self.knowledge)})
         if not rows:
             raise UserError(f"no attack of {self.scenario} can run on these signals")
         best = headline_of(rows)
@@ -180,7 +181,7 @@ class Job:
             row["headline"] = number == best
         # Every row carries its own null as well; this one is the headline's, or the first row's where there is none.
         controlled = results[list(results)[best or 0]]
-        rows.append(self.null_row(controlled) | {"headline": False})
+        rows.append(self.null_row(controlled) | {"headline": False, "needs": ""})
         scores = {key: result.scores for key, result in results.items()}
         return rows, {**scores, "null": np.where(self.truth, np.nan, controlled.scores)}
 
@@ -247,6 +248,13 @@ def shadow_membership(views: Sequence[attacks.Signals | None]) -> np.ndarray:
     """(M,) of 0/1: the truth behind attacks' `shadow_scores`."""
     view = next(view for view in views if view is not None)
     return view.member[attacks.audit_rows(view)[0]]
+
+
+def knowledge_of_shadows(views: Sequence[attacks.Signals | None]) -> str:
+    """The models whose members the attacker knows, in words: `1 shadow model`, `8 shadow models`."""
+    view = next(view for view in views if view is not None)
+    count = int(view.audit[1:].any(axis=1).sum())
+    return f"{count} shadow model{'s' * (count > 1)}"
 
 
 def headline_of(rows: Sequence[dict]) -> int | None:

@@ -13,7 +13,9 @@ from compleak.audits.intervals import REPLICATES
 
 FPR = 0.001
 TPR = f"tpr_at_fpr_{FPR}"
-PRIORS = (0.01, 0.1, 0.5)  # of membership, for the precision of an accusation
+WIDER_FPR = 0.01  # which a small audit set can bound where it cannot bound the rate at FPR
+WIDER_TPR = f"tpr_at_fpr_{WIDER_FPR}"
+PRIORS = (0.001, 0.01, 0.1, 0.5)  # of membership, for the precision of an accusation
 EXACT_PAIRS = 400  # of a member and a non-member, up to which a p-value is exact
 INTERVAL_ENDS = ("", "_lo", "_hi")
 # The columns of a table in their order; `evaluate` gives these and a few more.
@@ -162,7 +164,7 @@ def tpr_interval(scores, member, fpr: float = FPR) -> tuple[float, float]:
 
 
 def evaluate(scores, decision, member, *, seed: int, replicates: int = REPLICATES) -> dict[str, float]:
-    """A table's row: COLUMNS, and the deployed threshold's fpr_at_threshold with its _lo and _hi.
+    """A table's row: COLUMNS, then the deployed threshold's fpr_at_threshold and WIDER_TPR, each with its _lo and _hi.
 
     The rate of a threshold that was fixed beforehand has Clopper and Pearson's interval.
     """
@@ -173,6 +175,7 @@ def evaluate(scores, decision, member, *, seed: int, replicates: int = REPLICATE
         "auc": (auc(scores, member), *auc_interval(scores, member, **options)),
         TPR: (tpr_at_fpr(scores, member), *tpr_interval(scores, member)),
         "fpr_at_threshold": _rate_with_interval(alarms),
+        WIDER_TPR: (tpr_at_fpr(scores, member, WIDER_FPR), *tpr_interval(scores, member, WIDER_FPR)),
     }
     return {**interval_columns(columns), "n_member": len(hits), "n_nonmember": len(alarms)}
 
