@@ -1,0 +1,266 @@
+"""From measurements with intervals to LOW, MIDDLE or HIGH, by a rule that is stated here and nowhere else.
+
+**Three measures, two limits each** (`LIMITS`). The limits on the TPR are chosen by what an accusation would be worth
+where one point in a hundred is a member. At 0.1 % false alarms and below the limit of LOW, 3 %, fewer than a quarter of
+the accused are members; from the limit of HIGH on, 10 %, half of them are.
+
+**The attack that was chosen beforehand** (the headline) counts with the upper end of each interval, because LOW is a
+promise. **Every other attack** counts with the lower end: with what it surely reaches. Among many attacks one does well
+by chance, and the lower end keeps such luck from raising a level; a headline that was badly chosen still does not hide
+a leak that another attack proves. The worst of all these is the level.
+
+**A small sample** has wide intervals, and LOW cannot be read from them even if nothing leaks. `null_ends` says how far
+up the intervals of a model that leaks nothing reach on a sample of this size. Unless they stay below the limit of LOW
+in all three measures, the upper ends decide nothing: the verdict is what lower ends prove, or TOO_FEW. All three
+measures must be bounded because otherwise a smaller sample would get a better level.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import betaincinv
+from scipy.stats import betabinom, binom, norm
+
+from compleak.audits import metrics
+from compleak.audits.intervals import TAIL
+from compleak.findings.rows import attack_rows, headline_rows, key_of
+
+LOW, MIDDLE, HIGH = "LOW", "MIDDLE", "HIGH"
+AT_LEAST_MIDDLE = "at least MIDDLE"
+TOO_FEW = "too few points to tell"
+NOT_MEASURED = "not measured"
+FROM_BEST_TO_WORST = (LOW, MIDDLE, NOT_MEASURED, TOO_FEW, AT_LEAST_MIDDLE, HIGH)
+
+MARGIN = 3  # standard deviations: several targets and measures must all stay below their limits
+SIZES = (*range(100, 2000, 50), *range(2000, 10001, 500))  # that `smallest_size` tries
+PRIVBOX_LIMITS = {0.55: LOW, 0.8: MIDDLE}  # of PrivBox's rule: below .55 LOW, below .8 MIDDLE, else HIGH
+
+
+class Limit(NamedTuple):
+    """Below `low` a measure reads LOW, below `middle` MIDDLE, from there on HIGH. Fractions."""
+
+    measure: str  # column of an attack table
+    title: str
+    low: float
+    middle: float
+
+    def level_of(self, value: float) -> str:
+        if value < self.low:
+            return LOW
+        return MIDDLE if value < self.middle else HIGH
+
+    def reached(self, level: str) -> float:
+        """The limit that a value of MIDDLE or HIGH has reached."""
+        return self.middle if level == HIGH else self.low
+
+
+LIMITS = (
+    Limit("auc", "AUC", 0.60, 0.75),
+    Limit(metrics.WIDER_TPR, "TPR at 1 % false alarms", 0.06, 0.20),
+    Limit(metrics.TPR, "TPR at 0.1 % false alarms", 0.03, 0.10),
+)
+
+
+class Verdict(NamedTuple):
+    """The level of one target, and why."""
+
+    scenario: str
+    variant: str
+    level: str  # of FROM_BEST_TO_WORST
+    attack: str  # the key of the attack that decides; "" where none does
+    measure: str  # the column that decides; "" where no single one does
+    reason: str  # one or two sentences without markup
+
+
+class Evidence(NamedTuple):
+    """One end of one interval of one attack."""
+
+    level: str
+    row: pd.Series
+    limit: Limit
+    upper: bool
+
+    @property
+    def value(self) -> float:
+        return self.row[self.limit.measure + ("_hi" if self.upper else "_lo")]
+
+
+def judge(scenario: str, variant: str, table: pd.DataFrame, halves: int = 1) -> Verdict:
+    """The verdict on one target.
+
+    table: the target's rows, with the columns of LIMITS and their _lo and _hi. halves: into how many parts the audit
+    set falls that have intervals of their own, whose ends are averaged: 2 for an attacker who knows half of it.
+    """
+    rows = attack_rows(table)
+    lower_ends = list(_lower_ends(rows))
+    if not lower_ends:
+        return Verdict(scenario, variant, NOT_MEASURED, "", "", "No attack measured anything on it.")
+    proven = _worst(lower_ends)
+    sizes = int(rows["n_member"].min()), int(rows["n_nonmember"].min())
+    if not can_read_low(*sizes, halves):
+        return _judge_small_sample(proven, sizes, halves)
+    speakers = headline_rows(rows)
+    if speakers.empty:
+        speakers = rows
+    upper_ends = list(_upper_ends(speakers))
+    worst = _worst([*lower_ends, *upper_ends])
+    if worst.level != HIGH and len(upper_ends) < len(LIMITS) * len(speakers):
+        return _verdict(NOT_MEASURED, worst, "One of the measures that the rule needs has no value.")
+    if worst.level == LOW:
+        return _verdict(LOW, upper_ends[0], _reason_of_low(speakers))
+    return _verdict(worst.level, worst, _reason(worst))
+
+
+def _judge_small_sample(proven: Evidence, sizes: tuple[int, int], halves: int) -> Verdict:
+    """HIGH or `at least MIDDLE` where the lower end of an interval proves it; otherwise nothing can be said."""
+    if proven.level == HIGH:
+        return _verdict(HIGH, proven, _reason(proven))
+    if proven.level == MIDDLE:
+        reason = f"{_reason(proven)} {_too_few(sizes, halves)} So HIGH is not ruled out."
+        return _verdict(AT_LEAST_MIDDLE, proven, reason)
+    return _verdict(TOO_FEW, proven, _too_few(sizes, halves))
+
+
+def worst_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict on all targets together: that on the worst of them, the first of equals."""
+    return max(verdicts, key=lambda verdict: FROM_BEST_TO_WORST.index(verdict.level))
+
+
+def exceeds(level: str, limit: str) -> bool:
+    """Whether a level is worse than the limit, LOW or MIDDLE.
+
+    TOO_FEW and NOT_MEASURED are worse than either, because they are no evidence. ValueError for another limit.
+    """
+    if limit not in (LOW, MIDDLE):
+        raise ValueError(f"the limit is {LOW} or {MIDDLE}, not {limit}")
+    return FROM_BEST_TO_WORST.index(level) > FROM_BEST_TO_WORST.index(limit)
+
+
+def privbox_level(accuracy: float) -> str:
+    """PrivBox's rule, which looks at the accuracy of an attack and at no interval. Balanced accuracy here."""
+    for limit, level in PRIVBOX_LIMITS.items():
+        if accuracy < limit:
+            return level
+    return HIGH
+
+
+def can_read_low(n_member: int, n_other: int, halves: int = 1) -> bool:
+    """Whether a model that leaks nothing reads LOW on a sample of this size."""
+    ends = null_ends(n_member, n_other, halves)
+    return all(ends[limit.measure] < limit.low for limit in LIMITS)
+
+
+def smallest_size(halves: int = 1) -> int:
+    """How many members, with as many others, LOW takes at least; to the next 50."""
+    return next(size for size in SIZES if can_read_low(size, size, halves))
+
+
+@functools.lru_cache(maxsize=64)
+def null_ends(n_member: int, n_other: int, halves: int = 1) -> dict[str, float]:
+    """How far up the intervals of a model that leaks nothing reach, by measure: the mean, and MARGIN deviations more.
+
+    Each half has an interval of its own. The mean of their ends varies less than one end by the root of their number.
+    """
+    members, others = n_member // halves, n_other // halves
+    if min(members, others) < 1:
+        return {limit.measure: 1.0 for limit in LIMITS}
+    moments = {
+        "auc": _moments_of_auc_end(members, others),
+        metrics.WIDER_TPR: _moments_of_tpr_end(members, others, metrics.WIDER_FPR),
+        metrics.TPR: _moments_of_tpr_end(members, others, metrics.FPR),
+    }
+    return {
+        measure: float(mean + MARGIN * deviation / np.sqrt(halves)) for measure, (mean, deviation) in moments.items()
+    }
+
+
+def _moments_of_auc_end(members: int, others: int) -> tuple[float, float]:
+    """Mean and standard deviation of the upper end of an AUC's interval where nothing leaks (Mann & Whitney 1947)."""
+    deviation = np.sqrt((members + others + 1) / (12 * members * others))
+    return 0.5 + norm.isf(TAIL) * deviation, deviation
+
+
+def _moments_of_tpr_end(members: int, others: int, fpr: float) -> tuple[float, float]:
+    """The same of the upper end of `intervals.tpr_interval`.
+
+    That end is worked out from how many members lie above the k-th highest of the others. Where nothing leaks this
+    number is beta-binomial, whatever the scores, because the share of the population above the k-th highest of n is
+    Beta(k, n - k + 1).
+    """
+    place = int(binom.isf(TAIL / 2, others, fpr)) + 1
+    if place > others:
+        return 1.0, 0.0
+    above = betabinom(members, place, others - place + 1)
+    hits = np.arange(min(members, int(above.ppf(1 - 1e-9)) + 1))
+    tail = TAIL - binom.sf(place - 1, others, fpr)
+    ends = betaincinv(hits + 1, members - hits, 1 - tail)
+    chances = above.pmf(hits)
+    mean = chances @ ends
+    return float(mean), float(np.sqrt(chances @ (ends - mean) ** 2))
+
+
+def _upper_ends(rows: pd.DataFrame) -> Iterator[Evidence]:
+    return _ends(rows, upper=True)
+
+
+def _lower_ends(rows: pd.DataFrame) -> Iterator[Evidence]:
+    """The headline first, so that it is named where several attacks prove the same level."""
+    return _ends(rows.sort_values("headline", ascending=False, kind="stable"), upper=False)
+
+
+def _ends(rows: pd.DataFrame, upper: bool) -> Iterator[Evidence]:
+    """The ends that have a value."""
+    for _, row in rows.iterrows():
+        for limit in LIMITS:
+            value = row.get(limit.measure + ("_hi" if upper else "_lo"), np.nan)
+            if not np.isnan(value):
+                yield Evidence(limit.level_of(value), row, limit, upper)
+
+
+def _worst(evidence: Iterable[Evidence]) -> Evidence:
+    return max(evidence, key=lambda end: FROM_BEST_TO_WORST.index(end.level))
+
+
+def _verdict(level: str, decides: Evidence, reason: str) -> Verdict:
+    row = decides.row
+    return Verdict(row["scenario"], row["variant"], level, key_of(row), decides.limit.measure, reason)
+
+
+def _reason(evidence: Evidence) -> str:
+    """`rmia, the attack chosen beforehand, reaches an AUC of 62.1 [61.0, 63.2] %: the lower end is not below 60 %.`"""
+    row, limit = evidence.row, evidence.limit
+    end = "upper" if evidence.upper else "lower"
+    chosen = ", the attack chosen beforehand," if row["headline"] else ""
+    ends = [_percent(row[limit.measure + suffix]) for suffix in metrics.INTERVAL_ENDS]
+    return (
+        f"{key_of(row)}{chosen} has {limit.title} {ends[0]} [{ends[1]}, {ends[2]}] %: "
+        f"the {end} end is not below {_percent(limit.reached(evidence.level))} %."
+    )
+
+
+def _reason_of_low(rows: pd.DataFrame) -> str:
+    """All measures with the largest upper end of these rows."""
+    ends = [
+        f"{limit.title} at most {_percent(rows[limit.measure + '_hi'].max())} % (limit {_percent(limit.low)} %)"
+        for limit in LIMITS
+    ]
+    chosen = rows["headline"].any()
+    name = f"{key_of(rows.iloc[0])}, the attack chosen beforehand" if chosen else "All attacks"
+    return f"{name}: {', '.join(ends)}. No other attack surely reaches a limit."
+
+
+def _too_few(sizes: tuple[int, int], halves: int) -> str:
+    ends = null_ends(*sizes, halves)
+    limit = next(limit for limit in LIMITS if ends[limit.measure] >= limit.low)
+    return (
+        f"With {sizes[0]} members and {sizes[1]} others, even a model that leaks nothing may show "
+        f"{limit.title} up to {_percent(ends[limit.measure])} %, and LOW needs less than {_percent(limit.low)} %. "
+        f"It takes at least {smallest_size(halves):,} of each."
+    )
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}".removesuffix(".0")

@@ -1,0 +1,397 @@
+"""The numbers of an audit of models that somebody ships: levels, what versions add, who is exposed.
+
+The original is `models[0]`. A target is a scenario with a variant, which is a model's name, or `all` in MR.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from compleak.audits import metrics
+from compleak.findings import controls, levels
+from compleak.findings.exposure import first_false_positive_rate
+from compleak.findings.rows import TARGET, headline_rows, key_of, rows_of_target
+
+KNOWN_HALF = "known_half"  # the attacker who knows half of the members and others, and is judged on the other half
+PRIORS = (0.001, 0.01, 0.1)  # of membership, in the report
+LEAST_OF_CLASS = 20  # members and others that a class must have to be measured
+RECORDS = 100  # the most exposed members that are listed
+ALL = "all"  # MR's variant
+
+Scores = Callable[[pd.Series], np.ndarray]  # a row of the table -> (A,) its scores, NaN on points that it left out
+
+
+class FileFacts(NamedTuple):
+    path: str
+    sha256: str
+    bytes: int
+
+
+class ModelFacts(NamedTuple):
+    """What is known of one shipped model beside its attacks. Accuracy and loss are on the audited points."""
+
+    name: str
+    description: str  # format, network, what it takes
+    files: tuple[FileFacts, ...]
+    bytes: int
+    member_accuracy: float
+    nonmember_accuracy: float
+    member_loss: float
+    nonmember_loss: float
+    answers: str  # such as `logits` or `probabilities, turned into logits`
+    company: str  # whether answers depend on what else is in the batch, in a sentence
+    runs_code: bool  # to open it runs Python code of whoever shipped it
+
+    @property
+    def gap(self) -> float:
+        """How much more often the model is right on members."""
+        return self.member_accuracy - self.nonmember_accuracy
+
+
+class DataFacts(NamedTuple):
+    """The members or the non-members."""
+
+    source: str
+    fingerprint: str
+    count: int  # points there are
+    used: int  # points that were audited
+    kind: str  # image, features, tokens
+
+
+class AuditFacts(NamedTuple):
+    """All that a report says and that the attacks did not measure."""
+
+    name: str
+    command: str
+    models: tuple[ModelFacts, ...]  # the first is the original
+    members: DataFacts
+    nonmembers: DataFacts
+    classes: tuple[str, ...]
+    release: dict[str, str]  # as the user declares it (access, audience, purpose); {}: not declared
+    attacker: str  # KNOWN_HALF or `shadows`
+    attacker_has: tuple[str, ...]  # sentences
+    questions_per_point: int
+    not_run: tuple[tuple[str, str], ...]  # (attack, why)
+    notes: tuple[str, ...]  # warnings, such as copies of members among the non-members
+    provenance: dict  # `core.provenance`
+    seed: int
+    seconds: float
+    redact: bool  # names and indices of records are left out
+
+    @property
+    def halves(self) -> int:
+        """Into how many parts the audit set falls that have intervals of their own."""
+        return 2 if self.attacker == KNOWN_HALF else 1
+
+
+class AuditFindings(NamedTuple):
+    """All numbers of a report; fractions. A frame may be empty and then has its columns all the same."""
+
+    overall: levels.Verdict
+    verdicts: tuple[levels.Verdict, ...]  # of each target, in the order of `targets_of`
+    attacks: pd.DataFrame  # every row of the table, controls too
+    headlines: pd.DataFrame  # the attack that speaks for each target, with `advantage`, `level` and `privbox`
+    added: pd.DataFrame  # ADDED_COLUMNS: what a further version adds to AUC
+    controls: controls.ControlTest | None
+    failed_controls: tuple[str, ...]  # of `null` and `blind`, those that find something
+    exposed_by: str  # name of the headline behind `classes` and `records`; "" where there is none
+    classes: pd.DataFrame  # CLASS_COLUMNS, the most exposed first
+    records: pd.DataFrame  # RECORD_COLUMNS, the most exposed members first
+    found_alone: int  # members that score above every non-member
+    curves: pd.DataFrame  # for `reports.figures.roc`
+
+
+ADDED_COLUMNS = ["variant", "scenario", "baseline", "difference", "low", "high"]
+CLASS_COLUMNS = ["label", "name", "n_member", "n_nonmember", "auc", "auc_lo", "auc_hi"]
+CLASS_COLUMNS += [metrics.WIDER_TPR + end for end in metrics.INTERVAL_ENDS]
+RECORD_COLUMNS = ["place", "name", "label", "class", "exposure"]
+CURVE_COLUMNS = ["scenario", "form", "variant", "attack", "auc", "least", "fpr", "tpr"]
+
+
+def audit_findings(
+    facts: AuditFacts,
+    table: pd.DataFrame,
+    scores: Scores,
+    truth: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+) -> AuditFindings:
+    """Work everything out; nothing is written.
+
+    table: all rows of NR (variant: a model's name), SR (variant: the compressed model's name) and MR (variant `all`),
+    controls too, with a unique index. truth, labels: (A,) bool membership and class of the audited points; names: what
+    each of them is called.
+    """
+    verdicts = tuple(_verdicts(facts, table))
+    headlines = _headlines(table, verdicts)
+    leading = _leading(headlines)
+    control_rows = controls.control_rows(table)
+    judged = _Judged(scores, truth, facts)
+    return AuditFindings(
+        overall=levels.worst_of(verdicts),
+        verdicts=verdicts,
+        attacks=table,
+        headlines=headlines,
+        added=_added(facts, headlines, judged),
+        controls=controls.check_controls(control_rows) if len(control_rows) else None,
+        failed_controls=tuple(_failed(control_rows)),
+        exposed_by="" if leading is None else target_in_words(leading, facts) + ", " + key_of(leading),
+        classes=_classes(leading, judged, labels, facts),
+        records=_records(leading, judged, labels, names, facts),
+        found_alone=_found_alone(leading, judged),
+        curves=_curves(headlines, table, scores, truth),
+    )
+
+
+# Targets
+
+
+def targets_of(facts: AuditFacts) -> list[tuple[str, str]]:
+    """What can be attacked: each model alone, each compressed one with the original, and three or more together."""
+    original, *compressed = (model.name for model in facts.models)
+    targets = [("NR", name) for name in (original, *compressed)] + [("SR", name) for name in compressed]
+    return targets + [("MR", ALL)] * (len(compressed) > 1)
+
+
+def in_words(scenario: str, variant: str, facts: AuditFacts) -> str:
+    """What the attacker of a target holds."""
+    if scenario == "NR":
+        return f"{variant} alone"
+    if scenario == "SR":
+        return f"{facts.models[0].name} and {variant}"
+    return f"all {len(facts.models)} models"
+
+
+def target_in_words(row: pd.Series, facts: AuditFacts) -> str:
+    return in_words(row["scenario"], row["variant"], facts)
+
+
+def _verdicts(facts: AuditFacts, table: pd.DataFrame) -> Iterator[levels.Verdict]:
+    targets = targets_of(facts)
+    if not rows_of_target(table, "MR", ALL).empty and ("MR", ALL) not in targets:
+        targets.append(("MR", ALL))  # of the original and one compressed model
+    for scenario, variant in targets:
+        yield levels.judge(scenario, variant, rows_of_target(table, scenario, variant), facts.halves)
+
+
+def _headlines(table: pd.DataFrame, verdicts: Sequence[levels.Verdict]) -> pd.DataFrame:
+    """The headline of each target, in the order of the verdicts; targets without one have no row."""
+    rows = []
+    for verdict in verdicts:
+        for _, row in headline_rows(rows_of_target(table, verdict.scenario, verdict.variant)).iterrows():
+            advantage = {"advantage" + end: 2 * row["acc" + end] - 1 for end in metrics.INTERVAL_ENDS}
+            verdict_of_row = {"level": verdict.level, "privbox": levels.privbox_level(row["acc"])}
+            rows.append({**row, **advantage, **verdict_of_row})
+    return pd.DataFrame(rows, columns=None if rows else [*table.columns, "advantage", "level", "privbox"])
+
+
+def _leading(headlines: pd.DataFrame) -> pd.Series | None:
+    """The headline of largest AUC."""
+    return headlines.loc[headlines["auc"].idxmax()] if len(headlines) else None
+
+
+# What versions add
+
+
+class _Judged:
+    """Measures of rows on the points that they judged. For an attacker who knows half of the points, intervals are
+    wider by the root of 2 about the value: like those of the tables, they are means of the ends of two halves.
+    """
+
+    def __init__(self, scores: Scores, truth: np.ndarray, facts: AuditFacts) -> None:
+        self.scores, self.truth = scores, truth
+        self.seed = facts.seed
+        self.width = np.sqrt(facts.halves)
+
+    def difference(self, row: pd.Series, baseline: pd.Series) -> tuple[float, float, float]:
+        """(difference of AUC, low, high) on the points that both judged."""
+        one, other = self.scores(row), self.scores(baseline)
+        both = np.isfinite(one) & np.isfinite(other)
+        measured = metrics.paired_difference(one[both], other[both], self.truth[both], seed=self.seed)
+        return self._widened(*measured, least=-1.0)
+
+    def auc(self, scores: np.ndarray, chosen: np.ndarray) -> tuple[float, float, float]:
+        truth = self.truth[chosen]
+        interval = metrics.auc_interval(scores[chosen], truth, seed=self.seed)
+        return self._widened(metrics.auc(scores[chosen], truth), *interval, least=0.0)
+
+    def tpr(self, scores: np.ndarray, chosen: np.ndarray) -> tuple[float, float, float]:
+        """At 1 % false alarms."""
+        truth = self.truth[chosen]
+        interval = metrics.tpr_interval(scores[chosen], truth, metrics.WIDER_FPR)
+        value = metrics.tpr_at_fpr(scores[chosen], truth, metrics.WIDER_FPR)
+        return self._widened(value, *interval, least=0.0)
+
+    def _widened(self, value: float, low: float, high: float, least: float) -> tuple[float, float, float]:
+        wider = value + self.width * (low - value), value + self.width * (high - value)
+        return value, max(wider[0], least), min(wider[1], 1.0)
+
+
+def _added(facts: AuditFacts, headlines: pd.DataFrame, judged: _Judged) -> pd.DataFrame:
+    """SR minus NR of the original, and MR minus the best SR: differences of the headlines' AUC, paired."""
+    rows = []
+    original = _row_of(headlines, "NR", facts.models[0].name)
+    pairs = [row for _, row in headlines[headlines["scenario"] == "SR"].iterrows()]
+    if original is not None:
+        rows += [(pair, original) for pair in pairs]
+    together = _row_of(headlines, "MR", ALL)
+    if together is not None and len(pairs) > 1:
+        rows.append((together, max(pairs, key=lambda pair: pair["auc"])))
+    lines = []
+    for row, baseline in rows:
+        against = target_in_words(baseline, facts)
+        lines.append([row["variant"], row["scenario"], against, *judged.difference(row, baseline)])
+    return pd.DataFrame(lines, columns=ADDED_COLUMNS)
+
+
+def _row_of(headlines: pd.DataFrame, scenario: str, variant: str) -> pd.Series | None:
+    rows = rows_of_target(headlines, scenario, variant)
+    return rows.iloc[0] if len(rows) else None
+
+
+# Controls
+
+
+def _failed(control_rows: pd.DataFrame) -> Iterator[str]:
+    for name, own in control_rows.groupby("attack", sort=False):
+        if not controls.check_controls(own).passed:
+            yield str(name)
+
+
+# Who is exposed
+
+
+def _classes(leading: pd.Series | None, judged: _Judged, labels: np.ndarray, facts: AuditFacts) -> pd.DataFrame:
+    """The leading headline on each class alone that has enough points."""
+    lines = []
+    scores = None if leading is None else judged.scores(leading)
+    for label in np.unique(labels) if leading is not None else ():
+        chosen = (labels == label) & np.isfinite(scores)
+        count, others = int(judged.truth[chosen].sum()), int((~judged.truth[chosen]).sum())
+        if min(count, others) >= LEAST_OF_CLASS:
+            measured = judged.auc(scores, chosen) + judged.tpr(scores, chosen)
+            lines.append([int(label), _class_name(label, facts), count, others, *measured])
+    frame = pd.DataFrame(lines, columns=CLASS_COLUMNS)
+    return frame.sort_values("auc", ascending=False, kind="stable", ignore_index=True)
+
+
+def _class_name(label: int, facts: AuditFacts) -> str:
+    return facts.classes[label] if label < len(facts.classes) else str(label)
+
+
+def _records(
+    leading: pd.Series | None, judged: _Judged, labels: np.ndarray, names: Sequence[str], facts: AuditFacts
+) -> pd.DataFrame:
+    """The members whom the leading headline accuses first; exposure: the false-positive rate at which it does.
+
+    Empty where the user wants records left out.
+    """
+    if leading is None or facts.redact:
+        return pd.DataFrame(columns=RECORD_COLUMNS)
+    places, exposure = _exposure(leading, judged)
+    order = np.argsort(exposure, kind="stable")
+    first = [number for number in order if judged.truth[places[number]]][:RECORDS]
+    lines = []
+    for number in first:
+        place = int(places[number])
+        label = int(labels[place])
+        lines.append([place, str(names[place]), label, _class_name(label, facts), float(exposure[number])])
+    return pd.DataFrame(lines, columns=RECORD_COLUMNS)
+
+
+def _exposure(leading: pd.Series, judged: _Judged) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) places of the points that the headline judged, and (n,) `first_false_positive_rate` of each."""
+    scores = judged.scores(leading)
+    places = np.flatnonzero(np.isfinite(scores))
+    return places, first_false_positive_rate(scores[places], judged.truth[places])
+
+
+def _found_alone(leading: pd.Series | None, judged: _Judged) -> int:
+    if leading is None:
+        return 0
+    scores = judged.scores(leading)
+    highest = np.nanmax(scores[~judged.truth])
+    return int((scores[judged.truth] > highest).sum())
+
+
+# Curves
+
+
+def _curves(headlines: pd.DataFrame, table: pd.DataFrame, scores: Scores, truth: np.ndarray) -> pd.DataFrame:
+    """The headline of largest AUC of each scenario, and the null control of the last."""
+    curves = []
+    for _, own in headlines.groupby("scenario", sort=False):
+        row = _leading(own)
+        curves.append(_curve(row, "headline", scores(row), truth))
+    nulls = table[table["attack"] == "null"]
+    if len(nulls):
+        row = nulls.iloc[-1]
+        others = scores(row)[~truth]
+        curves.append(_curve(row, "null", others, np.arange(len(others)) < len(others) // 2))
+    return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE_COLUMNS)
+
+
+def _curve(row: pd.Series, form: str, scores: np.ndarray, member: np.ndarray) -> pd.DataFrame:
+    judged = np.isfinite(scores)
+    fpr, tpr = metrics.roc_curve(scores[judged], member[judged])
+    curve = {"scenario": row["scenario"], "form": form, "variant": row["variant"], "attack": key_of(row)}
+    least = 1 / (~member[judged]).sum()
+    return pd.DataFrame({**curve, "auc": row["auc"], "least": least, "fpr": fpr, "tpr": tpr})[CURVE_COLUMNS]
+
+
+# The whole as data
+
+SCHEMA = "compleak-audit/1"
+
+
+def as_data(facts: AuditFacts, findings: AuditFindings) -> dict:
+    """Everything as JSON takes it, in the form of `reports/audit.schema.json`. What has no value is None."""
+    content = {
+        "schema": SCHEMA,
+        "overall": _with_reason(findings.overall),
+        "facts": {**facts._asdict(), "models": [_model(model) for model in facts.models]},
+        "rule": {
+            "limits": {limit.measure: {"low": limit.low, "middle": limit.middle} for limit in levels.LIMITS},
+            "smallest_size": levels.smallest_size(facts.halves),
+        },
+        "targets": [_with_reason(verdict) for verdict in findings.verdicts],
+        "headlines": _lines(findings.headlines),
+        "added": _lines(findings.added),
+        "controls": findings.controls._asdict() if findings.controls else None,
+        "failed_controls": findings.failed_controls,
+        "exposed_by": findings.exposed_by,
+        "classes": _lines(findings.classes),
+        "records": None if facts.redact else _lines(findings.records),
+        "found_alone": findings.found_alone,
+        "attacks": _lines(findings.attacks),
+    }
+    content["facts"]["members"] = facts.members._asdict()
+    content["facts"]["nonmembers"] = facts.nonmembers._asdict()
+    return _plain(content)
+
+
+def _with_reason(verdict: levels.Verdict) -> dict:
+    return verdict._asdict()
+
+
+def _model(model: ModelFacts) -> dict:
+    return {**model._asdict(), "files": [file._asdict() for file in model.files]}
+
+
+def _lines(frame: pd.DataFrame) -> list[dict]:
+    return frame.to_dict("records")
+
+
+def _plain(value):
+    """The same with nothing but what JSON has: no NaN, no infinity, no numpy."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
