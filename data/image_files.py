@@ -132,7 +132,7 @@ def hidden_part(path: PurePosixPath) -> PurePosixPath | None:
 
 
 def _from_folder(source: Path, skipped: Notes, class_folders: set[PurePosixPath]) -> Iterator[ImageFile]:
-    for path, origin in _walk(os.path.realpath(source), PurePosixPath(), (), skipped, class_folders):
+    for path, origin in walk(os.path.realpath(source), PurePosixPath(), (), skipped, class_folders):
         if reason := reason_to_skip(path):
             skipped.add(reason, path)
         elif not os.path.isfile(origin):
@@ -142,7 +142,7 @@ def _from_folder(source: Path, skipped: Notes, class_folders: set[PurePosixPath]
             yield ImageFile(path, origin, Path(origin).read_bytes())
 
 
-def _walk(
+def walk(
     folder: str, path: PurePosixPath, above: tuple[str, ...], skipped: Notes, class_folders: set[PurePosixPath]
 ) -> Iterator[tuple[PurePosixPath, str]]:
     """The path and the origin of everything below a folder but folders; links to folders are followed.
@@ -160,7 +160,7 @@ def _walk(
             skipped.add(LOOP, path / name)
         else:
             note_class_folder(path / name, class_folders)
-            yield from _walk(origin, path / name, (*above, folder), skipped, class_folders)
+            yield from walk(origin, path / name, (*above, folder), skipped, class_folders)
 
 
 # Archives
@@ -179,10 +179,12 @@ class StrictHeader(tarfile.TarInfo):
             raise tarfile.ReadError(f"damaged or cut off: {error}") from error
 
 
+STRICT = {"mode": "r:", "tarinfo": StrictHeader, "encoding": "utf-8"}  # how archives are opened
+
+
 def _from_archive(source: Path, skipped: Notes, class_folders: set[PurePosixPath]) -> Iterator[ImageFile]:
     """One pass over the archive; nothing is unpacked to disk."""
-    options = {"mode": "r:", "tarinfo": StrictHeader, "encoding": "utf-8"}
-    with _decompressed(source) as stream, tarfile.open(fileobj=stream, **options) as archive:
+    with decompressed(source) as stream, tarfile.open(fileobj=stream, **STRICT) as archive:
         for entry in archive:
             path = PurePosixPath(entry.name)
             if hidden := hidden_part(path):
@@ -192,21 +194,21 @@ def _from_archive(source: Path, skipped: Notes, class_folders: set[PurePosixPath
             elif entry.isfile() and not reason_to_skip(path):
                 yield ImageFile(path, str(path), archive.extractfile(entry).read())
             elif not entry.isfile() and any(part in SPLITS for part in path.parts):
-                raise UserError(f"{escape(source)}: {escape(path)} is {_kind(entry)}")
+                raise UserError(f"{escape(source)}: {escape(path)} is {kind_of_entry(entry)}")
             else:
                 skipped.add(reason_to_skip(path) or OUTSIDE, path)
-        _check_end(stream)
+        check_end(stream)
 
 
-def _kind(entry: tarfile.TarInfo) -> str:
+def kind_of_entry(entry: tarfile.TarInfo) -> str:
     if entry.islnk() or entry.issym():
         return "a link: pack the files themselves, with tar --dereference --hard-dereference"
     return "no regular file: pack the archive without it"
 
 
 @contextlib.contextmanager
-def _decompressed(source: Path) -> Iterator[IO[bytes]]:
-    """The archive as tar alone; reading it to its end compares the checksums that gzip, bzip2 and xz keep."""
+def decompressed(source: Path) -> Iterator[IO[bytes]]:
+    """The content without its compression; reading it to its end compares the checksums that gzip, bzip2, xz keep."""
     with source.open("rb") as file:
         start = file.read(max(map(len, COMPRESSIONS)))
         file.seek(0)
@@ -216,7 +218,7 @@ def _decompressed(source: Path) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def _check_end(stream: IO[bytes]) -> None:
+def check_end(stream: IO[bytes]) -> None:
     """Read what follows the mark of the archive's end. ReadError where that is anything but zeros."""
     while block := stream.read(READ_AT_ONCE):
         if block.strip(b"\0"):

@@ -86,8 +86,8 @@ def _decode(file: ImageFile, changed: Notes) -> np.ndarray:
     """The pixels (32, 32, 3) uint8 of one image; UserError that names the file where there are none."""
     try:
         image = Image.open(io.BytesIO(file.content))
-        _note_changes(image, file.path, changed)
-        pixels = _to_rgb(image)
+        note_changes(image, file.path, changed)
+        pixels = to_rgb(image)
         if getattr(image, "n_frames", 1) > 1:  # counting them moves to other frames
             changed.add(FRAMES, file.path)
     except Exception as error:  # Pillow's decoders raise many kinds
@@ -100,7 +100,7 @@ def _decode(file: ImageFile, changed: Notes) -> np.ndarray:
     return np.asarray(pixels)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """The first frame in eight bits a channel, without transparency."""
     if _has_sixteen_bits(image):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
@@ -115,8 +115,8 @@ def _has_sixteen_bits(image: Image.Image) -> bool:
     return image.mode in SIXTEEN_BIT_MODES or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
-def _note_changes(image: Image.Image, path: PurePosixPath, changed: Notes) -> None:
-    """Note what `_to_rgb` leaves out or converts."""
+def note_changes(image: Image.Image, path: PurePosixPath, changed: Notes) -> None:
+    """Note what `to_rgb` leaves out or converts."""
     if _has_sixteen_bits(image):
         changed.add(SIXTEEN_BITS, path)
     elif image.mode not in PLAIN_MODES | ALPHA_MODES:
