@@ -31,13 +31,8 @@ MIN_SCALE = torch.finfo(torch.float32).eps  # keeps 1 / scale finite where a cha
 def parse_degree(text: str) -> str:
     """The degree that `prepare` takes; ValueError where the text is none."""
     if text != DEGREE:
-        raise ValueError(f"the only degree of quantization is {DEGREE!r}, not {text!r}")
+        raise ValueError(f"the only degree of quantization-aware training is {DEGREE!r}, not {text!r}")
     return DEGREE
-
-
-def command(degree: str) -> str:
-    """The script and the flags that quantize to this degree."""
-    return f"quantization/qat.py --degree {degree}"
 
 
 class FakeQuantized(nn.Module):
@@ -81,22 +76,13 @@ class FakeQuantized(nn.Module):
         return scale, (-low / scale).round().clamp(0, INPUT_LEVELS).int()
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one layer that equals layer and norm together in eval mode (eq. 14)."""
-        weight = self.layer.weight
-        bias = weight.new_zeros(len(weight)) if self.layer.bias is None else self.layer.bias
-        if self.norm is None:
-            return weight, bias
-        factor = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
-        return weight * per_channel(factor, weight), self.norm.bias + (bias - self.norm.running_mean) * factor
+        """Weight and bias of the one layer that equals layer and norm together in eval mode."""
+        return fold(self.layer, self.norm)
 
     def quantized(self) -> tuple[Tensor, Tensor, Tensor]:
         """The folded weight rounded to its grid, the grid's scale (channels,) and the folded bias."""
         weight, bias = self.folded()
-        dims = tuple(range(1, weight.dim()))
-        scale = (weight.detach().abs().amax(dims) / WEIGHT_LEVELS).clamp(min=MIN_SCALE)
-        zero_point = torch.zeros_like(scale, dtype=torch.int32)
-        weight = torch.fake_quantize_per_channel_affine(weight, scale, zero_point, 0, -WEIGHT_LEVELS, WEIGHT_LEVELS)
-        return weight, scale, bias
+        return *round_channels(weight), bias
 
 
 class Int8(nn.Module):
@@ -118,6 +104,29 @@ class Int8(nn.Module):
 
     def dequantized(self) -> Tensor:
         return self.weight * per_channel(self.scale, self.weight)
+
+
+def fold(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one layer that equals `layer` and then `norm` in eval mode (Jacob et al., eq. 14)."""
+    weight = layer.weight
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias
+    if norm is None:
+        return weight, bias
+    factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return weight * per_channel(factor, weight), norm.bias + (bias - norm.running_mean) * factor
+
+
+def round_channels(weight: Tensor, levels: int = WEIGHT_LEVELS) -> tuple[Tensor, Tensor]:
+    """A weight rounded to the grid -levels ... levels of each output channel, and the grids' scale (channels,)."""
+    dims = tuple(range(1, weight.dim()))
+    scale = (weight.detach().abs().amax(dims) / levels).clamp(min=MIN_SCALE)
+    zero_point = torch.zeros_like(scale, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zero_point, 0, -levels, levels), scale
+
+
+def codes_of(rounded: Tensor, scale: Tensor) -> Tensor:
+    """The int8 codes of a weight that `round_channels` rounded to grids of this scale."""
+    return (rounded / per_channel(scale, rounded)).round().to(torch.int8)
 
 
 def operation(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -174,10 +183,10 @@ def pack(prepared: nn.Module) -> dict[str, Tensor]:
     model = copy.deepcopy(prepared)
     for name, source in fake_quantized_layers(model).items():
         if source.low.isnan():
-            raise ValueError(f"{name} has seen no training batch, so the range of its input is unknown")
+            raise ValueError(f"{name} has seen no training batch and no calibration: its input's range is unknown")
         target = Int8(source.layer, source.norm)
         weight, target.scale, target.bias = source.quantized()
-        target.weight = (weight / per_channel(target.scale, weight)).round().to(torch.int8)
+        target.weight = codes_of(weight, target.scale)
         target.input_scale, target.input_zero_point = source.input_grid()
         model.set_submodule(name, target)
     return {name: t.cpu().contiguous().clone() for name, t in model.state_dict().items()}

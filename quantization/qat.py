@@ -18,6 +18,7 @@ from compleak.runs.settings import CompressSettings
 from compleak.runs.variants import compressed_variant
 from compleak.training.compress import compress_models
 from core.console import run_script
+from quantization import degrees
 
 
 def parse(argv=None) -> CompressSettings:
@@ -25,6 +26,8 @@ def parse(argv=None) -> CompressSettings:
     add_training_flags(parser, "--quantized_epochs", epochs=CompressSettings.epochs, lr=CompressSettings.lr)
     parser.add_argument("--degree", default="int8", help="int8 is the only one (default: %(default)s)")
     args = parser.parse_args(argv)
+    if args.degree in degrees.POST_TRAINING:
+        parser.error(f"--degree {args.degree} needs no training, expected int8: use quantization/ptq.py")
     return CompressSettings(**model_options(args), variant=compressed_variant("quantization", args.degree))
 
 

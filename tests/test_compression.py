@@ -29,7 +29,7 @@ from clustering import kmeans
 from models.tools import weighted_layers
 from pruning import magnitude, masks
 from pruning.masks import Pruning
-from quantization import int8
+from quantization import degrees, int8
 
 TECHNIQUES = [
     pytest.param(masks, Pruning("l1unstructure", 0.7), id="pruning"),
@@ -155,7 +155,7 @@ def test_a_bad_degree_is_named(technique, degree):
     [
         (masks, "0.60", Pruning("l1unstructure", 0.6), "pruning/prune.py --prune_sparsity 0.6"),
         (masks, "slim_0.7", Pruning("slim", 0.7), "pruning/prune.py --pruner_name slim --prune_sparsity 0.7"),
-        (int8, "int8", "int8", "quantization/qat.py --degree int8"),
+        (degrees, "int8", "int8", "quantization/qat.py --degree int8"),
         (kmeans, "16", 16, "clustering/clustering.py --bit 4"),
     ],
 )

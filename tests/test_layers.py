@@ -32,6 +32,7 @@ TOP_LEVEL = (*BELOW, "compleak")
 STAGE_SCRIPTS = {
     "pruning/prune.py",
     "quantization/qat.py",
+    "quantization/ptq.py",
     "clustering/clustering.py",
 }
 

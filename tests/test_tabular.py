@@ -20,13 +20,13 @@ from compleak.pipeline.presets import PRESETS, Preset
 from compleak.runs import checkpoints
 from compleak.runs.run import open_run
 from compleak.training import loop
-from compleak.training.compress import LARGEST_INT8_SHARE, LEAST_FEATURES, content_bytes
+from compleak.training.compress import LEAST_FEATURES, content_bytes
 from compleak.training.loop import Recipe
 from core.errors import UserError
 from data import datasets, inputs
 from defenses import Procedure
 from pruning import masks
-from quantization import int8
+from quantization import degrees, int8
 
 CPU = torch.device("cpu")
 TECHNIQUES = [
@@ -306,7 +306,7 @@ def test_the_int8_model_is_at_most_27_percent_of_the_float_one(name, classes, co
     with torch.no_grad():
         prepared(torch.randn(2, count) if count else torch.randn(2, 3, 32, 32))
     share = content_bytes(int8.pack(prepared)) / content_bytes(model.state_dict())
-    assert share <= LARGEST_INT8_SHARE
+    assert share <= degrees.DEGREES["int8"].largest_share
 
 
 def test_int8_leaves_group_normalisation_in_float():

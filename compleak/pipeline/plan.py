@@ -5,7 +5,7 @@ soon as what it is made from is there.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 from compleak.audits.attack_stage import attack
@@ -16,6 +16,7 @@ from compleak.runs.settings import (
     CLUSTERING_LR,
     AttackSettings,
     CompressSettings,
+    QuantizeSettings,
     QuerySettings,
     StageSettings,
     TrainSettings,
@@ -107,7 +108,11 @@ def train_settings(plan: PlanSettings, roles: tuple[str, ...]) -> TrainSettings:
     return replace(settings, shadow_num=plan.shadow_num, seed=plan.seed)
 
 
-def compress_settings(plan: PlanSettings, variant: Variant, role: str) -> CompressSettings:
+def compress_settings(plan: PlanSettings, variant: Variant, role: str) -> CompressSettings | QuantizeSettings:
+    if not variant.is_fine_tuned:  # of the preset's settings none is for it but the size of a batch
+        settings = settings_for(plan, variant.technique)
+        of_a_stage = {field.name: settings[field.name] for field in fields(StageSettings) if field.name in settings}
+        return QuantizeSettings(**of_a_stage, variant=variant, roles=(role,))
     defaults = {"lr": CLUSTERING_LR} if variant.technique == "clustering" else {}
     settings = {**defaults, **settings_for(plan, variant.technique)}
     return CompressSettings(**settings, variant=variant, roles=(role,))

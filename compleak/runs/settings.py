@@ -106,6 +106,15 @@ class CompressSettings(ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuantizeSettings(StageSettings):
+    """`ptq.py`: one variant of a run's originals that is compressed without fine-tuning. `roles`: as for training."""
+
+    variant: Variant
+    roles: tuple[str, ...] | None = None
+    calibration_points: int = 1024  # of a model's members, at most; only int8_static reads input ranges from points
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuerySettings(StageSettings):
     """`query.py`: ask models before they are attacked. `draws` None: as many as the answers at hand have."""
 

@@ -1,7 +1,7 @@
 """A variant: the original model, or one compression of it at one degree.
 
-A variant is written `original`, `pruning_0.6`, `pruning_slim_0.6`, `quantization_int8` or `clustering_4`: folders,
-tables and flags spell it this way. `parse_variant` and `str` are the only two places that know the spelling.
+A variant is written `original`, `pruning_0.6`, `pruning_slim_0.6`, `quantization_int8_static` or `clustering_4`:
+folders, tables and flags spell it this way. `parse_variant` and `str` are the only two places that know the spelling.
 """
 
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ from typing import Any
 from clustering import kmeans
 from core.errors import UserError
 from pruning import masks
-from quantization import int8
+from quantization import degrees
 
-# A technique is a module that offers prepare, pack, unpack, verify, and for its degrees parse_degree, EXPECTED_DEGREE
-# and command.
-TECHNIQUES = {"pruning": masks, "quantization": int8, "clustering": kmeans}
+# A technique is a module that offers parse_degree, EXPECTED_DEGREE and command for its degrees, and prepare, pack,
+# unpack and verify. Each degree of quantization has another module for these four.
+TECHNIQUES = {"pruning": masks, "quantization": degrees, "clustering": kmeans}
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,38 @@ class Variant:
 
     @property
     def module(self):
-        """The technique's module; only compressed variants have one."""
-        return TECHNIQUES[self.technique]
+        """The module that compresses in this way; only compressed variants have one."""
+        quantization = self._quantization
+        return TECHNIQUES[self.technique] if quantization is None else quantization.module
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Whether the model is trained after or while it is compressed; only of compressed variants."""
+        return self._quantization is None or self._quantization.is_fine_tuned
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the module's `calibrate` must measure input ranges; only of compressed variants."""
+        return self._quantization is not None and self._quantization.needs_calibration
+
+    @property
+    def largest_share(self) -> float | None:
+        """The largest share of the original's bytes that a model of full width may have; None where it varies."""
+        return None if self._quantization is None else self._quantization.largest_share
+
+    @property
+    def _quantization(self) -> degrees.Degree | None:
+        return degrees.DEGREES[self.degree] if self.technique == "quantization" else None
 
     @property
     def parsed_degree(self) -> Any:
         """The degree in the form that the technique's `prepare` takes."""
-        return self.module.parse_degree(self.degree)
+        return TECHNIQUES[self.technique].parse_degree(self.degree)
 
     @property
     def command(self) -> str:
         """The script and the flags that compress in this way."""
-        return self.module.command(self.parsed_degree)
+        return TECHNIQUES[self.technique].command(self.parsed_degree)
 
 
 ORIGINAL = Variant("original")

@@ -1,65 +1,103 @@
-"""The compression stage, the same for all techniques: prepare, fine-tune, pack, assert, save."""
+"""The compression stage, the same for all techniques: prepare, fine-tune or calibrate, pack, assert, save."""
 
 import functools
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
 
 from compleak.runs import checkpoints
 from compleak.runs.roles import selected_roles
 from compleak.runs.run import Run, dataset, open_run
-from compleak.runs.settings import CompressSettings
-from compleak.runs.variants import ORIGINAL
-from compleak.training.assignment import Assignment, assign
+from compleak.runs.settings import CompressSettings, QuantizeSettings
+from compleak.runs.variants import ORIGINAL, Variant
+from compleak.training.assignment import Assignment, assign, points_fingerprint
 from compleak.training.finished import fill_network, finished_folder, model_meta
 from compleak.training.make import Product, Source, describe_privacy, make_model, recipe_of
 from core import devices
 from core.threads import threads_for_stage, use_threads
 
-LARGEST_INT8_SHARE = 0.27  # of the float model's bytes (PROTOCOL §3); checked at full width and with LEAST_FEATURES
 LEAST_FEATURES = 8  # of a table; with fewer, and in narrow networks, scales and biases weigh more
+CALIBRATION_STREAM = 40_000  # of a model's seed: draws the points that input ranges are read from
 CHECKED_IMAGES = 64  # inputs on which the saved model must give exactly the trained one's outputs
 
 
-def compress_models(settings: CompressSettings) -> Run:
+def compress_models(settings: CompressSettings | QuantizeSettings) -> Run:
     """Compress the victim and every shadow model of a run, or those of the settings' roles, in the same way."""
     device = devices.choose(settings.device)
     use_threads(threads_for_stage(settings.threads))
     run = open_run(settings.run)
     for role in selected_roles(run.roles, settings.roles):
         assignment = assign(run, settings.variant, role)
-        recipe = recipe_of(settings, assignment)
-        source = compressed_source(assignment, device)
+        recipe = recipe_of(settings, assignment) if settings.variant.is_fine_tuned else None
+        source = compressed_source(assignment, settings, device)
         make_model(assignment, recipe, source, device=device, batch_size=settings.batch_size)
     return run
 
 
-def compressed_source(assignment: Assignment, device: torch.device) -> Source:
+def compressed_source(
+    assignment: Assignment, settings: CompressSettings | QuantizeSettings, device: torch.device
+) -> Source:
     """A compressed model starts from its original as the technique prepares it; what the technique packs is saved."""
     run, variant, role = assignment.run, assignment.variant, assignment.role
     original = model_meta(run, ORIGINAL, role)
     made_from = {"original": original["sha256"], "technique": variant.technique, "degree": variant.degree}
+    calibration = None
+    if variant.needs_calibration:
+        calibration = calibration_points(assignment, original, settings.calibration_points)
+        made_from["calibration_points"] = settings.calibration_points
+        made_from["calibration"] = points_fingerprint(calibration, calibration[:0])
 
     @functools.cache
     def original_tensors() -> dict[str, torch.Tensor]:
         return checkpoints.load(finished_folder(run, ORIGINAL, role)).tensors
 
     def start() -> nn.Module:
-        return variant.module.prepare(fill_network(run, ORIGINAL, original_tensors()), variant.parsed_degree)
+        network = fill_network(run, ORIGINAL, original_tensors()).to(device)
+        prepared = variant.module.prepare(network, variant.parsed_degree)
+        if calibration is not None:
+            variant.module.calibrate(prepared, network, inputs_at(run, calibration, settings.batch_size, device))
+        return prepared
 
     def finish(prepared: nn.Module) -> Product:
         prepared.eval()
         tensors = variant.module.pack(prepared)
-        check_int8_size(assignment, tensors, original_tensors())
+        check_quantized_size(assignment, tensors, original_tensors())
         restored = fill_network(run, variant, tensors).to(device, memory_format=torch.channels_last)
         stated = verify(assignment, prepared, restored, device)
-        return Product(tensors, restored, {"property": stated, "test_accuracy_before": original["test_accuracy"]})
+        facts = {"property": stated, "test_accuracy_before": original["test_accuracy"]}
+        return Product(tensors, restored, {**facts, **inherited_privacy(variant, original)})
 
     def describe(meta: dict) -> str:
         return describe_compression(meta, original)
 
     earlier_privacy = original.get("privacy", {}).get("history")
     return Source(made_from, assignment.new_procedure, earlier_privacy, start, finish, describe)
+
+
+def calibration_points(assignment: Assignment, original: dict, count: int) -> np.ndarray:
+    """(n,) points that input ranges are read from: at most `count` of the model's members, drawn by its seed.
+
+    Where the original has a privacy guarantee they are drawn from its reserve: a range that is read from members
+    without noise would break the guarantee. original: its meta.json.
+    """
+    points = assignment.reserve if "privacy" in original else assignment.members
+    return np.random.default_rng([assignment.seed, CALIBRATION_STREAM]).permutation(points)[:count]
+
+
+def inputs_at(run: Run, points: np.ndarray, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """Network inputs (B, ...) of points of the data set, batch after batch, without augmentation."""
+    data = dataset(run)
+    for start in range(0, len(points), batch_size):
+        yield data.kind.to_input(torch.from_numpy(data.images[points[start : start + batch_size]]).to(device))
+
+
+def inherited_privacy(variant: Variant, original: dict) -> dict:
+    """The privacy of a model that is not fine-tuned: its original's, from which all of it is computed."""
+    if variant.is_fine_tuned or "privacy" not in original:
+        return {}
+    return {"privacy": original["privacy"]}
 
 
 def verify(assignment: Assignment, prepared: nn.Module, restored: nn.Module, device: torch.device) -> str:
@@ -71,16 +109,16 @@ def verify(assignment: Assignment, prepared: nn.Module, restored: nn.Module, dev
         return assignment.variant.module.verify(prepared, restored, assignment.variant.parsed_degree, inputs)
 
 
-def check_int8_size(
+def check_quantized_size(
     assignment: Assignment, tensors: dict[str, torch.Tensor], original_tensors: dict[str, torch.Tensor]
 ) -> None:
-    """Assert that an int8 model of full width is as small as PROTOCOL §3 says."""
-    run = assignment.run
+    """Assert that a quantized model of full width is as small as PROTOCOL §3 says."""
+    run, variant = assignment.run, assignment.variant
     features = run.config["features"] or LEAST_FEATURES
-    if assignment.variant.technique != "quantization" or run.config["width"] < 1 or features < LEAST_FEATURES:
+    if variant.largest_share is None or run.config["width"] < 1 or features < LEAST_FEATURES:
         return
     share = content_bytes(tensors) / content_bytes(original_tensors)
-    assert share <= LARGEST_INT8_SHARE, f"the int8 model holds {share:.3f} of the float model's bytes"
+    assert share <= variant.largest_share, f"the {variant} model holds {share:.3f} of the float model's bytes"
 
 
 def content_bytes(tensors: dict[str, torch.Tensor]) -> int:

@@ -11,7 +11,8 @@ from compleak.runs.run import Run, network
 from compleak.runs.variants import ORIGINAL, Variant
 from core.errors import UserError
 
-OF_A_ROLE = {"members", "seed", "original", "defend", "defend_arg", "reserve"}  # in what the models of a run may differ
+# in what the models of a run may differ
+OF_A_ROLE = {"members", "seed", "original", "defend", "defend_arg", "reserve", "calibration"}
 
 
 def load_model(run: Run, variant: Variant, role: str) -> nn.Module:

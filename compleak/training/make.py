@@ -48,11 +48,14 @@ def recipe_of(settings: ModelSettings, assignment: Assignment) -> Recipe:
 
 
 def make_model(
-    assignment: Assignment, recipe: Recipe, source: Source, *, device: torch.device, batch_size: int
+    assignment: Assignment, recipe: Recipe | None, source: Source, *, device: torch.device, batch_size: int
 ) -> None:
-    """Train one model and save it; do nothing where it is there, copy it where another run has made the same."""
+    """Make one model and save it; do nothing where it is there, copy it where another run has made the same.
+
+    Without a recipe the network that the source starts from is not trained, and no defence of training acts on it.
+    """
     title, folder = assignment.title, assignment.folder
-    made_from = {**source.made_from, **recipe._asdict(), **assignment.defence_facts()}
+    made_from = {**source.made_from, **training_of(recipe, assignment)}
     if checkpoints.is_done(folder, made_from):
         say(f"{title}: done before, {folder}")
         return
@@ -63,13 +66,20 @@ def make_model(
     started = time.monotonic()
     data = dataset(assignment.run)
     network = source.start()
-    training_facts = train_network(network, assignment, recipe, source, data, made_from, device)
+    training_facts = {}
+    if recipe is not None:
+        training_facts = train_network(network, assignment, recipe, source, data, made_from, device)
     product = source.finish(network)
     check_finite(product.tensors, title)
     facts = {**product.facts, **training_facts, **accuracies(product.model, assignment, data, device, batch_size)}
     facts |= {"seconds": round(time.monotonic() - started, 1), **provenance(device)}
     meta = checkpoints.save(folder, product.tensors, made_from, facts)
     say(f"{title}: {source.describe(meta)}; {folder}")
+
+
+def training_of(recipe: Recipe | None, assignment: Assignment) -> dict:
+    """What a model's `made_from` says of its training; nothing where it is not trained."""
+    return {} if recipe is None else {**recipe._asdict(), **assignment.defence_facts()}
 
 
 def train_network(
