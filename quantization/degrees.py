@@ -31,7 +31,7 @@ DEGREES = {
     int8.DEGREE: Degree(int8, QAT, 0.27),
     static.DEGREE: Degree(static, PTQ, 0.27),
     dynamic.DEGREE: Degree(dynamic, PTQ, 0.27),
-    int4.DEGREE: Degree(int4, PTQ, 0.15),
+    int4.DEGREE: Degree(int4, PTQ, 0.16),
 }
 POST_TRAINING = tuple(name for name, degree in DEGREES.items() if not degree.is_fine_tuned)
 EXPECTED_DEGREE = ", ".join(DEGREES)

@@ -54,4 +54,14 @@ def _add_layer(graph: Graph, name: str, layer: nn.Module, x: str, weight: str) -
     return add_weighted(graph, x, weight, graph.add_constant(f"{name}.bias", layer.bias), options)
 
 
+def rounds_inputs(model: nn.Module) -> bool:
+    """Whether a model rounds what reaches its layers: then a last bit can decide between two steps of a grid."""
+    return any(isinstance(module, Int8 | DynamicInt8) for module in model.modules())
+
+
+def batch_of(model: nn.Module) -> int | None:
+    """The one size of a batch for which the ONNX form of a model is right; None where all sizes are."""
+    return 1 if any(isinstance(module, DynamicInt8) for module in model.modules()) else None
+
+
 WRITERS: dict[type, Writer] = {Int8: write_int8, DynamicInt8: write_dynamic, Int4: write_int4}

@@ -6,6 +6,7 @@ In `RunSettings` None means "not said": a stage that opens a run checks only wha
 from dataclasses import dataclass
 from pathlib import Path
 
+from compleak.runs.roles import VICTIM
 from compleak.runs.variants import ORIGINAL, Variant
 from core.project import PROJECT
 from data.splits import DEFAULT_SEED
@@ -122,6 +123,16 @@ class QuerySettings(StageSettings):
     variants: tuple[Variant, ...] = ()
     draws: int | None = None
     drop_weights: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(StageSettings):
+    """`export.py`: write finished models as ONNX. `variants` None: all that the victim has."""
+
+    out: Path
+    roles: tuple[str, ...] = (VICTIM,)
+    variants: tuple[Variant, ...] | None = None
+    audit: bool = False  # write the models of all roles, and the task and the points that audit.py needs
 
 
 @dataclass(frozen=True, kw_only=True)
