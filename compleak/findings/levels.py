@@ -71,7 +71,8 @@ class Verdict(NamedTuple):
     variant: str
     level: str  # of FROM_BEST_TO_WORST
     attack: str  # the key of the attack that decides; "" where none does
-    measure: str  # the column that decides; "" where no single one does
+    measure: str  # the column that decides; "" where nothing was measured
+    proven: bool  # a lower end decides: the level is not only not ruled out
     reason: str  # one or two sentences without markup
 
 
@@ -97,7 +98,7 @@ def judge(scenario: str, variant: str, table: pd.DataFrame, halves: int = 1) -> 
     rows = attack_rows(table)
     lower_ends = list(_lower_ends(rows))
     if not lower_ends:
-        return Verdict(scenario, variant, NOT_MEASURED, "", "", "No attack measured anything on it.")
+        return Verdict(scenario, variant, NOT_MEASURED, "", "", False, "No attack measured anything on it.")
     proven = _worst(lower_ends)
     sizes = int(rows["n_member"].min()), int(rows["n_nonmember"].min())
     if not can_read_low(*sizes, halves):
@@ -226,7 +227,8 @@ def _worst(evidence: Iterable[Evidence]) -> Evidence:
 
 def _verdict(level: str, decides: Evidence, reason: str) -> Verdict:
     row = decides.row
-    return Verdict(row["scenario"], row["variant"], level, key_of(row), decides.limit.measure, reason)
+    proven = not decides.upper and level in (AT_LEAST_MIDDLE, MIDDLE, HIGH)
+    return Verdict(row["scenario"], row["variant"], level, key_of(row), decides.limit.measure, proven, reason)
 
 
 def _reason(evidence: Evidence) -> str:

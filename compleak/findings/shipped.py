@@ -12,7 +12,7 @@ import pandas as pd
 from compleak.audits import metrics
 from compleak.findings import controls, levels
 from compleak.findings.exposure import first_false_positive_rate
-from compleak.findings.rows import TARGET, headline_rows, key_of, rows_of_target
+from compleak.findings.rows import headline_rows, key_of, rows_of_target
 
 KNOWN_HALF = "known_half"  # the attacker who knows half of the members and others, and is judged on the other half
 PRIORS = (0.001, 0.01, 0.1)  # of membership, in the report
@@ -350,13 +350,13 @@ def as_data(facts: AuditFacts, findings: AuditFindings) -> dict:
     """Everything as JSON takes it, in the form of `reports/audit.schema.json`. What has no value is None."""
     content = {
         "schema": SCHEMA,
-        "overall": _with_reason(findings.overall),
+        "overall": findings.overall._asdict(),
         "facts": {**facts._asdict(), "models": [_model(model) for model in facts.models]},
         "rule": {
             "limits": {limit.measure: {"low": limit.low, "middle": limit.middle} for limit in levels.LIMITS},
             "smallest_size": levels.smallest_size(facts.halves),
         },
-        "targets": [_with_reason(verdict) for verdict in findings.verdicts],
+        "targets": [verdict._asdict() for verdict in findings.verdicts],
         "headlines": _lines(findings.headlines),
         "added": _lines(findings.added),
         "controls": findings.controls._asdict() if findings.controls else None,
@@ -370,10 +370,6 @@ def as_data(facts: AuditFacts, findings: AuditFindings) -> dict:
     content["facts"]["members"] = facts.members._asdict()
     content["facts"]["nonmembers"] = facts.nonmembers._asdict()
     return _plain(content)
-
-
-def _with_reason(verdict: levels.Verdict) -> dict:
-    return verdict._asdict()
 
 
 def _model(model: ModelFacts) -> dict:
