@@ -88,8 +88,8 @@ MEASURED = (
     Measured("ppb", 16, "resnet18", "16.3 ± 5.7", "53.1 ± 0.4", "0.8 ± 0.2", ""),
     Measured("adv", 1, "resnet18", "36.0 ± 0.2", "86.7 ± 0.4", "6.1 ± 2.8", ""),
     Measured("", 0, "resnet18_gn", "37.3 ± 1.9", "72.5 ± 9.0", "1.8 ± 0.6", ""),
-    Measured("dp", 0.3, "resnet18_gn", "31.5 ± 3.2", "57.4 ± 0.7", "0.9 ± 0.4", "161.3"),
-    Measured("dp", 1, "resnet18_gn", "21.3 ± 2.0", "53.3 ± 1.0", "0.7 ± 0.3", "5.8"),
+    Measured("dp", 0.3, "resnet18_gn", "31.5 ± 3.2", "57.4 ± 0.7", "1.0 ± 0.2", "161.3"),
+    Measured("dp", 1, "resnet18_gn", "21.3 ± 2.0", "53.3 ± 1.0", "0.9 ± 0.1", "5.8"),
 )
 
 
@@ -199,7 +199,7 @@ def _next_steps(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
 def _steps(facts: AuditFacts, findings: AuditFindings) -> Iterator[str]:
     level = findings.overall.level
     if findings.failed_controls:
-        yield "Mend what the failed control points to, then audit again. Until then no number here is about memory alone."
+        yield "Mend what the failed control points to, then audit again: until then the numbers may not be about memory."
     if level in (levels.TOO_FEW, levels.AT_LEAST_MIDDLE):
         size = levels.smallest_size(facts.halves)
         yield f"Put at least {size:,} members and {size:,} others into the audit: LOW takes so many."
@@ -247,11 +247,11 @@ def _leakage(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
         yield Text("No attack could be chosen beforehand, so no attack speaks for a target.")
     else:
         yield Text(
-            """Each line is what one attacker holds, and what the attack finds that was chosen beforehand, without a look
-            at the points that it is judged on. All numbers are percent with 95 % intervals. TPR is the share of members
-            found while 0.1 % or 1 % of the others are accused; a guess has 0.1 and 1. AUC is how often a member gets the
-            higher score of a member and another; a guess has 50. The advantage is the share of members that are called
-            members minus the share of others that are; a guess has 0."""
+            """Each line is what one attacker holds, and what the attack finds that was chosen beforehand, without a
+            look at the points that it is judged on. All numbers are percent with 95 % intervals. TPR is the share of
+            members found while at most 0.1 % or 1 % of the others are accused; a guess has 0.1 and 1. AUC is how often
+            a random member scores higher than a random other; a guess has 50. The advantage is the share of members
+            that are called members minus the share of others that are; a guess has 0."""
         )
         yield Table(leakage_cells(facts, findings.headlines), TONES)
         yield Figure(
@@ -420,9 +420,9 @@ def _attacker(facts: AuditFacts) -> Iterator[Block]:
     )
     if facts.attacker == KNOWN_HALF:
         yield Text(
-            """Half of the audited points are known to the attacker, who is judged on the other half, and then the halves
-            change places. That is an insider, or the auditor: it shows more than a stranger finds who knows nobody,
-            and less than somebody with reference models may find. Intervals are those of either half, averaged."""
+            """Half of the audited points are known to the attacker, who is judged on the other half, and then the
+            halves change places. That is an insider, or the auditor. A stranger who knows nobody finds less; somebody
+            with reference models may find more. The ends of intervals are the mean of those of either half."""
         )
     yield Heading("The release, as declared", level=3)
     if facts.release:
@@ -460,22 +460,23 @@ def coverage_cells(rows: pd.DataFrame) -> pd.DataFrame:
 def _mitigations(findings: AuditFindings) -> Iterator[Block]:
     yield Heading("Mitigations")
     yield Text(
-        """What this project measured, and how far it goes: one data set (CIFAR-10), 1,200 members, a small network, five
-        versions of each model, three seeds (mean ± standard deviation, percent). The attacker knows of the defence,
-        holds all versions, and the strongest attack is taken with hindsight, so 53 is next to nothing. These numbers
-        rank the defences; they do not say what one of them would do to your model. Audit it again."""
+        """What this project measured, and how far it goes: one data set (CIFAR-10), 1,200 members, a small network,
+        five versions of each model, three seeds (mean ± standard deviation, percent). The attacker knows of the defence
+        and holds all versions. The strongest attack is taken with hindsight, so an AUC of 53 is next to nothing. These
+        numbers do not say what a defence would do to your model: audit again with it."""
     )
     yield Table(mitigation_cells())
     yield Bullets(
         [
-            "*PPB* (λ = 4) took 16 points of AUC and no accuracy that three seeds can show: the first to try.",
+            "*PPB* (Yuan & Zhang 2022, λ = 4) took 16 points of AUC and no accuracy that three seeds can show: the "
+            "first to try.",
             "*DP-SGD* is the only one with a guarantee, and only where ε is small. It takes a network with group "
             "normalisation, which by itself took more than 20 points: compare it with that line.",
-            "*Adversarial regularization* paid 4.5 points of accuracy for 9 points of AUC.",
-            "*Compression is no defence.* Int8 and 16 clusters leaked as much as the original. A model pruned to a tenth "
-            "leaked little, and was right half as often; with the original out, the pair leaks what the original does.",
-            "*Answers as labels only*, rounded or cut to the first few classes: not measured yet. "
-            + _label_only(findings),
+            "*AdvReg* (adversarial regularization, Nasr et al. 2018) paid 4.5 points of accuracy for 9 points of AUC.",
+            "*Compression is no defence.* In another audit of this project, int8 and 16 clusters leaked within 2 points "
+            "of the original. A model pruned by 90 % leaked little and was right half as often, and whoever has the "
+            "original too finds what the original gives away.",
+            f"*Answers as labels only*, rounded, or cut to a few classes: not measured yet. {_label_only(findings)}",
             "*Early stopping, stronger weight decay, dropout, more data, distillation*: not measured by this project.",
         ]
     )
@@ -521,11 +522,11 @@ def _rule(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
             "Every other attack counts with the *lower* end: what it surely reaches. So the luck of the best of many "
             "attacks raises no level, and an attack that was badly chosen hides no leak.",
             f"LOW can be read only from a sample on which a model that leaks nothing would read LOW: at least "
-            f"{levels.smallest_size(facts.halves):,} members and as many others for this attacker. A smaller sample says "
-            f"*{levels.TOO_FEW}*, unless lower ends already prove HIGH or *{levels.AT_LEAST_MIDDLE}*.",
-            "The level of the audit is that of the worst target. The limits are this project's choice. Those of the TPR "
-            "at 0.1 % come from what an accusation is worth where one of a hundred is a member: with 3 % a quarter of "
-            "the accused are members, with 10 % half of them.",
+            f"{levels.smallest_size(facts.halves):,} members and as many others for this attacker. A smaller sample "
+            f"says *{levels.TOO_FEW}*, unless lower ends already prove HIGH or *{levels.AT_LEAST_MIDDLE}*.",
+            "The level of the audit is that of the worst target. The limits are this project's choice. Those of the "
+            "TPR at 0.1 % come from what an accusation is worth where one of a hundred is a member: with 3 % a quarter "
+            "of the accused are members, with 10 % half of them.",
         ]
     )
     if len(findings.headlines):

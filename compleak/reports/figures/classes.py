@@ -8,7 +8,7 @@ MOST = 25  # classes that a picture has room for
 
 
 def classes_figure(classes: pd.DataFrame, subtitle: str):
-    """AUC of each class with its interval. classes: `shipped.AuditFindings.classes`, of which the first MOST are shown."""
+    """AUC of each class with its interval: the first MOST of `shipped.AuditFindings.classes`."""
     shown = classes.head(MOST)
     title = "AUC of each class" if len(shown) == len(classes) else f"AUC of the {MOST} most exposed classes"
     figure, axes = new_figure(title, subtitle, 1.5 + 0.24 * len(shown))
