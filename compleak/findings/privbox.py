@@ -37,6 +37,7 @@ class Dataset:
     is_member: bool
     points: int
     folder: str
+    fingerprint: str  # sha256 of its points
     of: str  # the model whose members or others they are
 
 
@@ -87,9 +88,9 @@ def level(accuracy: float) -> str:
 def measure(scores, decision, member, *, seed: int) -> dict[str, float]:
     """All numbers of an attack, each with its 95 % interval under `_lo` and `_hi`.
 
-    scores: (n,), larger = more likely a member; decision: (n,) bool; member: (n,) of 0/1. Accuracy, precision and recall
-    are over all points, as in PrivBox; their intervals are Clopper and Pearson's. Precision is NaN where no point is
-    called a member. Raises ValueError as `compleak.audits.metrics` does.
+    scores: (n,), larger = more likely a member; decision: (n,) bool; member: (n,) of 0/1. Accuracy, precision and
+    recall are over all points, as in PrivBox; their intervals are Clopper and Pearson's. Precision is NaN where no
+    point is called a member. Raises ValueError as `compleak.audits.metrics` does.
     """
     decision = np.asarray(decision, dtype=bool)
     member = np.asarray(member).astype(bool)

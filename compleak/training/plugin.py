@@ -93,6 +93,22 @@ def train_plugin(
     return network.eval()
 
 
+def try_plugin(
+    make_network: Callable[[], nn.Module],
+    inputs: np.ndarray | Loader,
+    labels: np.ndarray,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    desc: str,
+) -> int:
+    """The number of outputs of the network that `train_plugin` would train; raises the UserErrors that come before."""
+    device = torch.device(device)
+    with reproducible(seed, device):
+        network = make_network().to(device)
+    return try_network(network, look_at_points(inputs, labels, seed, device), device, desc).shape[1]
+
+
 @contextlib.contextmanager
 def reproducible(seed: int, device: torch.device):
     """The generators of torch, numpy and random start from `seed` inside and go on afterwards as if nothing had been.

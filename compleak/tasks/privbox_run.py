@@ -1,0 +1,217 @@
+"""Running the tasks of a PrivBox file: shadow models are trained, targets asked, attacks judged.
+
+<out>/privbox.md      the report
+<out>/privbox.json    its numbers
+<out>/shadows/        the shadow models, each with the state of its training, so that none is trained twice
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from attacks.common.signals import Result, Unusable
+from attacks.common.statistics import posterior
+from attacks.label_only import label_only
+from attacks.ml_leak import ml_leak
+from compleak.findings import privbox as findings
+from compleak.findings.privbox import PrivBoxFindings
+from compleak.reports.privbox_page import write_privbox
+from compleak.tasks.privbox import PrivBoxTask
+from compleak.tasks.privbox_session import (
+    AskedModel,
+    Datasets,
+    Session,
+    ask,
+    is_right,
+    is_right_turned,
+    open_session,
+    shadow_of,
+)
+from compleak.training.plugin import are_probabilities
+from core.console import progress, say
+from core.errors import UserError
+from core.files import sha256, write_atomically
+from core.threads import use_threads
+
+SCORES = "privbox.npz"
+NEEDS = {
+    "BASELINE": "the predicted class and the label of each point",
+    "ML-LEAK": "the {topk} largest outputs for each point, and a shadow model trained on {shadow}",
+    "LABEL-ONLY": "the predicted class and the label of each picture, turned by -{r} to {r} degrees, and a shadow "
+    "model trained on {shadow}",
+}
+SHARED_DATA = (
+    "{attack}: the shadow model's data sets are the target's own ({names}). Who knows which of these points are "
+    "members need not attack. The classifier has also learned from the very points that it is judged on, under another "
+    "truth, so its numbers can be too low as well as too high and mean little: give the shadow model points of its own"
+)
+
+
+def run_privbox(
+    tasks: Sequence[PrivBoxTask],
+    out: Path,
+    *,
+    task_file: Path,
+    seed: int,
+    device: torch.device | str = "cpu",
+    threads: int = 1,
+) -> PrivBoxFindings:
+    """Run the tasks, write the report into `out`, and return its numbers.
+
+    seed decides the shadow models, the classifiers and the order of the questions. All data sets and models are opened
+    and tried before anything is trained. Raises UserError where one of them does not fit its task.
+    """
+    use_threads(threads)
+    session = open_session(tasks, out, seed, torch.device(device), threads)
+    for task in tasks:
+        for line in warn_of_shared_data(task):
+            say(f"warning: {line}")
+    results = [run_attack(task, session) for task in tasks]
+    report = PrivBoxFindings(
+        task_file=str(task_file),
+        seed=seed,
+        models=list_models(tasks, session),
+        datasets=list_datasets(tasks, session),
+        attacks=[judge(task, session, result) for task, result in zip(tasks, results, strict=True)],
+    )
+    write_scores(out / SCORES, tasks, session, results)
+    write_privbox(out, report)
+    return report
+
+
+def run_attack(task: PrivBoxTask, session: Session) -> Result:
+    """Scores and decisions of all points, members first."""
+    try:
+        return RUNS[task.attack](task, session)
+    except Unusable as error:
+        raise UserError(f"{task.attack} on {task.target.name}: {error}") from error
+
+
+def write_scores(file: Path, tasks: Sequence[PrivBoxTask], session: Session, results: Sequence[Result]) -> None:
+    arrays = {}
+    for number, (task, result) in enumerate(zip(tasks, results, strict=True), start=1):
+        arrays[f"scores_{number}"] = result.scores
+        arrays[f"decision_{number}"] = result.decision
+        arrays[f"member_{number}"] = session.pairs[task.datasets].member
+    write_atomically(file, lambda part: np.savez(part, **arrays))
+
+
+def judge(task: PrivBoxTask, session: Session, result: Result) -> findings.Attack:
+    """An attack's row of the report."""
+    member = session.pairs[task.datasets].member
+    shadow_data = task.shadow.datasets[0].name if task.shadow else ""
+    return findings.Attack(
+        name=task.attack,
+        target=task.target.name,
+        needs=NEEDS[task.attack].format(topk=task.topk, r=task.r, shadow=shadow_data),
+        questions=2 * (task.r or 0) + 1,
+        numbers=findings.measure(result.scores, result.decision, member, seed=session.seed),
+        settings=list_settings(task),
+        warnings=warn_of_shared_data(task),
+    )
+
+
+def warn_of_shared_data(task: PrivBoxTask) -> tuple[str, ...]:
+    """A line where the shadow model has data sets of the target, as in PrivBox's example of LABEL-ONLY."""
+    shared = [plugin.name for plugin in task.shadow.datasets if plugin in task.datasets] if task.shadow else []
+    return (SHARED_DATA.format(attack=task.attack, names=", ".join(shared)),) if shared else ()
+
+
+def run_baseline(task: PrivBoxTask, session: Session) -> Result:
+    """The gap attack (`attacks.gap`): a point whose class is predicted rightly is called a member."""
+    right = is_right(session, session.targets[task.target], task.datasets, task.batch_size)
+    return Result(right.astype(np.float64), right, np.empty(0))
+
+
+def run_ml_leak(task: PrivBoxTask, session: Session) -> Result:
+    shadow_outputs = ask(session, shadow_of(task, session), task.shadow.datasets, task.batch_size)
+    outputs = ask(session, session.targets[task.target], task.datasets, task.batch_size)
+    shadow_outputs, outputs = make_alike(shadow_outputs, outputs)
+    member = session.pairs[task.shadow.datasets].member
+    return ml_leak(shadow_outputs, member, outputs, topk=task.topk, **fitting(task, session))
+
+
+def make_alike(shadow_outputs: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as posteriors where one of the models ends in a softmax and the other does not; else as they are."""
+    shadow_ends_in_softmax, ends_in_softmax = (
+        are_probabilities(torch.from_numpy(values)) for values in (shadow_outputs, outputs)
+    )
+    if shadow_ends_in_softmax and not ends_in_softmax:
+        return shadow_outputs, posterior(outputs)
+    if ends_in_softmax and not shadow_ends_in_softmax:
+        return posterior(shadow_outputs), outputs
+    return shadow_outputs, outputs
+
+
+def run_label_only(task: PrivBoxTask, session: Session) -> Result:
+    shadow = shadow_of(task, session)
+    shadow_right = is_right_turned(session, shadow, task.shadow.datasets, task.batch_size, task.r)
+    right = is_right_turned(session, session.targets[task.target], task.datasets, task.batch_size, task.r)
+    member = session.pairs[task.shadow.datasets].member
+    return label_only(shadow_right, member, right, **fitting(task, session))
+
+
+def fitting(task: PrivBoxTask, session: Session) -> dict:
+    """How the classifier of an attack is fitted."""
+    return {
+        "classifier": task.classifier,
+        "seed": session.seed,
+        "device": session.device,
+        "progress": lambda epochs: progress(epochs, f"{task.attack}: fitting the classifier"),
+    }
+
+
+RUNS = {"BASELINE": run_baseline, "ML-LEAK": run_ml_leak, "LABEL-ONLY": run_label_only}
+
+
+def list_settings(task: PrivBoxTask) -> dict[str, object]:
+    """The task's keys as PrivBox names them, without folders."""
+    if task.shadow is None:
+        return {}
+    settings = {
+        "shadow_epoch": task.shadow.epochs,
+        "shadow_lr": task.shadow.lr,
+        "classifier_epoch": task.classifier.epochs,
+        "classifier_lr": task.classifier.lr,
+        "batch_size": task.batch_size,
+    }
+    return settings | ({"topk": task.topk} if task.attack == "ML-LEAK" else {"attack_type": "r", "r": task.r})
+
+
+def list_models(tasks: Sequence[PrivBoxTask], session: Session) -> list[findings.Model]:
+    """Each target and each shadow model once, with its accuracy on its members and on the others."""
+    models: dict[tuple[str, Datasets], findings.Model] = {}
+    for task in tasks:
+        uses = [(session.targets[task.target], task.datasets)]
+        if task.shadow is not None:
+            uses.append((shadow_of(task, session), task.shadow.datasets))
+        for model, datasets in uses:
+            if (model.key, datasets) not in models:
+                models[model.key, datasets] = describe_model(session, model, datasets, task.batch_size)
+    return list(models.values())
+
+
+def describe_model(session: Session, model: AskedModel, datasets: Datasets, batch_size: int) -> findings.Model:
+    right = is_right(session, model, datasets, batch_size)
+    member = session.pairs[datasets].member
+    return findings.Model(
+        name=model.plugin.name,
+        role=model.role,
+        folder=str(model.plugin.folder),
+        member_accuracy=float(right[member].mean()),
+        other_accuracy=float(right[~member].mean()),
+        sha256={file.name: sha256(file) for file in model.files},
+    )
+
+
+def list_datasets(tasks: Sequence[PrivBoxTask], session: Session) -> list[findings.Dataset]:
+    """Each data set once for each model that it belongs to."""
+    uses = [(task.target.name, task.datasets) for task in tasks]
+    uses += [(f"shadow {task.shadow.model.name}", task.shadow.datasets) for task in tasks if task.shadow]
+    return [
+        findings.Dataset(plugin.name, is_member, len(points.labels), str(plugin.folder), points.fingerprint, model)
+        for model, datasets in dict.fromkeys(uses)
+        for plugin, points, is_member in zip(datasets, session.pairs[datasets][:2], (True, False), strict=True)
+    ]

@@ -1,0 +1,256 @@
+"""What the tasks of a PrivBox file share: points, models and answers, so that nothing is read or trained twice."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from attacks.label_only import angles, rotate
+from compleak.tasks.privbox import Plugin, PrivBoxTask
+from compleak.training.plugin import train_plugin, try_plugin
+from core import devices
+from core.console import progress
+from core.errors import UserError
+from core.files import sha256
+
+Answer = Callable[[np.ndarray], np.ndarray]  # network inputs (B, ...) -> outputs (B, C)
+Datasets = tuple[Plugin, Plugin]  # members, others
+
+CHANNELS = (1, 3, 4)  # of a picture
+NETWORK_INPUTS = ("arrays", "features")  # kinds of points that need no preparation
+
+
+class AskedModel(NamedTuple):
+    """A target or a shadow model, opened or trained."""
+
+    key: str  # the same for the same model
+    role: str  # "target" or "shadow"
+    plugin: Plugin
+    answer: Answer
+    files: tuple[Path, ...]  # that it was made from
+
+
+class Pair(NamedTuple):
+    """The points of two data sets, members first, as one."""
+
+    members: object  # `data.foreign` Points
+    others: object
+    labels: np.ndarray  # (n,) int64
+    member: np.ndarray  # (n,) bool
+
+    def load(self, index: np.ndarray) -> np.ndarray:
+        """Network inputs (B, ...) of these points."""
+        first = len(self.members.labels)
+        places = np.concatenate([np.flatnonzero(index < first), np.flatnonzero(index >= first)])
+        values = [*self.members.load(index[index < first]), *self.others.load(index[index >= first] - first)]
+        return np.stack(values)[np.argsort(places)]
+
+    def load_members(self, index: np.ndarray) -> np.ndarray:
+        """Network inputs (B, ...) of these members."""
+        return np.stack(self.members.load(index))
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of a task file. The last two fill up while it runs."""
+
+    out: Path
+    seed: int
+    device: torch.device
+    pairs: dict[Datasets, Pair]
+    targets: dict[Plugin, AskedModel]
+    shadows: dict[str, AskedModel] = field(default_factory=dict)
+    answers: dict[tuple[str, Datasets], np.ndarray] = field(default_factory=dict)  # to plain questions, (n, C)
+
+
+def open_session(tasks: Sequence[PrivBoxTask], out: Path, seed: int, device: torch.device, threads: int) -> Session:
+    """Open all models and data sets, and try them. UserError where one does not fit its task."""
+    pairs = {}
+    targets = {}
+    for task in tasks:
+        for datasets in (task.datasets, *([task.shadow.datasets] if task.shadow else [])):
+            if datasets not in pairs:
+                pairs[datasets] = read_points_of(datasets)
+        if task.target not in targets:
+            targets[task.target] = open_target(task.target, threads)
+    session = Session(out, seed, device, pairs, targets)
+    for task in tasks:
+        check_task(task, session)
+    return session
+
+
+def open_target(plugin: Plugin, threads: int) -> AskedModel:
+    """The target model with its weights."""
+    from models.foreign import ModelSpec, open_model
+
+    model = open_model(ModelSpec(plugin.code, weights=plugin.weights), threads=threads)
+    return AskedModel(str(plugin.code), "target", plugin, model.answer, model.files)
+
+
+def read_points_of(datasets: Datasets) -> Pair:
+    """The points of a task's two data sets. UserError unless they are arrays of one shape, as a network takes them."""
+    from data.foreign import read_pair
+
+    members, others = read_pair(*(plugin.code for plugin in datasets))
+    shapes = [shape_of(*source) for source in zip((members, others), datasets, strict=True)]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            f"the points of {datasets[0].code} have shape {shapes[0]} and those of {datasets[1].code} {shapes[1]}: "
+            "both must be what the model takes"
+        )
+    labels = np.concatenate([members.labels, others.labels])
+    member = np.repeat([True, False], [len(members.labels), len(others.labels)])
+    return Pair(members, others, labels, member)
+
+
+def shape_of(points, plugin: Plugin) -> tuple[int, ...]:
+    """The shape of one point."""
+    if points.kind not in NETWORK_INPUTS:
+        raise UserError(
+            f"{plugin.code}: get_dataset() gives {points.kind}: let it give tensors, prepared as the model takes them"
+        )
+    return np.shape(points.load(np.array([0]))[0])
+
+
+def check_task(task: PrivBoxTask, session: Session) -> None:
+    """UserError where a model does not take its points, or the task asks for what they cannot give."""
+    classes = [count_outputs(session.targets[task.target], session.pairs[task.datasets])]
+    if task.shadow is not None:
+        classes.append(try_shadow(task, session))
+    if task.topk is not None and task.topk > min(classes):
+        raise UserError(
+            f"{task.attack}: topk is {task.topk}, and a model has {min(classes)} outputs: topk is at most that"
+        )
+    if task.r is not None:
+        for datasets in (task.datasets, task.shadow.datasets):
+            check_pictures(session.pairs[datasets], datasets[0])
+
+
+def count_outputs(model: AskedModel, pair: Pair) -> int:
+    outputs = np.asarray(model.answer(pair.load(np.array([0, len(pair.labels) - 1]))))
+    if outputs.ndim != 2 or outputs.shape[1] <= pair.labels.max():
+        raise UserError(
+            f"{model.plugin.code}: the model answers an array of shape {outputs.shape[1:]} for a point, and the labels "
+            f"go up to {pair.labels.max()}: one output for each class is wanted"
+        )
+    return outputs.shape[1]
+
+
+def try_shadow(task: PrivBoxTask, session: Session) -> int:
+    """How many outputs the shadow model has; UserError where it does not take its points."""
+    pair = session.pairs[task.shadow.datasets]
+    return try_plugin(
+        network_maker(task.shadow.model),
+        pair.load_members,
+        pair.members.labels,
+        seed=session.seed,
+        device=session.device,
+        desc=describe_shadow(task),
+    )
+
+
+def check_pictures(pair: Pair, plugin: Plugin) -> None:
+    inputs = pair.load(np.array([0]))
+    if inputs.ndim != 4 or inputs.shape[1] not in CHANNELS or inputs.dtype.kind != "f":
+        raise UserError(
+            f"LABEL-ONLY turns pictures, and the points of {plugin.code} have shape {inputs.shape[1:]} and type "
+            f"{inputs.dtype}: it needs (channels, height, width) of float32, with 1, 3 or 4 channels"
+        )
+
+
+def shadow_of(task: PrivBoxTask, session: Session) -> AskedModel:
+    """The shadow model of a task, trained now unless it was trained before from exactly the same."""
+    key = shadow_key(task, session)
+    if key not in session.shadows:
+        session.shadows[key] = train_shadow(task, session, key)
+    return session.shadows[key]
+
+
+def shadow_key(task: PrivBoxTask, session: Session) -> str:
+    code = sha256(task.shadow.model.code)
+    points = session.pairs[task.shadow.datasets].members.fingerprint
+    facts = (code, points, task.shadow.epochs, task.shadow.lr, task.batch_size, session.seed)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def train_shadow(task: PrivBoxTask, session: Session, key: str) -> AskedModel:
+    from models.foreign.plugin import code_files
+
+    pair = session.pairs[task.shadow.datasets]
+    plugin = task.shadow.model
+    network = train_plugin(
+        network_maker(plugin),
+        pair.load_members,
+        pair.members.labels,
+        epochs=task.shadow.epochs,
+        lr=task.shadow.lr,
+        batch_size=task.batch_size,
+        seed=session.seed,
+        device=session.device,
+        resume_file=session.out / "shadows" / f"{plugin.name}_{key}.pt",
+        desc=describe_shadow(task),
+    )
+    return AskedModel(key, "shadow", plugin, answer_of(network, session.device), code_files(plugin.code))
+
+
+def describe_shadow(task: PrivBoxTask) -> str:
+    return f"shadow model {task.shadow.model.name}"
+
+
+def network_maker(plugin: Plugin) -> Callable[[], torch.nn.Module]:
+    """The plug-in's `get_model`, which gives a network without the folder's weights."""
+    from models.foreign.plugin import import_plugin
+
+    return import_plugin(plugin.code, "get_model")
+
+
+def answer_of(network: torch.nn.Module, device: torch.device) -> Answer:
+    @torch.no_grad()
+    def answer(inputs: np.ndarray) -> np.ndarray:
+        with devices.exact():
+            return network(torch.as_tensor(inputs).to(device)).float().cpu().numpy()
+
+    return answer
+
+
+def ask(session: Session, model: AskedModel, datasets: Datasets, batch_size: int) -> np.ndarray:
+    """The model's outputs (n, C) on all points of a pair, in the pair's order; asked once."""
+    key = (model.key, datasets)
+    if key not in session.answers:
+        session.answers[key] = ask_turned(session, model, datasets, batch_size, 0)
+    return session.answers[key]
+
+
+def ask_turned(session: Session, model: AskedModel, datasets: Datasets, batch_size: int, angle: int) -> np.ndarray:
+    """The same on pictures turned by so many degrees.
+
+    Members and others are asked in one mixed order, so that an answer which depends on the rest of its batch does not
+    tell them apart. Raises UserError where an answer is not finite.
+    """
+    pair = session.pairs[datasets]
+    order = np.random.default_rng(session.seed).permutation(len(pair.labels))
+    starts = progress(range(0, len(order), batch_size), f"asking {model.plugin.name} at {angle} degrees")
+    batches = (order[start : start + batch_size] for start in starts)
+    outputs = np.concatenate([model.answer(rotate(pair.load(index), angle)) for index in batches])
+    spoilt = int((~np.isfinite(outputs)).any(axis=1).sum())
+    if spoilt:
+        raise UserError(f"{model.plugin.code}: the {model.role} model answers NaN or infinity for {spoilt} points")
+    return outputs[np.argsort(order)]
+
+
+def is_right(session: Session, model: AskedModel, datasets: Datasets, batch_size: int) -> np.ndarray:
+    """Whether the model predicts each point's class, (n,) bool."""
+    return ask(session, model, datasets, batch_size).argmax(axis=1) == session.pairs[datasets].labels
+
+
+def is_right_turned(session: Session, model: AskedModel, datasets: Datasets, batch_size: int, r: int) -> np.ndarray:
+    """Whether the model is right at -r, ..., r degrees, (n, 2r + 1) bool."""
+    columns = []
+    for angle in angles(r):
+        outputs = ask_turned(session, model, datasets, batch_size, angle)
+        columns.append(outputs.argmax(axis=1) == session.pairs[datasets].labels)
+    return np.stack(columns, axis=1)
