@@ -1,0 +1,84 @@
+"""From what anybody's model answers to logits: probabilities, percentages and single outputs are recognised by value.
+
+Attacks take logits. Probabilities become their logarithms, whose softmax gives the same probabilities again. A binary
+classifier with one output a point gets a second one, so that the softmax of both is its sigmoid.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from core.errors import UserError
+
+SMALLEST = 1e-30  # of a probability, before its logarithm is taken; a logarithm of 0 would not be finite
+ROUNDING = 1e-6  # by which a probability may lie below 0
+LARGEST = np.finfo(np.float32).max
+SUM_TOLERANCE = 0.01  # of the sums of probabilities, in the median over points: they may be float16 or rounded
+WORST_SUM_TOLERANCE = 0.1  # of a single point's sum
+
+
+class Scale(NamedTuple):
+    """What a model's answers are, and how they become logits. `convert` takes (n, C) float64 and gives the same."""
+
+    name: str
+    convert: Callable[[np.ndarray], np.ndarray]
+
+
+def _log_share(total: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda answers: np.log(np.maximum(answers / total, SMALLEST))
+
+
+LOGITS = Scale("logits", lambda answers: answers)
+LOG_PROBABILITIES = Scale("log-probabilities", lambda answers: answers)
+PROBABILITIES = Scale("probabilities, turned into logits", _log_share(1))
+PERCENTAGES = Scale("percentages, turned into logits", _log_share(100))
+CLASSES_ALONE = Scale("predicted classes alone (one-hot), turned into logits", _log_share(1))
+LOSSES = Scale("losses of each class, turned into logits", lambda answers: -answers)
+
+
+def as_table(answers: np.ndarray, name: str) -> np.ndarray:
+    """Raw answers (n, ...) as (n, C) float64, C >= 2. UserError where they are no answer of a classifier.
+
+    A single output is a probability of the second class where all values lie in [0, 1], else what precedes a sigmoid.
+    """
+    answers = np.asarray(answers)
+    if answers.dtype.kind not in "fiu":
+        raise UserError(f"{name} answers values of type {answers.dtype}: numbers are needed, name another output")
+    table = answers.reshape(len(answers), -1).astype(np.float64)
+    if answers.ndim > 2 and table.shape[1] != max(answers.shape[1:]):
+        shape = answers.shape[1:]
+        raise UserError(f"{name} answers an array of shape {shape} for a point: name the output with one value a class")
+    if not np.isfinite(table).all():
+        point = int(np.argmax(~np.isfinite(table).all(axis=1)))
+        raise UserError(f"{name} answers a value that is not finite, first for point {point}: no attack can use it")
+    if table.shape[1] > 1:
+        return table
+    if answers.dtype.kind in "iu":
+        raise UserError(f"{name} answers one whole number a point, perhaps the predicted class: scores are needed")
+    if table.min() >= 0 and table.max() <= 1:
+        return np.hstack([1 - table, table])
+    return np.hstack([np.zeros_like(table), table])
+
+
+def scale_of(table: np.ndarray) -> Scale:
+    """What the answers (n, C) of one model are."""
+    if table.min() < -ROUNDING:
+        is_log = table.max() <= ROUNDING and sums_are(np.exp(table), 1)
+        return LOG_PROBABILITIES if is_log else LOGITS
+    if sums_are(table, 1):
+        return CLASSES_ALONE if np.isin(table, (0, 1)).all() else PROBABILITIES
+    if sums_are(table, 100):
+        return PERCENTAGES
+    return LOSSES if sums_are(np.exp(-table), 1) else LOGITS
+
+
+def to_logits(table: np.ndarray, scale: Scale) -> np.ndarray:
+    """(n, C) float32 logits of answers on this scale."""
+    return np.clip(scale.convert(table), -LARGEST, LARGEST).astype(np.float32)
+
+
+def sums_are(answers: np.ndarray, total: float) -> bool:
+    """Whether the rows of (n, C), which are not negative, sum to `total` but for rounding."""
+    error = np.abs(answers.sum(axis=1, dtype=np.float64) / total - 1)
+    return bool(np.median(error) <= SUM_TOLERANCE and error.max() <= WORST_SUM_TOLERANCE)
