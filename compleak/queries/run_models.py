@@ -1,0 +1,58 @@
+"""A variant of one of this project's runs as a model like any other: `run:cifar10_resnet18/pruning_0.9`."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compleak.runs.checkpoints import META, WEIGHTS
+from compleak.runs.run import Run, open_run
+from compleak.runs.settings import RunSettings
+from compleak.runs.variants import ORIGINAL, Variant, parse_variant
+from compleak.training.evaluate import predict
+from compleak.training.finished import load_model
+from core import devices
+from core.errors import UserError
+from data.datasets import kind_of
+from models.foreign import ForeignModel
+
+OF_IMAGES = {"compleak_mean": "0.5", "compleak_std": "0.25", "compleak_layout": "NCHW"}  # of `data.inputs.IMAGES`
+
+
+def open_run_variant(root: Path, name: str) -> tuple[Run, Variant]:
+    """The run and the variant of `<run>/<variant>`; `<run>` alone means its original."""
+    run, _, variant = name.partition("/")
+    return open_run(RunSettings(run_name=run, root=root)), parse_variant(variant) if variant else ORIGINAL
+
+
+def open_run_model(root: Path, name: str, device_name: str | None) -> ForeignModel:
+    """The victim's model of `<run>/<variant>`. UserError where it is not finished."""
+    run, variant = open_run_variant(root, name)
+    victim = run.roles[0]
+    device = devices.choose(device_name)
+    model = load_model(run, variant, victim).to(device).eval()
+    shows_images = kind_of(run.config["dataset_name"]).showable
+    folder = run.role_dir(variant, victim)
+
+    def answer(inputs: np.ndarray) -> np.ndarray:
+        return predict(model, torch.from_numpy(inputs).to(device)).cpu().numpy()
+
+    return ForeignModel(
+        description=f"{run.config['model_name']}, {variant} of the run {run.name}",
+        files=(folder / WEIGHTS, folder / META),
+        answer=answer,
+        input_shape=(3, 32, 32) if shows_images else (run.config["features"],),
+        input_dtype="float32",
+        fixed_batch=None,
+        class_names=None,
+        preprocessing=OF_IMAGES if shows_images else None,
+        tokenize=None,
+        runs_code=False,
+    )
+
+
+def check_names(names: list[str]) -> None:
+    """UserError unless all names are variants of one run."""
+    runs = {name.partition("/")[0] for name in names}
+    if len(runs) > 1:
+        raise UserError(f"models of {len(runs)} runs ({', '.join(sorted(runs))}) cannot be audited together")
