@@ -12,16 +12,20 @@ from sklearn.model_selection import train_test_split
 from attacks.common.classifiers import boosted_trees
 
 
-def blind(columns, member, *, seed: int) -> np.ndarray:
+def blind(columns, member, *, seed: int, fitted_on=None) -> np.ndarray:
     """Log-odds of membership of half of the victim's audit points, (A,) float64, NaN where the trees were fitted.
 
     columns: (A, F), what the points look like; member: (A,), the truth, which the auditor has and no attacker. One half
     is fitted and the other scored. Cross-validation would score all, but folds err together, and an interval over
-    points would be too narrow for them, by a quarter with three folds.
+    points would be too narrow for them, by a quarter with three folds. fitted_on: (A,) bool, the half that is fitted;
+    None draws one.
     """
-    every = np.arange(len(member))
-    fitted_on, scored = train_test_split(every, test_size=0.5, stratify=member, random_state=seed)
-    trees = boosted_trees(seed).fit(columns[fitted_on], member[fitted_on])
+    if fitted_on is None:
+        every = np.arange(len(member))
+        fitted, scored = train_test_split(every, test_size=0.5, stratify=member, random_state=seed)
+    else:
+        fitted, scored = np.flatnonzero(fitted_on), np.flatnonzero(~fitted_on)
+    trees = boosted_trees(seed).fit(columns[fitted], member[fitted])
     scores = np.full(len(member), np.nan)
     scores[scored] = trees.decision_function(columns[scored])
     return scores

@@ -9,7 +9,7 @@ from planted import planted_signals
 
 import attacks
 import CompLeakNR
-from compleak.audits import attack_stage, metrics
+from compleak.audits import job, metrics
 from compleak.audits.target import folder_for
 from core.errors import UserError
 
@@ -49,12 +49,13 @@ def test_audited_points_without_a_reference_are_left_out_and_counted(tmp_path, c
     assert metrics.auc(scores[asked], truth[asked]) == pytest.approx(rows.loc["rmia", "auc"])
 
 
-def test_a_file_with_the_victim_alone_is_refused_in_one_line(tmp_path):
+def test_a_file_with_the_victim_alone_is_refused_in_one_line_where_shadow_models_are_asked_for(tmp_path):
     file, arrays = write_world(tmp_path)
     alone = {name: array[:1] for name, array in arrays.items() if name != "labels"}
     np.savez(file, labels=arrays["labels"], **alone)
-    with pytest.raises(UserError, match="model.npz holds one model, and attacks are fitted on shadow models: add"):
-        CompLeakNR.main(["--signals", str(file)])
+    with pytest.raises(UserError, match="model.npz holds no shadow model, and --attacker shadows .*: add the answers"):
+        CompLeakNR.main(["--signals", str(file), "--attacker", "shadows"])
+    assert not (tmp_path / "model").exists()
 
 
 def test_after_a_kill_finished_attacks_are_kept_even_if_the_interrupted_one_is_no_longer_asked_for(
@@ -62,15 +63,15 @@ def test_after_a_kill_finished_attacks_are_kept_even_if_the_interrupted_one_is_n
 ):
     file, _ = write_world(tmp_path)
     done = []
-    run = attack_stage.Job.result_of
+    run = job.Job.result_of
 
-    def note_and_run(self, attack, earlier):
+    def note_and_run(self, attack, part, earlier):
         if attack.key == "gap":
             raise KeyboardInterrupt
         done.append(attack.key)
-        return run(self, attack, earlier)
+        return run(self, attack, part, earlier)
 
-    monkeypatch.setattr(attack_stage.Job, "result_of", note_and_run)
+    monkeypatch.setattr(job.Job, "result_of", note_and_run)
     with pytest.raises(KeyboardInterrupt):
         CompLeakNR.main(["--signals", str(file), "--attacks", "yeom2018,rmia,base,gap"])
     assert done == ["yeom2018", "rmia"] and not (tmp_path / "model/NR.csv").exists()

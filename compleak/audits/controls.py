@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import attacks
+from compleak.audits.halves import first_half
 from compleak.queries import signals_file
 from compleak.runs.run import Run, dataset
 from core.console import say
@@ -27,11 +28,14 @@ def null_control(scores: np.ndarray, decision: np.ndarray, truth: np.ndarray) ->
 def blind_control(run: Run | None, file: Path, record: signals_file.Record, seed: int, code: str) -> np.ndarray | None:
     """Scores (A,) of the classifier that sees the points and no model, NaN on the half that it was fitted on.
 
-    They are kept with the run, whose variants share them. None without a run, since signals files hold no images.
+    It sees the images of a run or the array `columns` of a signals file; None where there is neither. The scores of a
+    run are kept with it, since its variants share them.
     """
-    if run is None:
-        say("blind left out: it needs the images, and these signals are from files alone")
+    if run is None and record.columns is None:
+        say("blind left out: it needs what the points look like, the array columns, which these signals lack")
         return None
+    if run is None:
+        return blind_scores(record.columns[record.audit[0]], record, seed)
     points = signals_file.points(file)[record.audit[0]]
     content = points.tobytes() + record.truth.tobytes() + f"{seed} {code}".encode()
     key = hashlib.sha256(content).hexdigest()
@@ -40,6 +44,17 @@ def blind_control(run: Run | None, file: Path, record: signals_file.Record, seed
         if str(kept["key"]) == key:
             return kept["scores"]
     data = dataset(run)
-    scores = attacks.blind(data.kind.summarise(data.images[points]), record.truth, seed=seed)
+    scores = blind_scores(data.kind.summarise(data.images[points]), record, seed)
     write_atomically(kept_file, lambda part: np.savez(part, scores=scores, key=np.array(key)))
     return scores
+
+
+def blind_scores(columns: np.ndarray, record: signals_file.Record, seed: int) -> np.ndarray:
+    """What the classifier says of the victim's audited points: columns (A, F) -> (A,), NaN where it was fitted.
+
+    Copies of a point are fitted together or scored together: they would tell the classifier each other's membership.
+    """
+    if record.group is None:
+        return attacks.blind(columns, record.truth, seed=seed)
+    fitted_on = first_half(record.truth, record.group[record.audit[0]], seed)
+    return attacks.blind(columns, record.truth, seed=seed, fitted_on=fitted_on)

@@ -22,16 +22,23 @@ class PairFile(NamedTuple):
 
 
 def pair_files(
-    files: Sequence[Path | None], hashes: Sequence[str | None], seed: int, code: str, folder: Path | None
+    files: Sequence[Path | None],
+    hashes: Sequence[str | None],
+    seed: int,
+    code: str,
+    folder: Path | None,
+    part: str = "",
 ) -> list[PairFile]:
     """Where the first stage of each compressed model is kept: in `folder`, or beside its signals where that is None.
 
-    files: [original or None, *compressed]; hashes: of these files, in the same order.
+    files: [original or None, *compressed]; hashes: of these files, in the same order; part: the name of the fit, "" of
+    the only one.
     """
+    ending = f"_{part}" if part else ""
     pairs = []
     for file, digest in zip(files[1:], hashes[1:], strict=True):
-        place = (folder or file.parent) / f"{file.stem}_sr.npz"
-        pairs.append(PairFile(place, f"{hashes[0]} {digest} {seed} {code}"))
+        place = (folder or file.parent) / f"{file.stem}_sr{ending}.npz"
+        pairs.append(PairFile(place, f"{hashes[0]} {digest} {seed} {code}{ending}"))
     return pairs
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import attacks
+from compleak.audits.attackers import ATTACKERS
 from compleak.queries.probes import PROBES
 from compleak.runs.flags import add_pruner_flag, pruning_variant, stage_options
 from compleak.runs.settings import AttackSettings
@@ -61,6 +62,12 @@ def add_attack_flags(parser: argparse.ArgumentParser, scenario: str) -> None:
         help=f"rows of the table: {', '.join(known)} (default: {default})",
     )
     group.add_argument(
+        "--attacker",
+        choices=ATTACKERS,
+        help="whose membership is known: shadow models', or half of the victim's own points, judged on the other half "
+        "(default: shadows where there are shadow models)",
+    )
+    group.add_argument(
         "--out",
         type=Path,
         help="folder for the table and scores (default: beside the run's signals; for --signals FILE, a folder named "
@@ -110,6 +117,7 @@ def attack_settings(args: argparse.Namespace, scenario: str, **target) -> Attack
         **stage_options(args),
         scenario=scenario,
         attacks=args.attacks,
+        attacker=args.attacker,
         out=args.out,
         seed=args.seed,
         draws=args.sensitivity_draws,

@@ -124,12 +124,22 @@ def accusations(decision, member) -> dict[str, float]:
 
 
 def paired_difference(
-    scores_a, scores_b, member, *, seed: int, replicates: int = REPLICATES
+    scores_a, scores_b, member, *, seed: int, replicates: int = REPLICATES, scored_by=None
 ) -> tuple[float, float, float]:
     """(AUC of a - AUC of b, low, high): both attacks on the same resamples of the same points.
 
-    The interval spans the bootstrap's and `intervals.difference_interval_of_any_size`.
+    The interval spans the bootstrap's and `intervals.difference_interval_of_any_size`. scored_by: (n,) where the scores
+    are of several fits; see `_interval_over_fits`.
     """
+    difference = auc(scores_a, member) - auc(scores_b, member)
+
+    def interval(scores, member) -> tuple[float, float]:
+        return _difference_interval(*np.transpose(scores), member, seed, replicates)
+
+    return difference, *_interval_over_fits(interval, np.c_[scores_a, scores_b], member, scored_by, difference)
+
+
+def _difference_interval(scores_a, scores_b, member, seed: int, replicates: int) -> tuple[float, float]:
     resampled = []
     placed = []
     for scores in (scores_a, scores_b):
@@ -138,24 +148,56 @@ def paired_difference(
         resampled.append(intervals.resampled_auc(members, others, resamples))
         placed.append(intervals.placements(members, others))
     bootstrap = intervals.percentile_interval(resampled[0] - resampled[1])
-    low, high = intervals.hull(bootstrap, intervals.difference_interval_of_any_size(*placed))
-    return auc(scores_a, member) - auc(scores_b, member), low, high
+    return intervals.hull(bootstrap, intervals.difference_interval_of_any_size(*placed))
 
 
-def accuracy_interval(decision, member, *, seed: int, replicates: int = REPLICATES) -> tuple[float, float]:
-    """(low, high) of the balanced accuracy, which is the AUC of the decisions: the interval is that of an AUC."""
-    hits, alarms = _split_decisions(decision, member)
-    resamples = intervals.draw_resamples(len(hits), len(alarms), seed, replicates)
-    bootstrap = intervals.percentile_interval(intervals.resampled_accuracy(hits, alarms, resamples))
-    return intervals.hull(bootstrap, intervals.auc_interval_of_any_size(intervals.placements(hits, alarms)))
+def accuracy_interval(
+    decision, member, *, seed: int, replicates: int = REPLICATES, decided_by=None
+) -> tuple[float, float]:
+    """(low, high) of the balanced accuracy, which is the AUC of the decisions: the interval is that of an AUC.
+
+    decided_by: (n,) where the decisions are of several fits; see `_interval_over_fits`.
+    """
+
+    def interval(decision, member) -> tuple[float, float]:
+        hits, alarms = _split_decisions(decision, member)
+        resamples = intervals.draw_resamples(len(hits), len(alarms), seed, replicates)
+        bootstrap = intervals.percentile_interval(intervals.resampled_accuracy(hits, alarms, resamples))
+        return intervals.hull(bootstrap, intervals.auc_interval_of_any_size(intervals.placements(hits, alarms)))
+
+    return _interval_over_fits(interval, decision, member, decided_by, balanced_accuracy(decision, member))
 
 
-def auc_interval(scores, member, *, seed: int, replicates: int = REPLICATES) -> tuple[float, float]:
-    """(low, high) of the AUC: it spans the bootstrap's interval and `intervals.auc_interval_of_any_size`."""
-    members, others = _split(scores, member)
-    resamples = intervals.draw_resamples(len(members), len(others), seed, replicates)
-    bootstrap = intervals.percentile_interval(intervals.resampled_auc(members, others, resamples))
-    return intervals.hull(bootstrap, intervals.auc_interval_of_any_size(intervals.placements(members, others)))
+def auc_interval(scores, member, *, seed: int, replicates: int = REPLICATES, scored_by=None) -> tuple[float, float]:
+    """(low, high) of the AUC: it spans the bootstrap's interval and `intervals.auc_interval_of_any_size`.
+
+    scored_by: (n,) where the scores are of several fits; see `_interval_over_fits`.
+    """
+
+    def interval(scores, member) -> tuple[float, float]:
+        members, others = _split(scores, member)
+        resamples = intervals.draw_resamples(len(members), len(others), seed, replicates)
+        bootstrap = intervals.percentile_interval(intervals.resampled_auc(members, others, resamples))
+        return intervals.hull(bootstrap, intervals.auc_interval_of_any_size(intervals.placements(members, others)))
+
+    return _interval_over_fits(interval, scores, member, scored_by, auc(scores, member))
+
+
+def _interval_over_fits(interval, values, member, fits, value: float) -> tuple[float, float]:
+    """interval(values, member) or, for values of several fits, the mean of each fit's interval, spanned with `value`.
+
+    fits: (n,), the fit that gave each value, or None. If a fit on half A is judged on half B and the other way round,
+    the two err together: each learns by chance what the other then finds by chance. An interval over all points held
+    an AUC of 0.5 in 84 % of worlds without a leak, with a linear fit of 20 features on 1,000 + 1,000 points. The mean
+    of two intervals is as wide as one half's own, and holds the truth even if both err by the same amount: in 96 to
+    100 % of worlds, with 20, 200 and 1,000 points a side, 1 to 20 features and AUCs of 0.5 to 0.86.
+    """
+    if fits is None:
+        return interval(values, member)
+    fits, values, member = np.asarray(fits), np.asarray(values), np.asarray(member)
+    ends = [interval(values[fits == fit], member[fits == fit]) for fit in np.unique(fits)]
+    low, high = np.mean(ends, axis=0)
+    return min(float(low), value), max(float(high), value)
 
 
 def tpr_interval(scores, member, fpr: float = FPR) -> tuple[float, float]:
@@ -163,16 +205,23 @@ def tpr_interval(scores, member, fpr: float = FPR) -> tuple[float, float]:
     return intervals.tpr_interval(*_split(scores, member), fpr)
 
 
-def evaluate(scores, decision, member, *, seed: int, replicates: int = REPLICATES) -> dict[str, float]:
+def evaluate(
+    scores, decision, member, *, seed: int, replicates: int = REPLICATES, scored_by=None, decided_by=None
+) -> dict[str, float]:
     """A table's row: COLUMNS, then the deployed threshold's fpr_at_threshold and WIDER_TPR, each with its _lo and _hi.
 
-    The rate of a threshold that was fixed beforehand has Clopper and Pearson's interval.
+    The rate of a threshold that was fixed beforehand has Clopper and Pearson's interval. scored_by, decided_by: (n,),
+    the fit behind each score and each decision, where there are several; the intervals of AUC and ACC allow for it. The
+    intervals of rates need not: as they are, they held the truth in at least 97 (TPR) and 93 % of the same worlds.
     """
     hits, alarms = _split_decisions(decision, member)
     options = {"seed": seed, "replicates": replicates}
     columns = {
-        "acc": (balanced_accuracy(decision, member), *accuracy_interval(decision, member, **options)),
-        "auc": (auc(scores, member), *auc_interval(scores, member, **options)),
+        "acc": (
+            balanced_accuracy(decision, member),
+            *accuracy_interval(decision, member, decided_by=decided_by, **options),
+        ),
+        "auc": (auc(scores, member), *auc_interval(scores, member, scored_by=scored_by, **options)),
         TPR: (tpr_at_fpr(scores, member), *tpr_interval(scores, member)),
         "fpr_at_threshold": _rate_with_interval(alarms),
         WIDER_TPR: (tpr_at_fpr(scores, member, WIDER_FPR), *tpr_interval(scores, member, WIDER_FPR)),

@@ -1,4 +1,4 @@
-"""What of a signals file the attacks can be run on: at least one shadow model, and points that have a reference."""
+"""What of a signals file the attacks can be run on: points that have a reference."""
 
 from pathlib import Path
 
@@ -7,17 +7,6 @@ import numpy as np
 from attacks.common.references import known_outsiders, reference_count
 from compleak.queries.signals_file import Record, attacker_view
 from core.console import say
-from core.errors import UserError
-
-
-def check_shadow_models(records: dict[Path, Record]) -> None:
-    """UserError where a file describes the victim alone."""
-    for path, record in records.items():
-        if len(record.logits) < 2:
-            raise UserError(
-                f"{path} holds one model, and attacks are fitted on shadow models: add the answers of at least one "
-                "model that was trained on other points, as a second row of logits, member and audit"
-            )
 
 
 def with_references(records: dict[Path, Record]) -> dict[Path, Record]:
@@ -30,12 +19,17 @@ def with_references(records: dict[Path, Record]) -> dict[Path, Record]:
     audit = next(iter(records.values())).audit & ~lacking
     if not lacking.any() or not all(has_both_kinds(record.member, audit) for record in records.values()):
         return records
-    victim, others = int(lacking[0].sum()), int(lacking[1:].sum())
     say(
-        f"left out: {victim} audited points of the victim and {others} of the shadow models, since every model is "
-        "known or assumed to have trained on them; a model that was not would be their reference"
+        f"left out: {count_lacking(lacking, audit)}, since every model is known or assumed to have trained on them; a "
+        "model that was not would be their reference"
     )
     return {path: record._replace(audit=audit) for path, record in records.items()}
+
+
+def count_lacking(lacking: np.ndarray, audit: np.ndarray) -> str:
+    """How many audited points lack a reference, in words; both (R, N) bool, `audit` those that remain."""
+    victim = f"{lacking[0].sum()} audited points of the victim"
+    return f"{victim} and {lacking[1:].sum()} of the shadow models" if audit[1:].any() else victim
 
 
 def points_without_reference(record: Record) -> np.ndarray:
@@ -45,8 +39,13 @@ def points_without_reference(record: Record) -> np.ndarray:
 
 
 def has_both_kinds(member: np.ndarray, audit: np.ndarray) -> bool:
-    """Whether each model's audit set has at least two members and two non-members. Both (R, N) bool."""
-    return all(min(count_of(row, kept)) >= 2 for row, kept in zip(member, audit, strict=True))
+    """Whether each audit set has at least two members and two non-members. Both (R, N) bool.
+
+    References have no audit set.
+    """
+    pairs = zip(member[1:], audit[1:], strict=True)
+    shadow_models = [(row, kept) for row, kept in pairs if kept.any()]
+    return all(min(count_of(row, kept)) >= 2 for row, kept in [(member[0], audit[0]), *shadow_models])
 
 
 def count_of(member: np.ndarray, audit: np.ndarray) -> tuple[int, int]:

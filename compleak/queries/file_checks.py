@@ -12,6 +12,7 @@ from compleak.queries.probes import PROBES
 
 Arrays = dict[str, np.ndarray]
 ARRAYS = ("logits", "labels", "member", "audit")
+ARRAYS_OF_POINTS = ("group", "columns")  # a file may hold them
 FLOOR = 1e-12  # of a probability, before its logarithm is taken
 MOST_NAMES = 6  # of a file's other arrays that a message lists
 SUM_TOLERANCE = 0.01  # of the sums of probabilities, in the median over points: they may be float16 or rounded
@@ -31,7 +32,7 @@ def find_missing_array(names: list[str]) -> str | None:
     missing = sorted(set(ARRAYS) - set(names))
     if not missing:
         return None
-    others = [name for name in names if name not in (*ARRAYS, *PROBES)][:MOST_NAMES]
+    others = [name for name in names if name not in (*ARRAYS, *ARRAYS_OF_POINTS, *PROBES)][:MOST_NAMES]
     hint = f" (the file holds {', '.join(others)})" if others else ""
     return f"the array {missing[0]} is missing{hint}: np.savez(file, logits=..., labels=..., member=..., audit=...)"
 
@@ -207,7 +208,10 @@ def find_unknown_class(arrays: Arrays) -> str | None:
 
 
 def find_unbalanced_audit(arrays: Arrays) -> str | None:
+    """An audit set that is not half members. A model after the victim may have none: it is a reference."""
     for model, audit in enumerate(arrays["audit"]):
+        if model > 0 and not audit.any():
+            continue
         members = int(arrays["member"][model, audit].sum())
         size = int(audit.sum())
         if members < 2 or 2 * members != size:
@@ -226,6 +230,34 @@ def find_probe_problem(arrays: Arrays) -> str | None:
     return None
 
 
+def find_wrong_group(arrays: Arrays) -> str | None:
+    """`group`, where it is there: one whole number for each point."""
+    if "group" not in arrays:
+        return None
+    group, labels = arrays["group"], arrays["labels"]
+    if group.shape != labels.shape:
+        return f"group has shape {group.shape}, expected {labels.shape}: one number for each point, copies share theirs"
+    if group.dtype.kind not in "iu":
+        return f"group has type {group.dtype}: store np.unique(group, return_inverse=True)[1]"
+    return None
+
+
+def find_wrong_columns(arrays: Arrays) -> str | None:
+    """`columns`, where it is there: finite numbers, a row for each point."""
+    if "columns" not in arrays:
+        return None
+    columns, points = arrays["columns"], len(arrays["labels"])
+    if columns.ndim > 2 and len(columns) == points and columns.size:
+        return f"columns has shape {columns.shape}, expected (points, columns): store columns.reshape({points}, -1)"
+    if columns.ndim != 2 or len(columns) != points or columns.shape[1] == 0:
+        return f"columns has shape {columns.shape}, expected ({points}, columns): a row for each point"
+    if not _are_numbers(columns):
+        return f"columns has type {columns.dtype}: numbers are needed, as np.float32"
+    if not np.isfinite(columns).all():
+        return "columns is not finite: store np.nan_to_num(columns)"
+    return None
+
+
 # In this order: a check may rely on what those before it have made sure of.
 CHECKS = (
     find_wrong_type_of_logits,
@@ -239,6 +271,8 @@ CHECKS = (
     find_unknown_class,
     find_unbalanced_audit,
     find_probe_problem,
+    find_wrong_group,
+    find_wrong_columns,
 )
 
 

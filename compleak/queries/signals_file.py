@@ -1,6 +1,7 @@
 """The signals file: what all models of a variant answered, and all that an attack ever sees.
 
-Format (PROTOCOL §4), which any framework can write; R models (row 0 the victim, then the shadows), N points, C classes:
+Format (PROTOCOL §4), which any framework can write; R models (row 0 the victim, then shadow models and references), N
+points, C classes:
 
     logits       (R, N, C) float32   before the softmax
     labels       (N,) int64          class of each point
@@ -11,8 +12,14 @@ and optionally an array for each probe (`compleak.queries.probes`), today
 
     sensitivity  (R, N, C) float32   mean |softmax f(x + e u) - softmax f(x)| / e, NaN outside the audit sets
 
-Files that this project writes hold two more arrays: `points`, which images of the data set the points are, and
-`source`, what the answers follow from (JSON).
+and two arrays about the points:
+
+    group        (N,) int64          points with the same number are copies of each other
+    columns      (N, F) float32      what the points look like, for the control that asks no model
+
+A row after the first whose audit set is empty is a reference: a model that is known not to have trained on the points
+where its `member` is False. Files that this project writes hold two more arrays: `points`, which images of the data set
+the points are, and `source`, what the answers follow from (JSON).
 """
 
 import json
@@ -45,6 +52,8 @@ class Record(NamedTuple):
     member: np.ndarray  # (R, N) bool
     audit: np.ndarray  # (R, N) bool
     probes: dict[str, np.ndarray]  # by the probe's name
+    group: np.ndarray | None = None  # (N,) int64
+    columns: np.ndarray | None = None  # (N, F) float32
 
     @property
     def truth(self) -> np.ndarray:
@@ -135,7 +144,8 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             names = file.files
-            arrays = {name: _read_array(path, file, name) for name in (*file_checks.ARRAYS, *PROBES) if name in file}
+            known = (*file_checks.ARRAYS, *file_checks.ARRAYS_OF_POINTS, *PROBES)
+            arrays = {name: _read_array(path, file, name) for name in known if name in file}
     except (*DAMAGED, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a readable signals file ({error}): {SEE_README}") from error
     problem = file_checks.find_problem(arrays, names)
@@ -162,6 +172,6 @@ def same_points(records: list[Record], names: list[str]) -> None:
     for record, name in zip(records[1:], names[1:], strict=True):
         if record.logits.shape != records[0].logits.shape:
             raise UserError(f"{names[0]} and {name} differ in the shape of logits: they are not signals of one run")
-        for key in ("labels", "member", "audit"):
+        for key in ("labels", "member", "audit", "group"):
             if not np.array_equal(getattr(record, key), getattr(records[0], key)):
                 raise UserError(f"{names[0]} and {name} differ in {key}: they are not signals of one run")

@@ -148,6 +148,7 @@ class AttackSettings(StageSettings):
     files: tuple[Path, ...] = ()
     with_original: bool = True  # MR: whether the attacker has the original model
     attacks: tuple[str, ...] | None = None  # names of attacks; None: the usual ones
+    attacker: str | None = None  # "shadows" or "known_half"; None: shadows where there are shadow models
     out: Path | None = None
     seed: int | None = None  # of the attacks and the intervals; None: the run's
     draws: int | None = None

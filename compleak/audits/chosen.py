@@ -1,0 +1,65 @@
+"""Which attack an attacker deploys, and one scale for the scores of two attacks."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+TAIL_SHARE = 0.05  # of the known non-members: their highest scores, to which the tail is fitted
+FEWEST_IN_TAIL = 10
+LARGEST = 1e300  # of a mapped score
+
+
+def choose(worth: Mapping[str, Sequence[float]]) -> list[str] | None:
+    """The best attack of each part, by its key; None where no attack is eligible.
+
+    worth: for each attack and part how well it did on points whose membership is known; NaN where not eligible. The
+    first of equally good attacks counts.
+    """
+    keys = list(worth)
+    table = np.array([worth[key] for key in keys], dtype=float)  # (attacks, parts)
+    if np.isnan(table).all():
+        return None
+    return [keys[np.nanargmax(column)] for column in table.T]
+
+
+def rarity(scores: np.ndarray, known_scores: np.ndarray, known_truth: np.ndarray) -> np.ndarray:
+    """How rare scores like these are among non-members: -log of an estimated false-positive rate, (n,) float64.
+
+    The rates are those of the known non-members' own scores, interpolated between them. Beyond the highest the rate
+    falls exponentially, as fast as the highest scores of the known non-members spread. The map is strictly increasing:
+    scores (n,) keep their order and their ties. known_scores and known_truth: (M,), by a fit that did not see them.
+    """
+    others = known_scores[np.asarray(known_truth) == 0]
+    distinct, place = np.unique(scores, return_inverse=True)
+    return strictly_increasing(_minus_log_rate(distinct, np.sort(others)))[place]
+
+
+def _minus_log_rate(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """-log of the share of the non-members `others`, (n,) ascending, that score so high or higher."""
+    values, first = np.unique(others, return_index=True)
+    rates = -np.log((len(others) - first) / len(others))
+    with np.errstate(over="ignore"):
+        beyond = np.maximum(scores - values[-1], 0) / _tail_spread(others)
+        below = np.maximum(values[0] - scores, 0) / _tail_spread(-others[::-1])
+        mapped = np.interp(scores, values, rates) + beyond - below
+    return np.clip(mapped, -LARGEST, LARGEST)
+
+
+def _tail_spread(others: np.ndarray) -> float:
+    """The mean distance of the highest scores from where the tail begins, an exponential's scale; 1 if all are equal.
+
+    others: (n,) ascending.
+    """
+    size = min(len(others) - 1, max(FEWEST_IN_TAIL, round(TAIL_SHARE * len(others))))
+    highest = others[len(others) - size :]
+    spread = float(np.mean(highest - others[len(others) - size - 1])) if size else 0.0
+    return spread if spread > 0 else 1.0
+
+
+def strictly_increasing(values: np.ndarray) -> np.ndarray:
+    """Values (n,) that should ascend, with those that rounding has made equal set apart by the least step."""
+    apart = values.copy()
+    for place in range(1, len(apart)):
+        if apart[place] <= apart[place - 1]:
+            apart[place] = np.nextafter(apart[place - 1], np.inf)
+    return apart

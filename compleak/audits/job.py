@@ -1,0 +1,187 @@
+"""All attacks on one target, fitted once, or once for each half of the points: one block of a table."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+import attacks
+from compleak.audits import metrics
+from compleak.audits.attackers import Part
+from compleak.audits.chosen import choose
+from compleak.audits.controls import null_control
+from compleak.audits.first_stage import FIRST_STAGE_ROW, PairFile, first_stage, keep_first_stage
+from compleak.audits.table import CHOSEN, UnfinishedTable, control_names, measured_row, names_of
+from compleak.audits.verdicts import Verdicts, join_results
+from core.console import progress, say
+from core.errors import UserError
+
+Rows = dict[str, dict]  # by the attack's key
+Results = dict[str, list[attacks.Result]]  # by the attack's key, one for each part
+
+
+class Job:
+    """The attacks on one target.
+
+    parts: the fits, and the points that each of them judges; pairs: for each part MR's first stages; truth: (A,) bool,
+    the victim's membership, which the metrics alone read; needs: what the attacker of an attack had to have, in words.
+    """
+
+    def __init__(
+        self,
+        scenario: str,
+        name: str,
+        parts: Sequence[Part],
+        pairs: Sequence[list[PairFile]],
+        truth: np.ndarray,
+        options: dict,
+        needs: Callable[[attacks.Attack], str],
+        unfinished: UnfinishedTable,
+    ) -> None:
+        self.scenario, self.name = scenario, name
+        self.parts, self.truth = parts, truth
+        self.pairs = {part.name: files for part, files in zip(parts, pairs, strict=True)}
+        self.options, self.needs, self.unfinished = options, needs, unfinished
+
+    def run(self, chosen: Sequence[attacks.Attack]) -> tuple[list[dict], dict[str, np.ndarray]]:
+        """The rows of all attacks that can run and of the null control, and their scores (A,) by key.
+
+        UserError where none can.
+        """
+        rows: Rows = {}
+        results: Results = {}
+        worth = {}
+        for attack in chosen:
+            of_parts, seconds = self.timed_results_of(attack, results)
+            if of_parts is not None:
+                results[attack.key] = of_parts
+                worth[attack.key] = self.worth_of(attack, of_parts)
+                rows[attack.key] = self.row_of_attack(attack, of_parts, worth[attack.key], seconds)
+        if not rows:
+            raise UserError(f"no attack of {self.scenario} can run on these signals")
+        verdicts = {key: join_results(self.parts, of_parts) for key, of_parts in results.items()}
+        headline = self.choose_headline(choose(worth), rows, results, verdicts, worth)
+        for key, row in rows.items():
+            row["headline"] = key == headline
+        # Every row carries its own null as well; this one is the headline's, or the first row's where there is none.
+        controlled = verdicts[headline or next(iter(verdicts))]
+        null = self.null_row(controlled) | {"headline": False, "needs": "", "chosen": ""}
+        scores = {key: verdict.scores for key, verdict in verdicts.items()}
+        return [*rows.values(), null], {**scores, "null": np.where(self.truth, np.nan, controlled.scores)}
+
+    def choose_headline(
+        self, choices: list[str] | None, rows: Rows, results: Results, verdicts: dict[str, Verdicts], worth: dict
+    ) -> str | None:
+        """The key of the headline; None where no attack is eligible.
+
+        choices: each part's own best attack. Where the parts differ, a row and verdicts of their choices are added.
+        """
+        if choices is None:
+            return None
+        if len(set(choices)) == 1:
+            return choices[0]
+        of_parts = [results[key][number] for number, key in enumerate(choices)]
+        verdicts[CHOSEN] = join_results(self.parts, of_parts)
+        names = control_names(self.scenario, self.name, CHOSEN)
+        rows[CHOSEN] = self.row_of(names, verdicts[CHOSEN], seconds=0.0)
+        rows[CHOSEN]["shadow_log_auc"] = float(np.mean([worth[key][number] for number, key in enumerate(choices)]))
+        rows[CHOSEN]["needs"] = " | ".join(dict.fromkeys(rows[key]["needs"] for key in choices))
+        rows[CHOSEN]["chosen"] = " | ".join(choices)
+        return CHOSEN
+
+    def timed_results_of(self, attack: attacks.Attack, earlier: Results) -> tuple[list[attacks.Result] | None, float]:
+        """One attack's results, one for each part, and the seconds of all. None where a part has no result."""
+        results = []
+        seconds = 0.0
+        for number, part in enumerate(self.parts):
+            earlier_of_part = {key: of_parts[number] for key, of_parts in earlier.items()}
+            result, seconds_of_part = self.timed_result_of(attack, part, earlier_of_part)
+            if result is None:
+                return None, seconds
+            results.append(result)
+            seconds += seconds_of_part
+        return results, seconds
+
+    def timed_result_of(
+        self, attack: attacks.Attack, part: Part, earlier: dict[str, attacks.Result]
+    ) -> tuple[attacks.Result | None, float]:
+        """One attack's result and its seconds: those that a killed run of the same table left, or new ones."""
+        file = self.unfinished.file("_".join(filter(None, (self.name, part.name))), attack.key)
+        if kept := self.unfinished.read(file):
+            return kept
+        started = time.monotonic()
+        result = self.result_of(attack, part, earlier)
+        seconds = time.monotonic() - started
+        if result is not None:
+            self.unfinished.keep(file, result, seconds)
+        return result, seconds
+
+    def result_of(
+        self, attack: attacks.Attack, part: Part, earlier: dict[str, attacks.Result]
+    ) -> attacks.Result | None:
+        """One attack's result. An attack that cannot run on these signals is named and left out: None."""
+        if lacks := attacks.missing(attack, part.views):
+            reason = f"these signals hold no {' and no '.join(lacks)}"
+            say(f"{self.scenario} {self.name}: {attack.key} left out, {reason}")
+            return None
+        options = {**self.options, "earlier": earlier, "progress": lambda epochs: progress(epochs, attack.key)}
+        try:
+            if attack.name == "MR":
+                options["memberships"] = self.first_stages(part)
+            result = attack.run(part.views, **options)
+        except attacks.Unusable as error:
+            say(f"{self.scenario} {self.name}: {attack.key} left out, {error}")
+            return None
+        except (MemoryError, torch.OutOfMemoryError):
+            say(f"{self.scenario} {self.name}: {attack.key} left out, it needs more memory than there is")
+            return None
+        if attack.key == FIRST_STAGE_ROW:
+            keep_first_stage(self.pairs[part.name][0], attacks.Membership(result.shadow_scores, result.scores))
+        return result
+
+    def first_stages(self, part: Part) -> list[attacks.Membership]:
+        """SR's answer on the original and each compressed model, which MR starts from."""
+        original, *compressed = part.views
+        pairs = list(zip(compressed, self.pairs[part.name], strict=True))
+        seed = self.options["seed"]
+        return [
+            first_stage(original, view, pair, seed) for view, pair in progress(pairs, "SR of each compressed model")
+        ]
+
+    def worth_of(self, attack: attacks.Attack, results: Sequence[attacks.Result]) -> list[float]:
+        """How well an attack does for each part on the points whose membership is known; NaN where not eligible."""
+        if not attack.eligible:
+            return [np.nan] * len(results)
+        pairs = zip(self.parts, results, strict=True)
+        return [metrics.log_auc(result.shadow_scores, part.known_truth) for part, result in pairs]
+
+    def row_of_attack(
+        self, attack: attacks.Attack, results: Sequence[attacks.Result], worth: Sequence[float], seconds: float
+    ) -> dict:
+        """The attack's row: how it does on the victim, on non-members alone, and where membership is known."""
+        names = names_of(self.scenario, self.name, attack)
+        row = self.row_of(names, join_results(self.parts, results), seconds)
+        return row | {"shadow_log_auc": float(np.mean(worth)), "needs": self.needs(attack), "chosen": ""}
+
+    def row_of(self, names: dict, verdicts: Verdicts, seconds: float) -> dict:
+        """How these verdicts do on the victim and on non-members alone, and whom the strict threshold accuses."""
+        row = measured_row(
+            names,
+            verdicts.scores,
+            verdicts.decision,
+            self.truth,
+            seed=self.options["seed"],
+            seconds=seconds,
+            scored_by=verdicts.scored_by,
+            decided_by=verdicts.decided_by,
+        )
+        null = self.null_row(verdicts)
+        row |= {f"null_{key}": null[key] for key in ("auc", "auc_lo", "auc_hi")}
+        return row | metrics.accusations(verdicts.strict, self.truth)
+
+    def null_row(self, verdicts: Verdicts) -> dict:
+        """The null control of one attack."""
+        scores, decision, first_half = null_control(verdicts.scores, verdicts.decision, self.truth)
+        names = control_names(self.scenario, self.name, "null")
+        return measured_row(names, scores, decision, first_half, seed=self.options["seed"], seconds=0.0)
