@@ -36,6 +36,7 @@ STAGE_SCRIPTS = {
     "clustering/clustering.py",
 }
 
+# While a user's own file runs, the modules beside it must be found.
 IMPORT_OTHERS_CODE = [ROOT / folder / "foreign" / "plugin.py" for folder in ("models", "data")]
 
 

@@ -70,7 +70,7 @@ def read_image_folder(source: Path) -> Records:
     Raises UserError where there are none, one is damaged, or `source` holds splits instead of classes.
     """
     folders = class_folders(source)
-    _refuse_splits(folders, source)
+    _refuse_splits(folders, source, "give")
     skipped = Notes()
     return _to_records(source, _from_folder(source, skipped), folders, skipped)
 
@@ -89,17 +89,17 @@ def read_image_archive(source: Path) -> Records:
         ) from error
     images = _without_common_folders(images)
     folders = sorted({image.path.parts[0] for image in images})
-    _refuse_splits(folders, source)
+    _refuse_splits(folders, source, "unpack it and give")
     return _to_records(source, images, folders, skipped)
 
 
-def _refuse_splits(folders: list[str], source: Path) -> None:
+def _refuse_splits(folders: list[str], source: Path, way_out: str) -> None:
+    """UserError where the folders are splits; the way out is the beginning of the advice."""
     names = {name.casefold() for name in folders}
     if names and (names <= SPLITS or {"train", "test"} <= names):
-        train = escape(source / sorted(folders)[-1])
         raise UserError(
-            f"{escape(source)} holds {', '.join(sorted(folders))} instead of class folders: give one of them for the "
-            f"members and another for the non-members, such as {train}"
+            f"{escape(source)} holds {', '.join(sorted(folders))} instead of class folders: {way_out} the folder of "
+            "the members and the folder of the non-members, such as data/train and data/test"
         )
 
 
@@ -163,7 +163,9 @@ def _to_records(source: Path, images, folders: list[str], skipped: Notes) -> Rec
         content = _read(image)
         if len(image.path.parts) == 1:
             skipped.add(OUTSIDE, image.path)
-        elif _is_image(content, image.path, changed):
+        elif not _is_image(content, image.path, changed):
+            skipped.add(NO_IMAGE, image.path)
+        else:
             name = escape(image.path)
             _check_names(image.path, name in kept, source)
             kept[name] = image

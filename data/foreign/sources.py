@@ -8,7 +8,6 @@ import numpy as np
 from core import console
 from core.errors import UserError
 from data.foreign.arrays import read_npz
-from data.foreign.csv_files import read_csv
 from data.foreign.idx_files import is_images_file, read_idx
 from data.foreign.image_folders import class_folders, read_image_archive, read_image_folder
 from data.foreign.plugin_datasets import read_plugin
@@ -81,6 +80,8 @@ def _read(source: Path, label_column: str | None) -> Records:
         source = _file_of_folder(source)
     name = source.name.casefold()
     if name.endswith(CSV_ENDINGS):
+        from data.foreign.csv_files import read_csv  # it imports pandas, which other sources need not
+
         return read_csv(source, label_column)
     if label_column is not None:
         raise UserError(f"{escape(source)} is no CSV file: leave out label_column {label_column!r}")

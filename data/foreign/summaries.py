@@ -5,7 +5,6 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from data.inputs import IMAGES
 from data.pictures import SIDE
 
 MOST_COLUMNS = 4096  # of arrays; from more of them, evenly spaced values are taken
@@ -21,6 +20,8 @@ def summarise(raw: list, kind: str) -> np.ndarray:
     if kind == "text":
         return np.stack([_count_trigrams(text) for text in raw])
     if kind == "images":
+        from data.inputs import IMAGES  # it imports torch, which reading needs not
+
         return IMAGES.summarise(np.stack([_to_small_colour(image) for image in raw])).astype(np.float32)
     values = np.stack([np.asarray(value, dtype=np.float32).reshape(-1) for value in raw])
     if values.shape[1] <= MOST_COLUMNS:
