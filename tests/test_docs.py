@@ -19,8 +19,8 @@ PAGES = [*COMMAND_PAGES, "LOG.md"]
 
 # These run tiny, in this order, so that each finds what it reads whatever page it stands on.
 STAGES = (
-    *("examples/write_signals.py", "train.py", "pruning/prune.py", "quantization/qat.py", "clustering/clustering.py"),
-    *("CompLeakNR.py", "CompLeakSR.py", "CompLeakMR.py", "query.py"),
+    *("examples/write_signals.py", "train.py", "pruning/prune.py", "quantization/qat.py", "quantization/ptq.py"),
+    *("clustering/clustering.py", "CompLeakNR.py", "CompLeakSR.py", "CompLeakMR.py", "query.py", "export.py"),
 )
 IN_A_PROCESS = ("examples/write_signals.py", "quantization/qat.py", "clustering/clustering.py")  # at first, as printed
 ONLY_PARSED = ("reproduce.py", "benchmarks/bench.py")  # they take minutes to hours, a download, a GPU or Ray
@@ -109,6 +109,8 @@ def tiny_version(script: str, arguments: list[str], root: Path) -> list[str]:
     if script in ("CompLeakMR.py", "query.py"):
         tiny += ["--variants", "pruning_0.6", "quantization_int8", "clustering_4"]
     epochs = {"pruning/prune.py": "--prune_epochs", "quantization/qat.py": "--quantized_epochs"}
+    if script in ("quantization/ptq.py", "export.py"):
+        return [*arguments, *tiny]
     attack = script.startswith("CompLeak") or script == "query.py"
     return [*arguments, *tiny, *(["--sensitivity_draws", "1"] if attack else [epochs.get(script, "--epochs"), "1"])]
 
