@@ -92,8 +92,8 @@ class Evidence(NamedTuple):
 def judge(scenario: str, variant: str, table: pd.DataFrame, halves: int = 1) -> Verdict:
     """The verdict on one target.
 
-    table: the target's rows, with the columns of LIMITS and their _lo and _hi. halves: into how many parts the audit
-    set falls that have intervals of their own, whose ends are averaged: 2 for an attacker who knows half of it.
+    table: the target's rows, with the columns of LIMITS and their _lo and _hi. halves: how many fits judge a part of
+    the audit set each: 2 for an attacker who knows half of it, otherwise 1.
     """
     rows = attack_rows(table)
     lower_ends = list(_lower_ends(rows))
@@ -163,29 +163,27 @@ def smallest_size(halves: int = 1) -> int:
 def null_ends(n_member: int, n_other: int, halves: int = 1) -> dict[str, float]:
     """How far up the intervals of a model that leaks nothing reach, by measure: the mean, and MARGIN deviations more.
 
-    Each half has an interval of its own. The mean of their ends varies less than one end by the root of their number.
+    With two fits (see `metrics.evaluate`) the interval of an AUC is as wide as that of one half, and that of a TPR is
+    over all points. Both fits may err by the same amount, so either end varies as much as with half of the points.
     """
-    members, others = n_member // halves, n_other // halves
-    if min(members, others) < 1:
+    if min(n_member, n_other) < halves:
         return {limit.measure: 1.0 for limit in LIMITS}
     moments = {
-        "auc": _moments_of_auc_end(members, others),
-        metrics.WIDER_TPR: _moments_of_tpr_end(members, others, metrics.WIDER_FPR),
-        metrics.TPR: _moments_of_tpr_end(members, others, metrics.FPR),
+        "auc": _moments_of_auc_end(n_member // halves, n_other // halves),
+        metrics.WIDER_TPR: _moments_of_tpr_end(n_member, n_other, metrics.WIDER_FPR, halves),
+        metrics.TPR: _moments_of_tpr_end(n_member, n_other, metrics.FPR, halves),
     }
-    return {
-        measure: float(mean + MARGIN * deviation / np.sqrt(halves)) for measure, (mean, deviation) in moments.items()
-    }
+    return {measure: mean + MARGIN * deviation for measure, (mean, deviation) in moments.items()}
 
 
 def _moments_of_auc_end(members: int, others: int) -> tuple[float, float]:
     """Mean and standard deviation of the upper end of an AUC's interval where nothing leaks (Mann & Whitney 1947)."""
     deviation = np.sqrt((members + others + 1) / (12 * members * others))
-    return 0.5 + norm.isf(TAIL) * deviation, deviation
+    return float(0.5 + norm.isf(TAIL) * deviation), float(deviation)
 
 
-def _moments_of_tpr_end(members: int, others: int, fpr: float) -> tuple[float, float]:
-    """The same of the upper end of `intervals.tpr_interval`.
+def _moments_of_tpr_end(members: int, others: int, fpr: float, halves: int) -> tuple[float, float]:
+    """The same of the upper end of `intervals.tpr_interval`; the deviation is that of one half.
 
     That end is worked out from how many members lie above the k-th highest of the others. Where nothing leaks this
     number is beta-binomial, whatever the scores, because the share of the population above the k-th highest of n is
@@ -200,7 +198,7 @@ def _moments_of_tpr_end(members: int, others: int, fpr: float) -> tuple[float, f
     ends = betaincinv(hits + 1, members - hits, 1 - tail)
     chances = above.pmf(hits)
     mean = chances @ ends
-    return float(mean), float(np.sqrt(chances @ (ends - mean) ** 2))
+    return float(mean), float(np.sqrt(halves * (chances @ (ends - mean) ** 2)))
 
 
 def _upper_ends(rows: pd.DataFrame) -> Iterator[Evidence]:
@@ -232,14 +230,14 @@ def _verdict(level: str, decides: Evidence, reason: str) -> Verdict:
 
 
 def _reason(evidence: Evidence) -> str:
-    """`rmia, the attack chosen beforehand, reaches an AUC of 62.1 [61.0, 63.2] %: the lower end is not below 60 %.`"""
+    """`rmia, the attack chosen beforehand, has AUC 62.1 [61, 63.2] %: the lower end reaches MIDDLE (60 % or more).`"""
     row, limit = evidence.row, evidence.limit
-    end = "upper" if evidence.upper else "lower"
+    end = "the upper end" if evidence.upper else "even the lower end"
     chosen = ", the attack chosen beforehand," if row["headline"] else ""
     ends = [_percent(row[limit.measure + suffix]) for suffix in metrics.INTERVAL_ENDS]
     return (
         f"{key_of(row)}{chosen} has {limit.title} {ends[0]} [{ends[1]}, {ends[2]}] %: "
-        f"the {end} end is not below {_percent(limit.reached(evidence.level))} %."
+        f"{end} reaches {evidence.level} ({_percent(limit.reached(evidence.level))} % or more)."
     )
 
 

@@ -291,7 +291,7 @@ def _records(
     if leading is None or facts.redact:
         return pd.DataFrame(columns=RECORD_COLUMNS)
     places, exposure = _exposure(leading, judged)
-    order = np.argsort(exposure, kind="stable")
+    order = np.lexsort([-judged.scores(leading)[places], exposure])
     first = [number for number in order if judged.truth[places[number]]][:RECORDS]
     lines = []
     for number in first:

@@ -19,6 +19,7 @@ MARKUP = re.compile(
 )
 SAFE_TARGET = re.compile(r"https?://|#|(?![a-zA-Z][\w+.-]*:)")  # no `javascript:` and the like
 NUMBERS = re.compile(r"[-+±\d.,\[\]%()\s]*")
+LONG_CELL = 40  # characters
 SVG_START = re.compile(r"<svg\b.*", re.S)
 SVG_NAME = re.compile(r'(\bid="|xlink:href="#|href="#|url\(#)')
 
@@ -37,7 +38,7 @@ def to_html(blocks: Sequence[Block], figures: Mapping[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(inline=inline, is_number=is_number)
+    environment.filters.update(inline=inline, cell_kind=cell_kind, anchor=anchor)
     title = next(block.text for block in blocks if isinstance(block, Heading) and block.level == 1)
     parts = [(type(block).__name__, block, _content(block, figures)) for block in blocks]
     return environment.get_template("page.html").render(title=unmarked(title), parts=parts)
@@ -47,6 +48,7 @@ def inline(text: str):
     """A text's `code`, *emphasis* and [links](target) as HTML; all else is escaped."""
     from markupsafe import Markup, escape
 
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
     pieces, end = [], 0
     for match in MARKUP.finditer(text):
         pieces += [escape(text[end : match.start()]), _element(match)]
@@ -74,9 +76,17 @@ def unmarked(text: str) -> str:
     return MARKUP.sub(lambda match: match["plain"] or match["code"] or match["strong"] or match["link"], text)
 
 
-def is_number(cell: object) -> bool:
-    """Whether a cell is a number, with its interval or not: such cells are not broken into lines."""
-    return bool(NUMBERS.fullmatch(str(cell)))
+def anchor(heading: str) -> str:
+    """The name by which `[text](#name)` leads to a heading, as GitHub makes it."""
+    letters = re.sub(r"[^\w\s-]", "", unmarked(heading).lower())
+    return re.sub(r"\s", "-", letters)
+
+
+def cell_kind(cell: str) -> str:
+    """`number` (with its interval or not), which is not broken into lines, `prose`, which needs room, or neither."""
+    if NUMBERS.fullmatch(cell):
+        return "number"
+    return "prose" if len(cell) > LONG_CELL else ""
 
 
 def _content(block: Block, figures: Mapping[str, str]):

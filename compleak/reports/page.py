@@ -103,6 +103,6 @@ _RENDERERS = {
     Bullets: lambda bullets: "\n".join(f"- {_one_line(item)}" for item in bullets.items),
     Code: _fenced,
     Table: lambda table: markdown_table(table.frame),
-    Figure: lambda figure: f"![{figure.caption}]({figure.file})",
+    Figure: lambda figure: f"![{_one_line(figure.caption)}]({figure.file})",
     Callout: lambda callout: f"> **{callout.title}**: {_one_line(callout.text)}",
 }

@@ -1,13 +1,25 @@
-"""What each target leaks by the three measures of the levels, with the limits of LOW and HIGH."""
+"""What each target leaks by the three measures of the levels, and where a measure reads LOW, MIDDLE or HIGH."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 
-from compleak.findings.levels import LIMITS, Limit
-from compleak.reports.figures.style import GRID, MEDIUM, ORANGE, SCENARIO_COLOURS, SKY, SMALL, new_figure
+from compleak.findings.levels import HIGH, LIMITS, LOW, MIDDLE, Limit
+from compleak.reports.figures.style import (
+    BLACK,
+    GREEN,
+    GRID,
+    MEDIUM,
+    ORANGE,
+    SCENARIO_COLOURS,
+    SMALL,
+    YELLOW,
+    new_figure,
+)
 
-CHANCE = {"auc": 0.5}  # what guessing gives; elsewhere it is too close to zero to be drawn
+LEFT_END = {"auc": 48.0}  # percent; other measures begin at 0
+ZONES = {LOW: GREEN, MIDDLE: YELLOW, HIGH: ORANGE}
+FAINT = 0.16  # of a zone's colour
 
 
 def levels_figure(headlines: pd.DataFrame, names: Sequence[str], subtitle: str):
@@ -15,26 +27,37 @@ def levels_figure(headlines: pd.DataFrame, names: Sequence[str], subtitle: str):
 
     headlines: `shipped.AuditFindings.headlines`; names: what the attacker of each holds.
     """
-    height = 1.9 + 0.3 * len(headlines)
+    height = 2.1 + 0.3 * len(headlines)
     figure, panels = new_figure("What each attacker finds", subtitle, height, ncols=len(LIMITS), sharey=True)
     for axes, limit in zip(panels, LIMITS, strict=True):
         _draw_measure(axes, headlines, limit)
     panels[0].set_yticks(range(len(names)), names, fontsize=SMALL)
     panels[0].set_ylim(len(names) - 0.4, -0.6)
+    handles = [_patch(level, colour) for level, colour in ZONES.items()]
+    figure.legend(handles=handles, fontsize=SMALL, loc="outside lower right", ncols=len(ZONES), frameon=False)
     return figure
 
 
 def _draw_measure(axes, headlines: pd.DataFrame, limit: Limit) -> None:
+    values, low, high = (100 * headlines[limit.measure + end].to_numpy(float) for end in ("", "_lo", "_hi"))
+    left = min(LEFT_END.get(limit.measure, -1.0), low.min() - 1)
+    right = max(high.max() + 1.5, 120 * limit.middle if limit.middle < 0.5 else 85)
+    edges = (left, 100 * limit.low, 100 * limit.middle, right)
+    for start, end, colour in zip(edges, edges[1:], ZONES.values(), strict=False):
+        axes.axvspan(start, end, color=colour, alpha=FAINT, linewidth=0)
+    for place, row_scenario in enumerate(headlines["scenario"]):
+        ends = [[max(values[place] - low[place], 0)], [max(high[place] - values[place], 0)]]
+        style = {"fmt": "o", "color": SCENARIO_COLOURS[row_scenario], "markersize": 5, "elinewidth": 1.4, "capsize": 2}
+        axes.errorbar([values[place]], [place], xerr=ends, **style)
+    if limit.measure == "auc":
+        axes.axvline(50, color=BLACK, linewidth=0.8)
+    axes.set_xlim(left, right)
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", **GRID)
-    for place, (_, row) in enumerate(headlines.iterrows()):
-        value, low, high = (100 * row[limit.measure + end] for end in ("", "_lo", "_hi"))
-        ends = [[max(value - low, 0)], [max(high - value, 0)]]
-        colour = SCENARIO_COLOURS[row["scenario"]]
-        axes.errorbar([value], [place], xerr=ends, fmt="o", color=colour, markersize=5, elinewidth=1.4, capsize=2)
-    least = 100 * CHANCE.get(limit.measure, 0)
-    right = max(axes.get_xlim()[1], 110 * limit.middle)
-    axes.set_xlim(min(axes.get_xlim()[0], least - 2), min(right, 102))
-    axes.axvline(100 * limit.low, color=SKY, linewidth=1.2, linestyle="--")
-    axes.axvline(100 * limit.middle, color=ORANGE, linewidth=1.2, linestyle="--")
-    axes.set_xlabel(f"{limit.title}, %", fontsize=MEDIUM)
+    axes.set_xlabel(f"{limit.title}, %".replace(" false", "\nfalse"), fontsize=MEDIUM)
+
+
+def _patch(level: str, colour: str):
+    from matplotlib.patches import Patch
+
+    return Patch(color=colour, alpha=2 * FAINT, label=level, linewidth=0)
