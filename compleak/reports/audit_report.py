@@ -166,11 +166,14 @@ def _head(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
     overall = findings.overall
     yield Heading(f"Membership audit of {escaped(facts.name)}", level=1)
     meaning = PROVEN.get(overall.level, "") if overall.proven else ""
-    where = f"The worst of {len(findings.verdicts)} is what somebody finds who holds {_target(overall, facts)}."
+    holder = f"somebody who holds {_target(overall, facts)}"
+    where = (
+        f"That is about {holder}, the worst of {len(findings.verdicts)} cases." if len(findings.verdicts) > 1 else ""
+    )
     yield Callout(overall.level, f"{meaning or MEANING[overall.level]} {where}", TONES[overall.level])
     yield Text(
         f"""The question behind it: can somebody who asks {_these_models(facts)} find out whether a certain record was
-        in the training data? Why {overall.level}: {escaped_sentence(overall.reason)}"""
+        in the training data? Why this level: {escaped_sentence(overall.reason)}"""
     )
     for name in findings.failed_controls:
         yield Callout("A control failed", f"`{name}`: {CONTROL_TEXTS[name]}. Settle this first.", "bad")
@@ -425,7 +428,7 @@ def _attacker(facts: AuditFacts) -> Iterator[Block]:
         yield Text(
             """Half of the audited points are known to the attacker, who is judged on the other half, and then the
             halves change places. That is an insider, or the auditor. A stranger who knows nobody finds less; somebody
-            with reference models may find more. The ends of intervals are the mean of those of either half."""
+            with reference models may find more. Intervals allow for both halves erring together."""
         )
     yield Heading("The release, as declared", level=3)
     if facts.release:
@@ -481,7 +484,7 @@ def _mitigations(findings: AuditFindings) -> Iterator[Block]:
             "normalisation, which by itself took more than 20 points: compare it with that line.",
             "*AdvReg* (Nasr et al. 2018) paid 4.5 points of accuracy for 9 points of AUC.",
             "*Compression is no defence.* In another audit of this project, int8 and 16 clusters leaked as much as the "
-            "original, to 2 points. A model pruned by 90 % leaked little and was right half as often, and whoever has the "
+            "original, to 2 points. A model pruned by 90 % leaked little and was right half as often; whoever has the "
             "original too finds what the original gives away.",
             f"*Answers as labels only*, rounded, or cut to a few classes: not measured yet. {_label_only(findings)}",
             "*Early stopping, stronger weight decay, dropout, more data, distillation*: not measured by this project.",
