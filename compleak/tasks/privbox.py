@@ -15,12 +15,7 @@ from compleak.tasks.yaml_files import check_keys, read_yaml
 from core.errors import UserError
 
 TYPE = "MEMBERSHIP_INFERENCE_ATTACK"
-WEIGHTS = (".pt", ".pth", ".safetensors")
-PADDLE = (".pdparams", ".pdopt", ".pdmodel", ".pdiparams")
-PADDLE_WAY_OUT = (
-    "weights of Paddle cannot be read here: write the network in PyTorch, copy the arrays of paddle.load(...) into its "
-    "state dict (a Linear's weight transposed), and torch.save that as a .pt file in their place"
-)
+OF_PADDLE = (".pdparams", ".pdopt", ".pdmodel", ".pdiparams")
 BATCH_SIZE = 128  # of BASELINE, which has no key for it
 LARGEST_ANGLE = 180
 
@@ -166,11 +161,13 @@ def read_datasets(args: dict, key: str, file: Path, where: str) -> tuple[Plugin,
 
 def model_plugin(text: str, file: Path, where: str) -> Plugin:
     """A model's plug-in, with its weights where the folder holds some."""
+    from models.foreign.plugin import PADDLE, WEIGHTS
+
     folder = find_folder(text, file, where)
     content = sorted(folder.iterdir())
-    paddle = [path.name for path in content if path.suffix in PADDLE]
+    paddle = [path for path in content if path.suffix in OF_PADDLE]
     if paddle:
-        raise UserError(f"{where}: {folder / paddle[0]}: {PADDLE_WAY_OUT}")
+        raise UserError(f"{where}: {paddle[0]}: these {PADDLE}")
     weights = [path for path in content if path.suffix in WEIGHTS]
     if len(weights) > 1:
         names = ", ".join(path.name for path in weights)
