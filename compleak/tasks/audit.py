@@ -1,0 +1,210 @@
+"""A whole audit of shipped models: collect answers, attack, work the findings out, write the report."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+import attacks
+from compleak.audits.attack_stage import attack
+from compleak.audits.table import TableFiles
+from compleak.findings.levels import exceeds
+from compleak.findings.rows import key_of
+from compleak.findings.shipped import AuditFacts, AuditFindings, audit_findings
+from compleak.queries import signals_file
+from compleak.reports.audit_report import write_audit_report
+from compleak.runs.settings import AttackSettings, RunSettings
+from compleak.tasks.collect import Collected, collect_signals
+from compleak.tasks.privbox_run import run_privbox
+from compleak.tasks.task import Task
+from core import devices
+from core.console import say
+from core.errors import UserError
+from core.files import write_atomically
+from core.provenance import provenance
+from core.threads import threads_for_stage, threads_in_use, use_threads
+
+ATTACKERS = {
+    "known_half": (
+        "the attacker knows half of the audited members and as many non-members, and is judged on the other half; "
+        "halves take turns. This is an insider, or the auditor: the strongest that this much data allows to measure "
+        "without shadow models."
+    ),
+    "shadows": (
+        "the attacker trained {count} shadow model(s) like the audited model on other data of the same kind, and knows "
+        "their members but none of the audited model's."
+    ),
+}
+
+
+class Target(NamedTuple):
+    """One call of the attack stage: a scenario, its signals files, and the folder of its table."""
+
+    scenario: str
+    files: tuple[Path, ...]
+    folder: Path
+
+
+class Audit(NamedTuple):
+    """A finished audit."""
+
+    facts: AuditFacts
+    findings: AuditFindings
+    fails: bool  # the overall level lies above the task's limit
+
+
+def run_audit(task: Task) -> Audit:
+    """Carry a task out. UserError where it cannot be done; the report is written when everything else is there."""
+    started = time.monotonic()
+    use_threads(threads_for_stage(task.threads))
+    if task.privbox:
+        run_privbox_attacks(task)
+    collected = collect_signals(task)
+    first = signals_file.load(next(iter(collected.signals.values())))
+    attacker = choose_attacker(task, first)
+    targets = list(targets_of(task, collected))
+    tables = [attack(settings_of(task, target, attacker)) for target in targets]
+    table = joined(targets, tables)
+    write_joined_tables(task.folder, table)
+    facts = facts_of(task, collected, first, attacker, table, time.monotonic() - started)
+    audited = np.flatnonzero(first.audit[0])
+    names = [collected.names[place] for place in audited]
+    scores = Scores(targets)
+    findings = audit_findings(facts, table, scores, first.truth, first.labels[audited], names)
+    write_audit_report(task.folder, facts, findings)
+    fails = task.fail_above is not None and exceeds(findings.overall.level, task.fail_above)
+    return Audit(facts, findings, fails)
+
+
+def run_privbox_attacks(task: Task) -> None:
+    """PrivBox's own attacks with PrivBox's own numbers; privbox.md lies beside the report."""
+    device = devices.choose(task.device)
+    options = {"seed": task.seed, "device": device, "threads": threads_in_use()}
+    run_privbox(task.privbox, task.folder, task_file=task.privbox_file, **options)
+
+
+def choose_attacker(task: Task, record: signals_file.Record) -> str:
+    """The attacker that was asked for; else shadows where there are shadow models, else known_half."""
+    has_shadows = bool(record.audit[1:].any())
+    if task.attacker == "shadows" and not has_shadows:
+        raise UserError("the attacker is to have shadow models, but there are none: list them under shadows:")
+    return task.attacker or ("shadows" if has_shadows else "known_half")
+
+
+def targets_of(task: Task, collected: Collected) -> Iterator[Target]:
+    """NR for each model; SR for each compressed model with the original; MR for all."""
+    original, *compressed = collected.signals
+    files = collected.signals
+    for name, file in files.items():
+        yield Target("NR", (file,), task.folder / name)
+    for name in compressed:
+        yield Target("SR", (files[original], files[name]), task.folder / name)
+    if compressed:
+        yield Target("MR", tuple(files.values()), task.folder)
+
+
+def settings_of(task: Task, target: Target, attacker: str) -> AttackSettings:
+    return AttackSettings(
+        run=RunSettings(root=task.root),
+        device=task.device,
+        threads=task.threads,
+        scenario=target.scenario,
+        files=target.files,
+        attacks=task.attacks.get(target.scenario),
+        attacker=attacker,
+        out=target.folder,
+        seed=task.seed,
+        recipe=task.recipe,
+        again=task.again,
+    )
+
+
+def joined(targets: list[Target], tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """All rows; in NR and SR the variant is the model's name, which is the folder's."""
+    named = [
+        table.assign(variant=target.folder.name) if target.scenario != "MR" else table
+        for target, table in zip(targets, tables, strict=True)
+    ]
+    return pd.concat(named, ignore_index=True)
+
+
+def write_joined_tables(folder: Path, table: pd.DataFrame) -> None:
+    """NR.csv and SR.csv of all models, beside MR.csv, which the attack stage has written there."""
+    for scenario in ("NR", "SR"):
+        rows = table[table["scenario"] == scenario]
+        if len(rows):
+            write_atomically(folder / f"{scenario}.csv", lambda part, rows=rows: rows.to_csv(part, index=False))
+
+
+class Scores:
+    """The scores (A,) behind a row of the joined table, read from the file beside the row's own table."""
+
+    def __init__(self, targets: list[Target]) -> None:
+        self.files = {
+            (target.scenario, target.folder.name if target.scenario != "MR" else "all"): TableFiles(
+                target.folder, target.scenario
+            ).scores
+            for target in targets
+        }
+
+    def __call__(self, row: pd.Series) -> np.ndarray:
+        with np.load(self.files[row["scenario"], row["variant"]], allow_pickle=False) as scores:
+            return scores[key_of(row)]
+
+
+def facts_of(
+    task: Task, collected: Collected, record: signals_file.Record, attacker: str, table: pd.DataFrame, seconds: float
+) -> AuditFacts:
+    shadows = int(record.audit[1:].any(axis=1).sum())
+    has = [ATTACKERS[attacker].format(count=shadows)]
+    if collected.references:
+        has.append(f"{collected.references} reference model(s) that never saw the points")
+    return AuditFacts(
+        name=task.name,
+        command=task.command,
+        models=collected.models,
+        members=collected.members,
+        nonmembers=collected.nonmembers,
+        classes=collected.classes,
+        release=dict(task.release),
+        attacker=attacker,
+        attacker_has=tuple(has),
+        questions_per_point=1,
+        not_run=tuple(attacks_not_run(table)),
+        notes=collected.notes,
+        provenance=provenance(devices.choose(task.device)),
+        seed=task.seed,
+        seconds=seconds,
+        redact=task.redact,
+    )
+
+
+def attacks_not_run(table: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Each attack that a scenario could have run and did not, with what it lacked."""
+    for scenario, rows in attacks.USUAL.items():
+        of_scenario = table[table["scenario"] == scenario]
+        if of_scenario.empty:
+            continue
+        there = {key_of(row) for _, row in of_scenario.iterrows()}
+        for row in rows:
+            if row.key not in there:
+                yield f"{scenario} {row.key}", lacks_of(row)
+
+
+def lacks_of(row: attacks.Attack) -> str:
+    """What the attack needs beside answers."""
+    needs = [f"{row.references} reference model(s) for every point"] if row.references else []
+    needs += [f"{probe} of each answer" for probe in sorted(row.probes)]
+    return f"it needs {' and '.join(needs)}" if needs else "it was not asked for, or cannot run on so few points"
+
+
+def say_result(task: Task, audit: Audit) -> None:
+    """The end of an audit on the terminal: a line for each target, then where the report lies."""
+    for verdict in audit.findings.verdicts:
+        say(f"{verdict.scenario} {verdict.variant}: {verdict.level} ({verdict.reason})")
+    say(f"overall: {audit.findings.overall.level}; {task.folder / 'report.html'}")
+    if audit.fails:
+        say(f"failed: the level is not shown to be {task.fail_above} or better (--fail_above {task.fail_above})")

@@ -1,0 +1,314 @@
+"""From a task to signals files: whatever the models are, their answers end in the one format that attacks read."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from attacks.common.statistics import cross_entropy
+from compleak.findings.shipped import DataFacts, FileFacts, ModelFacts
+from compleak.queries import signals_file
+from compleak.queries.answer_files import AnswerFile, is_answer_file, is_signals_file, read_answers
+from compleak.queries.collect import collect
+from compleak.queries.logits import as_table, scale_of, to_logits
+from compleak.queries.run_models import check_names, open_run_variant
+from compleak.tasks.models import Interview, ModelAnswers, OpenModel, open_entry
+from compleak.tasks.points import AuditPoints, points_of, say_draw
+from compleak.tasks.sanity import check_accuracy, with_classes_of_model
+from compleak.tasks.shadow_training import train_shadows
+from compleak.tasks.task import RUN_PREFIX, ModelEntry, Task
+from core import devices
+from core.errors import UserError
+from core.files import sha256
+from data.foreign import read_pair
+
+NOT_ASKED = "the answers were there already"
+
+
+class Collected(NamedTuple):
+    """What the audit goes on with: a signals file for each model, and facts for the report."""
+
+    signals: dict[str, Path]  # by the model's name, the original first
+    names: Sequence[str]  # (N,) what each point of the files is called
+    classes: tuple[str, ...]
+    models: tuple[ModelFacts, ...]
+    members: DataFacts
+    nonmembers: DataFacts
+    notes: tuple[str, ...] = ()
+    references: int = 0
+
+
+def collect_signals(task: Task) -> Collected:
+    """The signals files of a task's models, asked now where they have not been asked. UserError where it cannot be."""
+    kinds = [_way_of(entry, task) for entry in task.models]
+    if len(set(kinds)) > 1:
+        raise UserError(
+            f"{task.models[0].place} is to be audited by {kinds[0]}, another model by "
+            f"{next(kind for kind in kinds if kind != kinds[0])}: give all models in one form"
+        )
+    return WAYS[kinds[0]](task)
+
+
+def _way_of(entry: ModelEntry, task: Task) -> str:
+    if entry.is_of_run:
+        return "asking" if task.members or task.data else "its run"
+    if is_signals_file(entry.path):
+        return "a signals file"
+    return "a file of answers" if is_answer_file(entry.path) else "asking"
+
+
+# By asking
+
+
+def by_asking(task: Task) -> Collected:
+    opened = [open_entry(entry, task) for entry in task.models]
+    if task.shadow_training:
+        task = replace(task, shadows=train_shadows(opened, task))
+    shadows = [[open_entry(shadow.models[entry.name], task) for entry in task.models] for shadow in task.shadows]
+    references = [[open_entry(versions[entry.name], task) for entry in task.models] for versions in task.references]
+    points = points_of(task)
+    files = AnswerFiles(task.folder / "answers", task, points)
+    points = check_first_model(opened[0], files, task, points)
+    signals, facts = {}, []
+    columns = points.columns()
+    for number, model in enumerate(opened):
+        others = [versions[number] for versions in (*shadows, *references)]
+        answers = [files.interview(model).answers(), *(files.interview(other).answers() for other in others)]
+        file = task.folder / "signals" / f"{model.entry.name}.npz"
+        signals_file.write(file, signal_arrays(answers, points, columns, len(references)), {"answers": files.sources})
+        signals[model.entry.name] = file
+        facts.append(facts_of_model(model, answers[0], points))
+    used = int(points.audit[0].sum()) // 2
+    sides = [data_facts(points, side, used, task) for side in (0, 1)]
+    notes = (*points.notes, *code_notes(opened))
+    return Collected(signals, points.names(), points.classes, tuple(facts), *sides, notes, len(references))
+
+
+class AnswerFiles:
+    """The interviews of all models, each with a file of its own; a file that several versions share is asked once."""
+
+    def __init__(self, folder: Path, task: Task, points: AuditPoints) -> None:
+        self.folder, self.task, self.points = folder, task, points
+        self.sources: list[dict] = []
+        self._interviews: dict[tuple, Interview] = {}
+
+    def interview(self, opened: OpenModel) -> Interview:
+        entry = opened.entry
+        key = (entry.place, entry.input, entry.output, entry.weights)
+        if key not in self._interviews:
+            file = self.folder / f"{len(self._interviews)}_{entry.name}.npz"
+            self._interviews[key] = Interview(opened, self.task, self.points, file)
+            self.sources.append(self._interviews[key].source)
+        return self._interviews[key]
+
+
+def check_first_model(original: OpenModel, files: AnswerFiles, task: Task, points: AuditPoints) -> AuditPoints:
+    """The points with classes numbered as the model's outputs. UserError where model and data do not fit together."""
+    name = original.entry.name
+    positions, logits = files.interview(original).pilot()
+    class_names = original.model.class_names
+    points = with_classes_of_model(points, logits.shape[1], name, class_names, task.classes is not None)
+    audited = points.audit[0, positions]
+    places = positions[audited]
+    member = points.member[0, places]
+    accept = task.accept_low_accuracy
+    if member.any() and not member.all():
+        check_accuracy(name, logits[audited], points.labels[places], member, points.classes, accept)
+    return points
+
+
+def signal_arrays(
+    answers: Sequence[ModelAnswers], points: AuditPoints, columns: np.ndarray, references: int
+) -> dict[str, np.ndarray]:
+    """The content of a signals file: the audited model, shadow models, then references, which saw no point."""
+    outputs = {model.logits.shape[1] for model in answers}
+    if len(outputs) > 1:
+        raise UserError(f"the models answer different numbers of classes ({', '.join(map(str, sorted(outputs)))})")
+    unseen = np.zeros((references, len(points.labels)), dtype=bool)
+    return {
+        "logits": np.stack([model.logits for model in answers]),
+        "labels": points.labels,
+        "member": np.concatenate([points.member, unseen]),
+        "audit": np.concatenate([points.audit, unseen]),
+        "points": np.arange(len(points.labels)),
+        "group": points.groups(),
+        "columns": columns,
+    }
+
+
+def facts_of_model(opened: OpenModel, answers: ModelAnswers, points: AuditPoints) -> ModelFacts:
+    audited = points.audit[0]
+    measured = accuracy_facts(answers.logits[audited], points.labels[audited], points.member[0, audited])
+    return ModelFacts(
+        name=opened.entry.name,
+        description=opened.model.description,
+        files=opened.files,
+        bytes=sum(file.bytes for file in opened.files),
+        answers=answers.scale,
+        company=answers.company,
+        runs_code=opened.model.runs_code,
+        **measured,
+    )
+
+
+def accuracy_facts(logits: np.ndarray, labels: np.ndarray, member: np.ndarray) -> dict[str, float]:
+    """Accuracy and mean loss of audited points, (A, C) and (A,), on members and on others."""
+    right = logits.argmax(axis=1) == labels
+    losses = cross_entropy(logits, labels)
+    return {
+        "member_accuracy": float(right[member].mean()),
+        "nonmember_accuracy": float(right[~member].mean()),
+        "member_loss": float(losses[member].mean()),
+        "nonmember_loss": float(losses[~member].mean()),
+    }
+
+
+def data_facts(points: AuditPoints, side: int, used: int, task: Task) -> DataFacts:
+    """Of members (side 0) or non-members (side 1)."""
+    place = (task.members, task.nonmembers)[side]
+    source = points.sources[0 if task.data else side]
+    if task.data:
+        count = int((points.member[0] == (side == 0))[points.audit[0] | points.member[0]].sum())
+        return DataFacts(f"{task.data}, {place}", source.fingerprint, count, used, points.kind)
+    return DataFacts(str(place), source.fingerprint, len(source.labels), used, points.kind)
+
+
+def code_notes(opened: Sequence[OpenModel]) -> list[str]:
+    names = [model.entry.name for model in opened if model.model.runs_code]
+    return [f"Python code of the user's was run to open {', '.join(names)}."] if names else []
+
+
+# From answers that are there
+
+
+class Truth(NamedTuple):
+    """What is known of the points that files of answers are about."""
+
+    labels: np.ndarray  # (N,) int64
+    member: np.ndarray  # (N,) bool
+    names: Sequence[str]  # (N,)
+    classes: tuple[str, ...] | None  # None: they have numbers only
+
+
+def by_answers(task: Task) -> Collected:
+    contents = [read_answers(entry.path) for entry in task.models]
+    truth = truth_of_answers(contents[0], task)
+    for entry, content in zip(task.models, contents, strict=True):
+        check_same_points(entry, content, truth)
+    audited = balanced_points(truth.member, task)
+    signals, facts = {}, []
+    for entry, content in zip(task.models, contents, strict=True):
+        table = as_table(content.answers, entry.name)
+        scale = scale_of(table)
+        logits = to_logits(table, scale)
+        if truth.labels.max() >= logits.shape[1]:
+            raise UserError(f"{entry.place}: label {truth.labels.max()} is none of its {logits.shape[1]} classes")
+        classes = truth.classes or tuple(str(number) for number in range(logits.shape[1]))
+        judged = (logits[audited], truth.labels[audited], truth.member[audited])
+        check_accuracy(entry.name, *judged, classes, task.accept_low_accuracy)
+        file = task.folder / "signals" / f"{entry.name}.npz"
+        arrays = {"logits": logits[None], "labels": truth.labels, "member": truth.member[None], "audit": audited[None]}
+        signals_file.write(file, arrays, {"answers": sha256(entry.path)})
+        signals[entry.name] = file
+        facts.append(facts_of_file(entry, scale.name, accuracy_facts(*judged)))
+    path = task.models[0].path
+    used = int(audited.sum()) // 2
+    counts = [int(truth.member.sum()), int((~truth.member).sum())]
+    sides = [DataFacts(str(path), sha256(path)[:16], count, used, "answers") for count in counts]
+    return Collected(signals, truth.names, classes, tuple(facts), *sides)
+
+
+def truth_of_answers(first: AnswerFile, task: Task) -> Truth:
+    """Labels and membership: of the first file, else of the task's data, members first."""
+    if first.labels is not None and first.member is not None:
+        names = [f"row {number}" for number in range(1, 1 + len(first.labels))]
+        return Truth(first.labels, first.member, names, task.classes)
+    place = task.models[0].place
+    if task.members is None or task.nonmembers is None:
+        raise UserError(
+            f"{place} lacks labels or member: (N,) classes, and 1 for members, else 0; or name --members and "
+            "--nonmembers, in whose order the answers are"
+        )
+    pair = read_pair(task.members, task.nonmembers, label_column=task.label_column, classes=task.classes)
+    member = np.concatenate([np.full(len(points.labels), side == 0) for side, points in enumerate(pair)])
+    labels = np.concatenate([points.labels for points in pair])
+    return Truth(labels, member, [*pair[0].names, *pair[1].names], pair[0].classes)
+
+
+def check_same_points(entry: ModelEntry, content: AnswerFile, truth: Truth) -> None:
+    """UserError where a file of answers is about other points than the first one."""
+    if len(content.answers) != len(truth.labels):
+        raise UserError(f"{entry.place} is about {len(content.answers)} points, not about {len(truth.labels)}")
+    for name in ("labels", "member"):
+        array = getattr(content, name)
+        if array is not None and not np.array_equal(array, getattr(truth, name)):
+            raise UserError(f"{entry.place} differs in {name} from the first file: they are not about the same points")
+
+
+def balanced_points(member: np.ndarray, task: Task) -> np.ndarray:
+    """(N,) bool: as many members as others, drawn at random where there are more."""
+    kinds = [np.flatnonzero(member), np.flatnonzero(~member)]
+    count = min(*map(len, kinds), (task.max_points or 2 * len(member)) // 2)
+    say_draw(*map(len, kinds), count)
+    rng = np.random.default_rng([task.seed, 1])
+    audited = np.zeros(len(member), dtype=bool)
+    for kind in kinds:
+        audited[rng.permutation(kind)[:count]] = True
+    return audited
+
+
+def facts_of_file(entry: ModelEntry, answers: str, measured: dict[str, float]) -> ModelFacts:
+    file = FileFacts(entry.place, sha256(entry.path), entry.path.stat().st_size)
+    return ModelFacts(
+        name=entry.name,
+        description=f"answers in {entry.path.name}",
+        files=(file,),
+        bytes=file.bytes,
+        answers=answers,
+        company=NOT_ASKED,
+        runs_code=False,
+        **measured,
+    )
+
+
+# From signals files, anybody's or those of a run
+
+
+def by_signals(task: Task) -> Collected:
+    return from_signals(task, {entry.name: entry.path for entry in task.models})
+
+
+def by_run(task: Task) -> Collected:
+    places = [entry.place.removeprefix(RUN_PREFIX) for entry in task.models]
+    check_names(places)
+    device = devices.choose(task.device)
+    ask = functools.partial(collect, draws=None, device=device, batch_size=task.batch_size)
+    targets = [open_run_variant(task.root, place) for place in places]
+    files = [ask(run, variant) for run, variant in targets]
+    return from_signals(task, {entry.name: file for entry, file in zip(task.models, files, strict=True)})
+
+
+def from_signals(task: Task, signals: dict[str, Path]) -> Collected:
+    records = {name: signals_file.load(file) for name, file in signals.items()}
+    first = next(iter(records.values()))
+    signals_file.same_points(list(records.values()), [str(file) for file in signals.values()])
+    audited = first.audit[0]
+    facts = []
+    for entry in task.models:
+        measured = accuracy_facts(records[entry.name].logits[0, audited], first.labels[audited], first.truth)
+        on_disk = ModelEntry(entry.name, str(signals[entry.name]))
+        facts.append(facts_of_file(on_disk, "logits", measured))
+    names = [f"point {number}" for number in range(len(first.labels))]
+    path = next(iter(signals.values()))
+    sides = [
+        DataFacts(str(path), sha256(path)[:16], int(kind.sum()), int(audited.sum()) // 2, "signals")
+        for kind in (first.member[0], audited & ~first.member[0])
+    ]
+    classes = tuple(str(number) for number in range(first.logits.shape[2]))
+    return Collected(signals, names, classes, tuple(facts), *sides)
+
+
+WAYS = {"asking": by_asking, "a file of answers": by_answers, "a signals file": by_signals, "its run": by_run}

@@ -1,0 +1,115 @@
+"""Opening the models of a task, whatever they are, and asking each of them about all points."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from compleak.findings.shipped import FileFacts
+from compleak.queries.asking import PILOT, Asked, Company, ask, find_company
+from compleak.queries.logits import scale_of, to_logits
+from compleak.queries.run_models import open_run_model
+from compleak.tasks.points import AuditPoints
+from compleak.tasks.task import RUN_PREFIX, ModelEntry, Task
+from core.console import say
+from core.errors import UserError
+from core.files import sha256
+from core.threads import threads_in_use
+from data.foreign import Preprocessing, fit_to_model, preprocess, preprocessing_from_config
+from models.foreign import ForeignModel, ModelSpec, open_model
+
+METADATA = ("mean", "std", "layout")  # of an exported model, as `compleak_mean` and so on
+
+
+class OpenModel(NamedTuple):
+    """A model that is ready to be asked."""
+
+    entry: ModelEntry
+    model: ForeignModel
+    hashes: dict[str, str]  # SHA-256 of each file
+
+    @property
+    def files(self) -> tuple[FileFacts, ...]:
+        return tuple(FileFacts(path, digest, Path(path).stat().st_size) for path, digest in self.hashes.items())
+
+
+class ModelAnswers(NamedTuple):
+    """What one model answered about the N points, and what people should know of it."""
+
+    logits: np.ndarray  # (N, C) float32
+    scale: str  # what the answers are
+    company: str  # how they depend on what else is in the batch
+
+
+def open_entry(entry: ModelEntry, task: Task) -> OpenModel:
+    """Open a model. UserError where that fails."""
+    if entry.is_of_run:
+        model = open_run_model(task.root, entry.place.removeprefix(RUN_PREFIX), task.device)
+    else:
+        spec = ModelSpec(entry.path, entry.input, entry.output, entry.weights)
+        model = open_model(spec, threads=threads_in_use())
+    if model.runs_code:
+        say(f"{entry.name}: {entry.place} is Python code of yours, and is run")
+    return OpenModel(entry, model, {str(file): sha256(file) for file in model.files})
+
+
+def preprocessing_for(opened: OpenModel, task: Task, kind: str) -> Preprocessing:
+    """How stored values become this model's input: what the task states, else what lies beside the model."""
+    stated = task.preprocessing
+    if stated == Preprocessing() and opened.model.preprocessing:
+        stated = preprocessing_beside_model(opened.model.preprocessing)
+    return fit_to_model(stated, opened.model.input_shape, kind)
+
+
+def preprocessing_beside_model(content: Mapping) -> Preprocessing:
+    """From the metadata of a model that this project exported, or from a preprocessor_config.json."""
+    stated = {key: content[f"compleak_{key}"] for key in METADATA if f"compleak_{key}" in content}
+    if not stated:
+        return preprocessing_from_config(dict(content))
+    for key in stated.keys() & {"mean", "std"}:
+        stated[key] = tuple(float(number) for number in stated[key].split(","))
+    return Preprocessing(**stated)
+
+
+def network_inputs(opened: OpenModel, how: Preprocessing, points: AuditPoints, positions: np.ndarray) -> np.ndarray:
+    """(B, ...) what the model takes, of the points at these places of the order of asking."""
+    raw = points.load(points.order[positions])
+    if points.kind == "text":
+        if opened.model.tokenize is None:
+            raise UserError(f"{opened.entry.name} takes no text: it is a file without a tokenizer")
+        return opened.model.tokenize(raw)
+    return preprocess(raw, points.kind, how)
+
+
+class Interview:
+    """One model and all that it is asked, step by step: company first, then a pilot, then all points."""
+
+    def __init__(self, opened: OpenModel, task: Task, points: AuditPoints, file: Path) -> None:
+        self.opened, self.points, self.file = opened, points, file
+        how = preprocessing_for(opened, task, points.kind)
+        inputs = functools.partial(network_inputs, opened, how, points)
+        model = opened.model
+        self.asked = Asked(opened.entry.name, model.answer, inputs, len(points.order), model.fixed_batch)
+        self.company: Company = find_company(self.asked, model.fixed_batch or task.batch_size)
+        self.source = {
+            "model": opened.hashes,
+            "input": [opened.entry.input, opened.entry.output],
+            "points": points.fingerprint(),
+            "preprocessing": repr(how),
+            "batch_size": self.company.batch_size,
+        }
+
+    def pilot(self) -> tuple[np.ndarray, np.ndarray]:
+        """(positions, logits) of the first points in the order of asking."""
+        table = ask(self.asked, self.company.batch_size, self.file, self.source, first=PILOT)
+        return self.points.order[: len(table)], to_logits(table, scale_of(table))
+
+    def answers(self) -> ModelAnswers:
+        """The answers about all points, in the order of the list of points."""
+        table = ask(self.asked, self.company.batch_size, self.file, self.source)
+        scale = scale_of(table)
+        logits = np.empty(table.shape, dtype=np.float32)
+        logits[self.points.order] = to_logits(table, scale)
+        return ModelAnswers(logits, scale.name, self.company.in_words)

@@ -1,0 +1,305 @@
+"""Which points an audit asks about, whose members they are, and which of them are copies of each other.
+
+All sources of a task (members, non-members, data of shadow models) are joined to one list of points. Each model has a
+row: the audited model first, then the shadow models. A row says on which points the model was trained, and which are in
+its audit set: equal numbers of members and others, drawn at random where there are more of one kind.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from compleak.tasks.task import ShadowEntry, Task
+from core.console import progress, say
+from core.errors import UserError
+from data.foreign import Points, content_digests, read_list, read_pair, read_points, summarise
+from data.inputs import FEATURES
+
+FEWEST = 4  # of each kind; two halves of them must hold two each
+AT_ONCE = 256  # records that are read together
+
+
+class Source(NamedTuple):
+    """Records of one source, and the digest of each record's content."""
+
+    points: Points
+    digests: list[bytes]
+
+
+class Role(NamedTuple):
+    """One model's points, as positions in the joined list: all that it was trained on, and its audit set."""
+
+    members: np.ndarray
+    audited: np.ndarray
+
+
+class AuditPoints(NamedTuple):
+    """The joined list of N points."""
+
+    kind: str
+    origin: np.ndarray  # (N, 2) int64: number of the source, and of the record in it
+    sources: tuple[Points, ...]
+    labels: np.ndarray  # (N,) int64
+    classes: tuple[str, ...]
+    digests: list[bytes]  # (N,) of the records' content
+    member: np.ndarray  # (R, N) bool
+    audit: np.ndarray  # (R, N) bool
+    order: np.ndarray  # (N,) the order in which every model is asked
+    notes: tuple[str, ...]  # what people should know of the points
+
+    def names(self) -> list[str]:
+        """(N,) what each record is called."""
+        return [self.sources[source].names[record] for source, record in self.origin]
+
+    def load(self, positions: np.ndarray) -> list:
+        """The raw values of the points at these positions."""
+        values: list = [None] * len(positions)
+        for number, source in enumerate(self.sources):
+            places = np.flatnonzero(self.origin[positions, 0] == number)
+            for place, value in zip(places, source.load(self.origin[positions[places], 1]), strict=True):
+                values[place] = value
+        return values
+
+    def groups(self) -> np.ndarray:
+        """(N,) int64: copies of each other have the same number."""
+        numbers = {digest: number for number, digest in enumerate(dict.fromkeys(self.digests))}
+        return np.array([numbers[digest] for digest in self.digests], dtype=np.int64)
+
+    def fingerprint(self) -> str:
+        """A short hash of all contents and of the order of asking: what answers follow from, beside the model."""
+        digest = hashlib.sha256(b"".join(self.digests))
+        digest.update(self.order.tobytes())
+        return digest.hexdigest()[:16]
+
+    def columns(self) -> np.ndarray:
+        """(N, F) float32: what the points look like, for the control that sees no model."""
+        starts = progress(range(0, len(self.labels), AT_ONCE), "summarising points")
+        parts = [summarise(self.load(np.arange(i, min(i + AT_ONCE, len(self.labels)))), self.kind) for i in starts]
+        columns = np.concatenate(parts)
+        return FEATURES.summarise(columns) if self.kind in ("features", "arrays") else columns
+
+
+def with_digests(points: Points) -> Source:
+    """The source with all records' digests, which takes one pass over it."""
+    return Source(points, content_digests(points, np.arange(len(points.labels)), progress))
+
+
+class Joined:
+    """The list of points while it grows."""
+
+    def __init__(self) -> None:
+        self.sources: list[Source] = []
+        self.origin: list[tuple[int, int]] = []
+        self.position_of: dict[bytes, int] = {}  # of the first point with this content
+
+    def add_source(self, source: Source) -> int:
+        self.sources.append(source)
+        return len(self.sources) - 1
+
+    def add(self, source: int, record: int) -> int:
+        """Append a record; returns its position."""
+        self.origin.append((source, int(record)))
+        self.position_of.setdefault(self.sources[source].digests[record], len(self.origin) - 1)
+        return len(self.origin) - 1
+
+    def position(self, source: int, record: int) -> int:
+        """The position of a record's content, which is appended where it is new."""
+        known = self.position_of.get(self.sources[source].digests[record])
+        return self.add(source, record) if known is None else known
+
+
+def points_of(task: Task) -> AuditPoints:
+    """The points of a task, read from its sources. UserError where the sources cannot be used."""
+    return points_of_lists(task) if task.data else points_of_sources(task)
+
+
+def draw(records: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` of the records in ascending order, all of them where there are so many."""
+    return np.sort(rng.permutation(records)[:count])
+
+
+def equal_count(members: int, others: int, max_points: int | None, what: str) -> int:
+    """How many of each kind are audited. UserError where there are too few."""
+    count = min(members, others, (max_points or 2 * members) // 2)
+    if count < FEWEST:
+        raise UserError(f"{what}: {members} members and {others} non-members are too few; {FEWEST} of each are needed")
+    return count
+
+
+# Members and non-members as sources of their own
+
+
+def points_of_sources(task: Task) -> AuditPoints:
+    if task.members is None or task.nonmembers is None:
+        raise UserError("say which data the model was trained on, and which not: --members DATA --nonmembers DATA")
+    options = {"label_column": task.label_column}
+    pair = read_pair(task.members, task.nonmembers, classes=task.classes, **options)
+    members, others = map(with_digests, pair)
+    kind, classes = members.points.kind, members.points.classes
+    notes = []
+    eligible = outside_members(members, others, kind, notes)
+    count = equal_count(len(members.digests), len(eligible), task.max_points, "the audit")
+    rng = np.random.default_rng([task.seed, 1])
+    joined = Joined()
+    sides = [joined.add_source(members), joined.add_source(others)]
+    drawn = [draw(np.arange(len(members.digests)), count, rng), draw(eligible, count, rng)]
+    say_draw(len(members.digests), len(others.digests), count)
+    pairs = np.array([(side, record) for side, records in zip(sides, drawn, strict=True) for record in records])
+    for side, record in pairs[rng.permutation(len(pairs))]:
+        joined.add(side, record)
+    audited = np.arange(len(pairs))
+    trained_on = [{digest for digest in members.digests}]
+    roles = [Role(np.array([i for i in audited if joined.origin[i][0] == sides[0]]), audited)]
+    for number, entry in enumerate(task.shadows):
+        role, trained = shadow_role(entry, number, task, classes, kind, joined)
+        roles.append(role)
+        trained_on.append(trained)
+    return finish(task, joined, roles, trained_on, notes)
+
+
+def outside_members(members: Source, others: Source, kind: str, notes: list[str]) -> np.ndarray:
+    """The records of non-members that are to be audited: images that are copies of members are left out.
+
+    Two rows of a table may be equal by chance and belong to different people, so they stay.
+    """
+    known = set(members.digests)
+    copies = np.array([digest in known for digest in others.digests])
+    if not copies.any():
+        return np.arange(len(copies))
+    count = f"{copies.sum():,} of the {len(copies):,} non-members have the same content as a member"
+    if kind in ("features", "arrays"):
+        notes.append(f"{count}. They stay: rows of a table may be equal by chance.")
+        say(notes[-1])
+        return np.arange(len(copies))
+    notes.append(f"{count}. They are left out: the model may well have been trained on them.")
+    say(notes[-1])
+    return np.flatnonzero(~copies)
+
+
+def say_draw(members: int, others: int, count: int) -> None:
+    if members == others == count:
+        say(f"audited: all {count:,} members and {count:,} non-members")
+    else:
+        say(
+            f"audited: {count:,} of {members:,} members and {count:,} of {others:,} non-members, drawn at random, as "
+            "many of each"
+        )
+
+
+def shadow_role(
+    entry: ShadowEntry, number: int, task: Task, classes: Sequence[str], kind: str, joined: Joined
+) -> tuple[Role, set[bytes]]:
+    """A shadow model's points, appended to the list, and the contents of all that it was trained on."""
+    what = f"shadow model {number}"
+    sides = shadow_sides(entry, what, task, classes)
+    for side in sides:
+        if side.source.points.kind != kind:
+            raise UserError(f"{what}: its data are {side.source.points.kind}, the audited model's {kind}")
+    trained = {sides[0].source.digests[record] for record in sides[0].records}
+    outside = [record for record in sides[1].records if sides[1].source.digests[record] not in trained]
+    sides[1] = Side(sides[1].source, np.array(outside, dtype=np.int64))
+    count = equal_count(len(sides[0].records), len(outside), task.max_points, what)
+    rng = np.random.default_rng([task.seed, 2, number])
+    positions = []
+    for side in sides:
+        place = joined.add_source(side.source)
+        positions.append(np.unique([joined.position(place, record) for record in draw(side.records, count, rng)]))
+    count = min(map(len, positions))
+    members, others = (draw(places, count, rng) for places in positions)
+    return Role(positions[0], np.concatenate([members, others])), trained
+
+
+class Side(NamedTuple):
+    """Some records of a source: a shadow model's members, or its non-members."""
+
+    source: Source
+    records: np.ndarray
+
+
+def shadow_sides(entry: ShadowEntry, what: str, task: Task, classes: Sequence[str]) -> list[Side]:
+    """A shadow model's members and non-members: two sources, or two lists of one source."""
+    options = {"label_column": task.label_column, "classes": classes}
+    if entry.data:
+        points = read_points(entry.data, **options)
+        source = with_digests(points)
+        members = read_list(entry.members, points)
+        every = np.arange(len(points.labels))
+        others = read_list(entry.nonmembers, points) if entry.nonmembers else np.setdiff1d(every, members)
+        return [Side(source, members), Side(source, others)]
+    if entry.nonmembers is None:
+        raise UserError(f"{what}: say which data it was not trained on, with nonmembers:")
+    sources = [with_digests(read_points(place, **options)) for place in (entry.members, entry.nonmembers)]
+    return [Side(source, np.arange(len(source.digests))) for source in sources]
+
+
+# One source, with lists of its points
+
+
+def points_of_lists(task: Task) -> AuditPoints:
+    points = read_points(task.data, label_column=task.label_column, classes=task.classes)
+    source = with_digests(points)
+    joined = Joined()
+    number = joined.add_source(source)
+    for record in range(len(points.labels)):
+        joined.add(number, record)
+    if task.members is None or task.nonmembers is None:
+        raise UserError("data: goes with members: and nonmembers:, two lists of its points")
+    members, others = (read_list(file, points) for file in (task.members, task.nonmembers))
+    if both := np.intersect1d(members, others).tolist():
+        raise UserError(f"{points.names[both[0]]} stands in {task.members} and in {task.nonmembers}")
+    roles = [Role(members, equal_draw(members, others, task, 1))]
+    roles += [listed_role(entry, row, points, task) for row, entry in enumerate(task.shadows, start=1)]
+    return finish(task, joined, roles, [set() for _ in roles], [])
+
+
+def listed_role(entry: ShadowEntry, row: int, points: Points, task: Task) -> Role:
+    members = read_list(entry.members, points)
+    if entry.audited:
+        return Role(members, read_list(entry.audited, points))
+    if entry.nonmembers:
+        others = read_list(entry.nonmembers, points)
+    else:
+        others = np.setdiff1d(np.arange(len(points.labels)), members)
+    return Role(members, equal_draw(members, others, task, row))
+
+
+def equal_draw(members: np.ndarray, others: np.ndarray, task: Task, row: int) -> np.ndarray:
+    """An audit set: equal numbers of members and others."""
+    count = equal_count(len(members), len(others), task.max_points, "the audit")
+    rng = np.random.default_rng([task.seed, 3, row])
+    return np.concatenate([draw(members, count, rng), draw(others, count, rng)])
+
+
+def finish(
+    task: Task, joined: Joined, roles: Sequence[Role], trained_on: Sequence[set[bytes]], notes: Sequence[str]
+) -> AuditPoints:
+    """The points with one row of membership for each model.
+
+    trained_on: contents of all points that a model was trained on, drawn or not; a point of such content that stands in
+    the list for another model is its member too. Rows of the audited model's own points are not changed by that.
+    """
+    origin = np.array(joined.origin, dtype=np.int64)
+    digests = [joined.sources[source].digests[record] for source, record in joined.origin]
+    member = np.zeros((len(roles), len(origin)), dtype=bool)
+    audit = np.zeros_like(member)
+    for row, (role, contents) in enumerate(zip(roles, trained_on, strict=True)):
+        member[row] = [digest in contents for digest in digests]
+        member[row, role.audited] = False
+        member[row, role.members] = True
+        audit[row, role.audited] = True
+    labels = np.array([joined.sources[source].points.labels[record] for source, record in joined.origin])
+    first = joined.sources[0].points
+    return AuditPoints(
+        kind=first.kind,
+        origin=origin,
+        sources=tuple(source.points for source in joined.sources),
+        labels=labels.astype(np.int64),
+        classes=first.classes,
+        digests=digests,
+        member=member,
+        audit=audit,
+        order=np.random.default_rng([task.seed, 4]).permutation(len(origin)),
+        notes=tuple(notes),
+    )

@@ -1,0 +1,87 @@
+"""Shadow models that the audit trains itself, from the `get_model()` of the audited models' Python files.
+
+Each shadow model trains on half of the data that the task names for it, drawn by seed, and is asked about the other
+half too. These data must not be the audited model's. A compressed version's shadow model is what that version's own
+`get_model()` makes, trained by the same recipe on the same half.
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from compleak.runs.checkpoints import write_tensors
+from compleak.tasks.models import OpenModel, preprocessing_for
+from compleak.tasks.sanity import order_of_classes, shown
+from compleak.tasks.task import ModelEntry, ShadowEntry, ShadowTraining, Task
+from compleak.training.plugin import train_plugin
+from core import devices
+from core.errors import UserError
+from core.files import write_text
+from data.foreign import Points, Preprocessing, preprocess, read_points
+from models.foreign.plugin import import_plugin
+
+
+def train_shadows(opened: Sequence[OpenModel], task: Task) -> tuple[ShadowEntry, ...]:
+    """The task's shadow models, trained now where they have not been. UserError where that cannot be done."""
+    wanted = task.shadow_training
+    for model in opened:
+        if not model.model.runs_code:
+            raise UserError(
+                f"{model.entry.place} holds no get_model(), so no shadow model of it can be trained: give trained ones "
+                "under shadows:, or all models as Python files"
+            )
+    points = read_points(wanted.data, label_column=task.label_column, classes=task.classes)
+    return tuple(train_shadow(number, opened, points, task) for number in range(wanted.count))
+
+
+def train_shadow(number: int, opened: Sequence[OpenModel], points: Points, task: Task) -> ShadowEntry:
+    folder = task.folder / "shadows" / str(number)
+    count = len(points.labels)
+    members = np.sort(np.random.default_rng([task.seed, 5, number]).permutation(count)[: count // 2])
+    write_text(folder / "members.txt", "".join(f"{record}\n" for record in members))
+    models = {}
+    for model in opened:
+        weights = folder / f"{model.entry.name}.pt"
+        train_version(model, points, members, weights, number, task)
+        models[model.entry.name] = ModelEntry(model.entry.name, str(code_of(model)), weights=weights)
+    return ShadowEntry(models, folder / "members.txt", data=task.shadow_training.data)
+
+
+def code_of(model: OpenModel) -> Path:
+    """The Python file among a plug-in's files."""
+    return next(Path(file) for file in model.hashes if file.endswith(".py"))
+
+
+def train_version(
+    model: OpenModel, points: Points, members: np.ndarray, weights: Path, number: int, task: Task
+) -> None:
+    """Train one version of a shadow model on its members, and write its weights."""
+    recipe: ShadowTraining = task.shadow_training
+    how = preprocessing_for(model, task, points.kind)
+    load = functools.partial(network_inputs_of, points, members, how)
+    outputs = model.model.answer(load(np.arange(1))).shape[-1]
+    order = list(range(outputs)) if task.classes else order_of_classes(points.classes, outputs, model.model.class_names)
+    if order is None:
+        raise UserError(f"{recipe.data} has the classes {shown(points.classes)}: name them in the model's order")
+    network = train_plugin(
+        import_plugin(code_of(model), "get_model"),
+        load,
+        np.asarray(order)[points.labels[members]],
+        epochs=recipe.epochs,
+        lr=recipe.lr,
+        batch_size=recipe.batch_size,
+        optimizer=recipe.optimizer,
+        seed=task.seed + 1 + number,
+        device=devices.choose(task.device),
+        resume_file=weights.with_suffix(".resume.pt"),
+        desc=f"shadow model {number} {model.entry.name}",
+    )
+    state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+    write_tensors(weights, state)
+
+
+def network_inputs_of(points: Points, members: np.ndarray, how: Preprocessing, index: np.ndarray) -> np.ndarray:
+    """(B, ...) network inputs of the members at these places."""
+    return preprocess(points.load(members[index]), points.kind, how)

@@ -1,0 +1,348 @@
+"""`audit.py` from shipped files to a report: models that were trained outside this project, in every form."""
+
+import json
+import os
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+import audit
+from compleak.queries import signals_file
+from core.errors import UserError
+from tests.conftest import ROOT, script
+from tests.shipped import train_network, write_npz, write_onnx
+
+LETTERS = ROOT.parent / "shared" / "data" / "letter-recognition.csv.xz"
+QUICK = ["--seed", "7", "--threads", "1"]
+CHEAP = {"NR": ["yeom2018", "gap", "song2021"], "SR": ["model_updates"], "MR": ["MR"]}
+
+
+@pytest.fixture(scope="module")
+def letters():
+    """(inputs (N, 16) from 0 to 1, labels (N,)) in random order."""
+    if not LETTERS.exists():
+        pytest.skip(f"letter recognition is not here: {LETTERS}")
+    table = pd.read_csv(LETTERS).sample(frac=1, random_state=0)
+    classes = sorted(table["letter"].unique())
+    inputs = table.drop(columns="letter").to_numpy(np.float32) / 15
+    return inputs, table["letter"].map(classes.index).to_numpy()
+
+
+@pytest.fixture(scope="module")
+def shipped(letters, tmp_path_factory):
+    """A network that memorised its 1,500 members, its dynamic int8 version, one that never saw them, and the data."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    folder = tmp_path_factory.mktemp("shipped")
+    inputs, labels = letters
+    parts = {"members": slice(0, 1500), "nonmembers": slice(1500, 3000), "others": slice(3000, 4500)}
+    for name, part in parts.items():
+        write_npz(folder / f"{name}.npz", inputs[part], labels[part])
+    write_onnx(train_network(inputs[:1500], labels[:1500]), folder / "original.onnx")
+    write_onnx(train_network(inputs[3000:4500], labels[3000:4500], epochs=60), folder / "innocent.onnx")
+    quantize_dynamic(folder / "original.onnx", folder / "int8.onnx", weight_type=QuantType.QInt8)
+    return folder
+
+
+def data_flags(folder):
+    return ["--members", str(folder / "members.npz"), "--nonmembers", str(folder / "nonmembers.npz"), *QUICK]
+
+
+def run_task(folder, content, *flags):
+    """The audit of a task file with this content."""
+    file = folder / "task.yaml"
+    file.write_text(json.dumps(content))  # YAML reads JSON
+    (finished,) = audit.main([str(file), *QUICK, *flags])
+    return finished
+
+
+def task_content(folder, **changes):
+    return {
+        "models": {"original": str(folder / "original.onnx"), "int8": str(folder / "int8.onnx")},
+        "members": str(folder / "members.npz"),
+        "nonmembers": str(folder / "nonmembers.npz"),
+        "attacks": CHEAP,
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def audited(shipped, tmp_path_factory):
+    """The short form, as typed, in a process of its own."""
+    out = tmp_path_factory.mktemp("audit") / "out"
+    models = [shipped / "original.onnx", shipped / "int8.onnx"]
+    done = script("audit.py", *models, *data_flags(shipped), "--out", out, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def loss_on(model, shipped, name):
+    data = np.load(shipped / f"{name}.npz")
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    p = np.concatenate([session.run(None, {"input": row[None]})[0] for row in data["x"]]).astype(np.float64)
+    return -np.log(p[np.arange(len(p)), data["y"]] / p.sum(axis=1))
+
+
+def test_the_short_form_writes_everything_that_is_promised(audited):
+    out, _ = audited
+    expected = ["report.html", "report.md", "audit.json", "NR.csv", "SR.csv", "MR.csv"]
+    expected += ["original/NR.csv", "int8/NR.csv", "int8/SR.csv", "signals/original.npz", "signals/int8.npz"]
+    assert not [name for name in expected if not (out / name).is_file()]
+
+
+@pytest.mark.parametrize("name", ["original", "int8"])
+def test_yeoms_auc_is_the_one_that_scikit_learn_works_out(audited, shipped, name):
+    out, _ = audited
+    table = pd.read_csv(out / name / "NR.csv", keep_default_na=False).set_index("attack")
+    losses = [loss_on(shipped / f"{name}.onnx", shipped, side) for side in ("members", "nonmembers")]
+    member = np.repeat([True, False], [len(side) for side in losses])
+    expected = roc_auc_score(member, -np.concatenate(losses))
+    assert table.loc["yeom2018", "auc"] == pytest.approx(expected, abs=1e-9)
+    assert expected > 0.6
+
+
+def test_a_network_that_memorised_reads_high_and_says_why(audited):
+    out, printed = audited
+    report = json.loads((out / "audit.json").read_text())
+    assert report["overall"]["level"] == "HIGH"
+    assert "overall: HIGH" in printed
+    assert "right on members" in printed
+
+
+def test_dynamic_int8_is_asked_point_by_point_and_the_report_says_so(audited):
+    report = json.loads((audited[0] / "audit.json").read_text())
+    company = {model["name"]: model["company"] for model in report["models"]}
+    assert "do not depend" in company["original"]
+    assert "every point is asked alone" in company["int8"]
+
+
+def test_the_attack_scripts_go_on_from_the_signals(audited, tmp_path):
+    import CompLeakNR
+
+    table = CompLeakNR.main(["--signals", str(audited[0] / "signals" / "int8.npz"), "--attacks", "gap,yeom2018"])
+    assert set(table["attack"]) >= {"gap", "yeom2018", "null", "blind"}
+
+
+def test_a_network_that_saw_none_of_the_points_reads_low(shipped, tmp_path):
+    models = [str(shipped / "innocent.onnx"), *data_flags(shipped)]
+    (finished,) = audit.main([*models, "--out", str(tmp_path / "out"), "--fail_above", "LOW"])
+    assert finished.findings.overall.level == "LOW"
+
+
+def test_fail_above_ends_with_code_1_where_the_level_is_higher(shipped, tmp_path):
+    content = task_content(shipped, out=str(tmp_path / "out"), fail_above="MIDDLE")
+    with pytest.raises(SystemExit) as ended:
+        run_task(tmp_path, content)
+    assert ended.value.code == 1
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_few_points_say_that_they_are_too_few(shipped, tmp_path):
+    content = task_content(shipped, models={"innocent": str(shipped / "innocent.onnx")})
+    finished = run_task(tmp_path, content, "--max_points", "100", "--out", str(tmp_path / "out"))
+    assert finished.findings.overall.level == "too few points to tell"
+
+
+def test_a_finished_audit_asks_nothing_again(shipped, tmp_path, monkeypatch):
+    content = task_content(shipped, out=str(tmp_path / "out"))
+    first = run_task(tmp_path, content)
+    from compleak.tasks import models
+
+    asked = []
+    open_entry = models.open_model
+
+    def counted(spec, **options):
+        model = open_entry(spec, **options)
+        return model._replace(answer=lambda inputs: asked.append(len(inputs)) or model.answer(inputs))
+
+    monkeypatch.setattr(models, "open_model", counted)
+    second = run_task(tmp_path, content)
+    assert sum(asked) < 2 * 3 * 40  # the look at company alone: 32 points, in a batch, again, and one by one
+    assert second.findings.attacks["auc"].equals(first.findings.attacks["auc"])
+
+
+def test_unequal_folders_are_audited_with_equal_numbers(shipped, letters, tmp_path, capsys):
+    inputs, labels = letters
+    write_npz(tmp_path / "few.npz", inputs[1500:1900], labels[1500:1900])
+    content = task_content(shipped, nonmembers=str(tmp_path / "few.npz"), out=str(tmp_path / "out"))
+    finished = run_task(tmp_path, content)
+    assert finished.facts.members.count == 1500 and finished.facts.members.used == 400
+    assert "400 of 1,500 members" in capsys.readouterr().out
+
+
+# What is wrong with what was given
+
+
+def refused(folder, content, message, *flags):
+    with pytest.raises(UserError, match=message) as error:
+        run_task(folder, content, *flags)
+    assert "\n" not in str(error.value)
+
+
+def test_classes_in_another_order_stop_the_audit_with_the_likely_cause(shipped, letters, tmp_path):
+    inputs, labels = letters
+    for name, part in (("members", slice(0, 1500)), ("nonmembers", slice(1500, 3000))):
+        write_npz(tmp_path / f"{name}.npz", inputs[part], (labels[part] + 5) % 26)
+    places = {key: str(tmp_path / f"{key}.npz") for key in ("members", "nonmembers")}
+    content = task_content(shipped, **places, out=str(tmp_path / "out"))
+    refused(tmp_path, content, "With its outputs in another order it would be right on")
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_wrong_scale_of_inputs_stops_the_audit_unless_told_to_go_on(shipped, letters, tmp_path):
+    inputs, labels = letters
+    rng = np.random.default_rng(0)
+    for name, part in (("members", slice(0, 300)), ("nonmembers", slice(1500, 1800))):
+        write_npz(tmp_path / f"{name}.npz", rng.normal(size=(300, 16)), labels[part])
+    places = {key: str(tmp_path / f"{key}.npz") for key in ("members", "nonmembers")}
+    content = task_content(shipped, **places, out=str(tmp_path / "out"))
+    refused(tmp_path, content, "Is the preprocessing right")
+    run_task(tmp_path, {**content, "accept_low_accuracy": True})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modells": {}}, "modells.*models"),
+        ({"attacker": "insider"}, "known_half or shadows"),
+        ({"attacker": "shadows"}, "list them under shadows"),
+        ({"max_points": 2}, "4 is the least"),
+        ({"preprocessing": {"meen": 0.5}}, "meen.*mean"),
+        ({"attacks": {"NR": ["yeom"]}}, "knows no attack yeom"),
+        ({"models": {}}, "models is empty"),
+        ({"models": {"../x": "a.onnx"}}, "plain name"),
+        ({"members": "nowhere"}, "nowhere"),
+        ({"references": [{"original": "a.onnx"}]}, "models lacks int8"),
+    ],
+)
+def test_a_wrong_task_is_refused_in_one_line(shipped, tmp_path, changes, message):
+    refused(tmp_path, task_content(shipped, **changes), message)
+
+
+def test_a_yaml_with_a_python_tag_runs_nothing(tmp_path):
+    file = tmp_path / "task.yaml"
+    file.write_text(f"models: !!python/object/apply:os.system ['touch {tmp_path / 'ran'}']\n")
+    with pytest.raises(UserError, match="task.yaml"):
+        audit.main([str(file)])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_external_data_outside_the_models_folder_is_refused(tmp_path, shipped):
+    import onnx
+
+    model = onnx.load(shipped / "original.onnx")
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    (tmp_path / "hostile.onnx").write_bytes(model.SerializeToString())
+    done = script("audit.py", tmp_path / "hostile.onnx", *data_flags(shipped), "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+# Other attackers
+
+
+def test_references_make_the_calibrated_attacks_possible(shipped, tmp_path):
+    content = task_content(
+        shipped,
+        references=[str(shipped / "innocent.onnx")],
+        attacks={"NR": ["yeom2018", "calibrated", "base"], "SR": ["calibrated"], "MR": ["calibrated"]},
+        out=str(tmp_path / "out"),
+    )
+    table = run_task(tmp_path, content).findings.attacks
+    assert {"calibrated", "base"} <= set(table.loc[table["scenario"] == "NR", "attack"])
+
+
+def test_shadow_models_given_as_files_attack(shipped, letters, tmp_path):
+    inputs, labels = letters
+    write_npz(tmp_path / "shadow_others.npz", inputs[4500:6000], labels[4500:6000])
+    write_onnx(train_network(inputs[3000:4500], labels[3000:4500], seed=1), tmp_path / "shadow.onnx")
+    shadow = {
+        "models": {"original": str(tmp_path / "shadow.onnx")},
+        "members": str(shipped / "others.npz"),
+        "nonmembers": str(tmp_path / "shadow_others.npz"),
+    }
+    content = task_content(
+        shipped,
+        models={"original": str(shipped / "original.onnx")},
+        shadows=[shadow],
+        attacks={"NR": ["yeom2018", "calibrated"]},
+        out=str(tmp_path / "out"),
+    )
+    finished = run_task(tmp_path, content)
+    assert finished.facts.attacker == "shadows"
+    record = signals_file.load(tmp_path / "out" / "signals" / "original.npz")
+    assert record.logits.shape == (2, 6000, 26)
+    assert record.member.sum(axis=1).tolist() == [1500, 1500]
+    assert not record.member.all(axis=0).any()
+
+
+PLUGIN = """
+from torch import nn
+
+def get_model():
+    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 26))
+"""
+
+
+def test_shadow_models_are_trained_from_a_plug_in(letters, tmp_path):
+    inputs, labels = letters
+    (tmp_path / "model.py").write_text(PLUGIN)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 26))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    members = torch.from_numpy(inputs[:300]), torch.from_numpy(labels[:300])
+    for _ in range(300):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(members[0]), members[1]).backward()
+        optimizer.step()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    for name, part in (("members", slice(0, 300)), ("nonmembers", slice(300, 600)), ("pool", slice(600, 1200))):
+        write_npz(tmp_path / f"{name}.npz", inputs[part], labels[part])
+    content = {
+        "models": {"original": "model.py"},
+        "members": "members.npz",
+        "nonmembers": "nonmembers.npz",
+        "shadows": {"train": {"data": "pool.npz", "count": 2, "epochs": 20, "lr": 0.01}},
+        "attacks": {"NR": ["yeom2018", "calibrated"]},
+        "out": "out",
+    }
+    finished = run_task(tmp_path, content)
+    record = signals_file.load(tmp_path / "out" / "signals" / "original.npz")
+    assert len(record.logits) == 3 and finished.facts.attacker == "shadows"
+    assert record.audit.sum(axis=1).tolist() == [600, 600, 600]
+    stamp = os.stat(tmp_path / "out" / "shadows" / "1" / "original.pt").st_mtime_ns
+    run_task(tmp_path, content)
+    assert os.stat(tmp_path / "out" / "shadows" / "1" / "original.pt").st_mtime_ns == stamp
+
+
+# Other forms of models
+
+
+def test_answers_in_a_file_need_no_model_and_no_data(audited, tmp_path):
+    record = signals_file.load(audited[0] / "signals" / "original.npz")
+    p = np.exp(record.logits[0] - np.logaddexp.reduce(record.logits[0], axis=1, keepdims=True))
+    np.savez(tmp_path / "a.npz", probabilities=p, labels=record.labels, member=record.member[0])
+    frame = pd.DataFrame(p).assign(label=record.labels, member=record.member[0].astype(int))
+    frame.to_csv(tmp_path / "b.csv", index=False)
+    for file in ("a.npz", "b.csv"):
+        content = {"models": [file], "attacks": CHEAP, "out": f"out_{file[0]}"}
+        table = run_task(tmp_path, content).findings.attacks.set_index("attack")
+        whole = pd.read_csv(audited[0] / "original" / "NR.csv", keep_default_na=False).set_index("attack")
+        assert table.loc["yeom2018", "auc"] == pytest.approx(whole.loc["yeom2018", "auc"], abs=1e-4)
+
+
+def test_a_run_of_this_project_is_audited_with_its_own_shadow_models(tiny_run, tmp_path):
+    places = [f"run:{tiny_run.name}", f"run:{tiny_run.name}/quantization_int8"]
+    flags = ["--root", str(tiny_run.root), "--out", str(tmp_path / "out"), "--name", "tiny", *QUICK]
+    (finished,) = audit.main([*places, *flags, "--accept_low_accuracy"])
+    assert finished.facts.attacker == "shadows"
+    assert set(finished.findings.attacks["scenario"]) == {"NR", "SR", "MR"}
