@@ -129,7 +129,7 @@ def _changed(archive: zipfile.ZipFile, name: str, names: list[str], change) -> b
 
 
 def pickled_trap(target: Path) -> bytes:
-    return pickle.dumps(Trap(target))
+    return pickle.dumps(Trap(target), protocol=2)
 
 
 def write_plugin(folder: Path, body: str = "", name: str = "network.py") -> Path:
@@ -178,8 +178,8 @@ def write_text_folder(folder: Path) -> nn.Module:
     return model.eval()
 
 
-def write_tflite(file: Path, weights: np.ndarray, bias: np.ndarray, *, signature=None, scale=None) -> Path:
-    """Write a .tflite of one fully connected layer, (1, F) @ weights (F, C) + bias; with `scale` it works on int8.
+def write_tflite(file: Path, weights: np.ndarray, bias: np.ndarray, *, signature=None, scale=None, batch=1) -> Path:
+    """Write a .tflite of one fully connected layer, (batch, F) @ weights (F, C) + bias; with `scale` it works on int8.
 
     With a scale, inputs, weights and outputs are int8 of that scale and zero point 0. `signature`: the free axes.
     """
@@ -196,7 +196,7 @@ def write_tflite(file: Path, weights: np.ndarray, bias: np.ndarray, *, signature
         stored = [np.rint(weights.T / scale).astype(np.int8), np.rint(bias / scale**2).astype(np.int32)]
     for buffer, array in zip(model.buffers[1:], stored, strict=True):
         buffer.data = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
-    shapes = [(1, weights.shape[0]), weights.T.shape, bias.shape, (1, weights.shape[1])]
+    shapes = [(batch, weights.shape[0]), weights.T.shape, bias.shape, (batch, weights.shape[1])]
     tensors = []
     places = zip(("x", "weights", "bias", "y"), shapes, (0, 1, 2, 0), (usual, usual, sums, usual), strict=True)
     for name, shape, buffer, kind in places:

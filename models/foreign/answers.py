@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from core.errors import UserError
 
@@ -126,8 +127,6 @@ def choose_name(file: object, kind: str, names: Iterable[str], scores: Iterable[
 
 def named_tensors(outputs: object) -> dict[str, object]:
     """The tensors that a PyTorch model gave, by name: a mapping's keys, or places in a tuple ("0", "1", ...)."""
-    import torch
-
     if isinstance(outputs, torch.Tensor):
         return {"output": outputs}
     if isinstance(outputs, Mapping):
@@ -143,8 +142,6 @@ def named_tensors(outputs: object) -> dict[str, object]:
 
 def choose_tensor(file: object, outputs: object, wanted: str | None) -> np.ndarray:
     """The chosen output of a PyTorch model as an array of float32 or float64. UserError as `choose_name` has it."""
-    import torch
-
     tensors = named_tensors(outputs)
     scores = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
     tensor = tensors[choose_name(file, "output", tensors, scores, wanted)].detach().cpu()

@@ -55,7 +55,14 @@ SIZE_FUNCTIONS = (
 
 def reduced_archive(file: Path) -> io.BytesIO:
     """A new archive with the file's graph and raw tensors alone. UserError if they cannot be had without a risk."""
-    members = _members(file)
+    try:
+        return _write(_reduced_members(file, _members(file)))
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError) as error:
+        raise UserError(f"{file} is damaged (its tables have another form): {WAY_OUT}") from error
+
+
+def _reduced_members(file: Path, members: dict[str, bytes]) -> dict[str, bytes]:
+    """The members of the new archive, each of them copied as it is only if it holds nothing but raw numbers."""
     program = _json(file, members, "models/model.json")
     keep = {name: members[name] for name in ("archive_format", "archive_version", "byteorder") if name in members}
     keep |= {".data/version": members.get(".data/version", b"3\n"), "data/sample_inputs/model.pt": b""}
@@ -64,8 +71,7 @@ def reduced_archive(file: Path) -> io.BytesIO:
         entries = _json(file, members, config)
         keep[config] = _dump(_Reducer(file).reduce(entries))
         keep |= {f"data/{folder}/{name}": members[f"data/{folder}/{name}"] for name in _raw(file, folder, entries)}
-    keep["models/model.json"] = _dump(_Reducer(file).reduce(program))
-    return _write(keep)
+    return keep | {"models/model.json": _dump(_Reducer(file).reduce(program))}
 
 
 def _members(file: Path) -> dict[str, bytes]:
@@ -176,6 +182,11 @@ class _Reducer:
             "torch_version": VERSION.fullmatch,
         }
         check = checks.get(key, _is_dotted_name)
+        if check is _is_tree and not check(text):
+            raise UserError(
+                f"{self.file} packs its inputs or outputs in other types than tuples, lists and dicts: export a module "
+                "whose forward takes one tensor and returns one"
+            )
         if not check(text):
             self.refuse(text)
 

@@ -3,8 +3,8 @@
 import contextlib
 import inspect
 import pickle
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,31 +16,36 @@ from .exported_archive import WAY_OUT, reduced_archive
 from .spec import ForeignModel, ModelSpec
 
 
+class Loaded(NamedTuple):
+    """An exported program that can be called."""
+
+    module: torch.nn.Module
+    arguments: Callable[[torch.Tensor], tuple[tuple, dict]]  # the one tensor -> the module's arguments
+    takes: Inputs
+    dtype: torch.dtype
+    description: str
+
+
 def open_exported_program(spec: ModelSpec) -> ForeignModel:
     """Load a .pt2 by `torch.export.load`, from a copy in which there is nothing to unpickle or to run.
 
     See `exported_archive` for what is loaded, left out and refused. UserError if the program cannot be loaded so, or
     takes anything but one tensor.
     """
-    program = _load(spec.file)
-    node, arguments = _one_input(spec, program)
-    takes = _inputs(program, node)
-    options = {"check_guards": False} if "check_guards" in inspect.signature(program.module).parameters else {}
-    module = program.module(**options)
-    dtype = node.meta["val"].dtype
+    program = _load(spec)
 
     def ask(batch: np.ndarray) -> np.ndarray:
-        args, kwargs = arguments(torch.from_numpy(batch).to(dtype))
+        args, kwargs = program.arguments(torch.tensor(batch, dtype=program.dtype))
         with torch.no_grad():
-            return choose_tensor(spec.file, module(*args, **kwargs), spec.output)
+            return choose_tensor(spec.file, program.module(*args, **kwargs), spec.output)
 
     return ForeignModel(
-        description=_describe(program),
+        description=program.description,
         files=(spec.file,),
-        answer=answer_function(str(spec.file), takes, ask),
-        input_shape=takes.shape,
-        input_dtype=takes.dtype,
-        fixed_batch=takes.fixed_batch,
+        answer=answer_function(str(spec.file), program.takes, ask),
+        input_shape=program.takes.shape,
+        input_dtype=program.takes.dtype,
+        fixed_batch=program.takes.fixed_batch,
         class_names=None,
         preprocessing=None,
         tokenize=None,
@@ -48,15 +53,19 @@ def open_exported_program(spec: ModelSpec) -> ForeignModel:
     )
 
 
-def _load(file: Path) -> torch.export.ExportedProgram:
-    archive = reduced_archive(file)
+def _load(spec: ModelSpec) -> Loaded:
+    archive = reduced_archive(spec.file)
     try:
         with no_unpickling():
-            return torch.export.load(archive)
+            program = torch.export.load(archive)
+            takes_guards = "check_guards" in inspect.signature(program.module).parameters
+            module = program.module(check_guards=False) if takes_guards else program.module()
+        node, arguments = _one_input(spec, program)
+        return Loaded(module, arguments, _inputs(program, node), node.meta["val"].dtype, _describe(program))
     except UserError:
         raise
-    except Exception as error:
-        raise UserError(f"torch {torch.__version__} cannot load {file} ({one_line(error)}): {WAY_OUT}") from error
+    except Exception as error:  # a damaged program fails anywhere
+        raise UserError(f"torch {torch.__version__} cannot load {spec.file} ({one_line(error)}): {WAY_OUT}") from error
 
 
 @contextlib.contextmanager

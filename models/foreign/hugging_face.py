@@ -123,7 +123,10 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
             f"only pickled weights ({', '.join(pickled)}), which can run code" if pickled else "no model.safetensors"
         )
         raise UserError(f"{folder} holds {reason}: save it as safetensors with model.save_pretrained(FOLDER)")
-    shards = sorted({str(name) for name in (read_json_object(index).get("weight_map") or {}).values()})
+    places = read_json_object(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise UserError(f"{index} is damaged (it names no weights): save the model again")
+    shards = sorted(set(map(str, places.values())))
     for name in shards:
         if Path(name).name != name or not name.endswith(".safetensors") or not (folder / name).is_file():
             raise UserError(f"{index} names the weights {name!r}, which do not lie in the folder: save the model again")
@@ -181,7 +184,7 @@ def _image_inputs(config) -> Inputs:
 def _image_answers(spec: ModelSpec, model) -> Callable[[np.ndarray], np.ndarray]:
     def ask(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            outputs = model(pixel_values=torch.from_numpy(images).to(model.dtype))
+            outputs = model(pixel_values=torch.tensor(images, dtype=model.dtype))
         return choose_tensor(spec.file, outputs, spec.output or "logits")
 
     return ask
@@ -192,7 +195,7 @@ def _text_answers(spec: ModelSpec, model, tokenizer) -> Callable[[np.ndarray], n
     padding = _padding_id(spec.file, model, tokenizer)
 
     def ask(ids: np.ndarray) -> np.ndarray:
-        tokens = torch.from_numpy(ids)
+        tokens = torch.tensor(ids)
         with torch.no_grad():
             outputs = model(input_ids=tokens, attention_mask=(tokens != padding).long())
         return choose_tensor(spec.file, outputs, spec.output or "logits")

@@ -8,7 +8,6 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "FusedMatMul", "LSTM", "G
 STATIC = ("QLinearConv", "QLinearMatMul", "QGemm")
 DYNAMIC = ("MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLSTM")
 PASS_ON = ("Reshape", "Transpose", "Identity", "Cast", "Squeeze", "Unsqueeze")  # what may stand before a layer's weight
-BITS = {"INT4": "int4", "UINT4": "int4", "INT16": "int16", "UINT16": "int16", "INT2": "int2", "UINT2": "int2"}
 FLOATS = {"FLOAT": "float32", "FLOAT16": "float16", "DOUBLE": "float64", "BFLOAT16": "bfloat16"}
 
 
@@ -21,7 +20,7 @@ def describe_onnx(model) -> str:
     """
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     begin = f"ONNX, opset {opset}" if opset is not None else "ONNX"
-    graphs = list(messages(model, "GraphProto"))
+    graphs = list(messages(model.graph, "GraphProto"))
     kinds = Counter(kind for graph in graphs for kind in _layer_kinds(graph))
     total = sum(kinds.values())
     if not total:
@@ -36,39 +35,40 @@ def describe_onnx(model) -> str:
 
 def _layer_kinds(graph) -> list[str]:
     """For each weighted layer of a graph the numbers that it works on, such as "float32" or "int8 (dynamic)"."""
-    stored = {tensor.name: _type_name(tensor.data_type) for tensor in graph.initializer}
+    constants = [
+        (node.output[0], attribute.t)
+        for node in graph.node
+        for attribute in node.attribute
+        if node.op_type == "Constant" and attribute.name == "value"
+    ]
+    stored = dict(constants) | {tensor.name: tensor for tensor in graph.initializer}
+    weights = {name: _type_name(tensor.data_type) for name, tensor in stored.items() if len(tensor.dims) > 1}
     makers = {output: node for node in graph.node for output in node.output}
-    for node in graph.node:
-        tensors = [attribute.t for attribute in node.attribute if attribute.name == "value"]
-        if node.op_type == "Constant" and tensors:
-            stored[node.output[0]] = _type_name(tensors[0].data_type)
-    return [kind for node in graph.node if (kind := _layer_kind(node, stored, makers)) is not None]
+    return [kind for node in graph.node if (kind := _layer_kind(node, weights, makers)) is not None]
 
 
-def _layer_kind(node, stored: dict[str, str], makers: dict) -> str | None:
-    """The numbers that a layer works on; None if the node is no weighted layer."""
-    if node.op_type in STATIC:
-        return f"{_bits(node, stored)} (static)"
-    if node.op_type in DYNAMIC:
-        return f"{_bits(node, stored)} (dynamic)"
+def _layer_kind(node, weights: dict[str, str], makers: dict) -> str | None:
+    """The numbers that a layer works on; None if the node is no weighted layer. `weights`: stored types by name."""
     if node.op_type == "MatMulNBits":
         bits = next((attribute.i for attribute in node.attribute if attribute.name == "bits"), 4)
         return f"int{bits} (weights only)"
-    if node.op_type not in WEIGHTED:
+    if node.op_type not in (*STATIC, *DYNAMIC, *WEIGHTED):
         return None
-    sources = [_source(name, stored, makers) for name in node.input[:3]]
-    weights = [source for source in sources if source in stored]
-    quantized = [stored[source] for source in weights if stored[source] not in FLOATS]
-    if quantized:
-        activation = makers.get(node.input[0])
-        is_static = activation is not None and activation.op_type == "DequantizeLinear" and sources[0] not in stored
-        return f"{BITS.get(quantized[0], 'int8')} ({'static' if is_static else 'weights only'})"
-    return FLOATS[stored[weights[0]]] if weights else None
+    sources = {name: _source(name, weights, makers) for name in node.input}
+    kinds = [weights[source] for source in sources.values() if source in weights]
+    if not kinds:
+        return None
+    if node.op_type in STATIC or node.op_type in DYNAMIC:
+        return f"{_number_name(kinds[0])} ({'static' if node.op_type in STATIC else 'dynamic'})"
+    if kinds[0] in FLOATS:
+        return FLOATS[kinds[0]]
+    is_static = any(_is_dequantized(name, makers) for name, source in sources.items() if source not in weights)
+    return f"{_number_name(kinds[0])} ({'static' if is_static else 'weights only'})"
 
 
-def _source(name: str, stored: dict[str, str], makers: dict) -> str:
-    """The stored tensor that an input comes from by dequantization or change of shape alone, else the input itself."""
-    while name not in stored and name in makers:
+def _source(name: str, weights: dict[str, str], makers: dict) -> str:
+    """The stored weight that an input comes from by dequantization or change of shape alone, else another name."""
+    while name not in weights and name in makers:
         node = makers[name]
         if node.op_type != "DequantizeLinear" and node.op_type not in PASS_ON:
             break
@@ -76,9 +76,17 @@ def _source(name: str, stored: dict[str, str], makers: dict) -> str:
     return name
 
 
-def _bits(node, stored: dict[str, str]) -> str:
-    kinds = [stored[name] for name in node.input if name in stored and stored[name] not in FLOATS]
-    return BITS.get(kinds[0], "int8") if kinds else "int8"
+def _is_dequantized(name: str, makers: dict) -> bool:
+    """Whether values were quantized before a layer, with nothing but changes of shape in between."""
+    while name in makers and makers[name].op_type in (*PASS_ON, "Flatten"):
+        name = makers[name].input[0]
+    is_quantized = name in makers and makers[name].op_type == "DequantizeLinear"
+    return is_quantized and makers[name].input[0] in makers  # a stored bias is dequantized as well
+
+
+def _number_name(kind: str) -> str:
+    """ONNX's name of a type in this project's words: INT8 and UINT8 are both int8."""
+    return kind.lower().removeprefix("u")
 
 
 def _type_name(data_type: int) -> str:

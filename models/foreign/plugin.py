@@ -217,7 +217,7 @@ def open_plugin(spec: ModelSpec) -> ForeignModel:
     parameter = next((value for value in module.parameters() if value.is_floating_point()), None)
 
     def ask(batch: np.ndarray) -> np.ndarray:
-        inputs = torch.from_numpy(batch)
+        inputs = torch.tensor(batch)  # a copy, because the model may change it in place
         if inputs.is_floating_point() and parameter is not None:
             inputs = inputs.to(parameter.dtype)
         with torch.no_grad():
