@@ -260,6 +260,8 @@ def test_labels_that_are_numbers_stand_for_themselves_unless_the_classes_are_nam
     gap = save(tmp_path / "gap.npz", x=x, y=np.array([1, 3, 3]))
     assert read_points(gap).labels.tolist() == [1, 3, 3]
     assert "label 1 means the model's second output" in capsys.readouterr().out
+    read_pair(gap, save(tmp_path / "zero.npz", x=x + 1, y=np.array([0, 1, 1])))
+    assert "second output" not in capsys.readouterr().out
     assert read_points(gap, classes=["1", "2", "3"]).labels.tolist() == [0, 2, 2]
     assert read_points(gap, classes=["cat", "dog", "cow", "elk"]).labels.tolist() == [1, 3, 3]
     refused(gap, "'3' is not among the 3 classes .cat, dog, cow.", classes=["cat", "dog", "cow"])
@@ -274,7 +276,8 @@ def test_labels_that_are_numbers_stand_for_themselves_unless_the_classes_are_nam
         ({"x_train": np.zeros((2, 2)), "y_train": np.zeros(2)}, "holds none of x, .*it has: x_train, y_train.*: save"),
         ({"x": np.zeros((2, 2)), "data": np.zeros((2, 2)), "y": np.zeros(2)}, "holds x and data"),
         ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "inputs of shape .3, 2. and 2 labels do not go together"),
-        ({"x": np.zeros((0, 2)), "y": np.zeros(0)}, "holds no records"),
+        ({"x": np.zeros((0, 2)), "y": np.zeros(0)}, "holds no records: its inputs have shape .0, 2."),
+        ({"x": np.zeros((2, 0)), "y": np.zeros(2)}, "holds no records: its inputs have shape .2, 0."),
         ({"x": np.array([[1.0], [np.nan]]), "y": np.zeros(2)}, "row 2 has a value that is missing or not finite"),
         ({"x": np.array([[1.0], [1e300]]), "y": np.zeros(2)}, "row 2 has a value that is missing or not finite"),
         ({"x": np.zeros((2, 2), complex), "y": np.zeros(2)}, "inputs are complex128"),
@@ -390,6 +393,7 @@ def test_one_column_of_text_is_read_as_texts_and_na_is_a_word(tmp_path):
         ("y\n0\n", "has no column beside 'y'"),
         ("y,a\n", "holds a header and no records"),
         ("", "cannot be read as CSV"),
+        ("y,a\n1,1\n1e40,1\n", "column 'y' holds 1e40, a label is a whole number or a name"),
         ("y,a\n0.5,1\n", "column 'y' holds 0.5, a label is a whole number or a name"),
     ],
 )
@@ -523,6 +527,9 @@ def test_a_folder_with_one_python_file_stands_for_it_also_after_a_run(tmp_path):
     points = read_points(tmp_path)
     (tmp_path / "__pycache__").mkdir(exist_ok=True)
     assert read_points(file).fingerprint == points.fingerprint
+    (tmp_path / "images").mkdir()
+    refused(tmp_path, "holds folders and set.py with get_dataset..: give .*set.py, or move it away")
+    (tmp_path / "images").rmdir()
     write(tmp_path, {"second.py": ""})
     refused(tmp_path, "holds 2 Python files .second.py, set.py.: give one of these files")
 
@@ -608,7 +615,7 @@ def test_pairs_of_one_source_of_copies_of_two_kinds_or_of_names_and_numbers_are_
     for other, says in (
         (tmp_path / "link", "members and non-members are both .*: give two sources"),
         (folder_of(tmp_path, "copy"), "hold the same records"),
-        (table, "members are 4 images, non-members are 1 rows of 1 features: give both as one kind"),
+        (table, "members are 4 images, non-members are 1 rows of 1 features: give both in one form"),
         (array, "labels are names and numbers .cat in .* and 0 in .*name the classes"),
     ):
         with pytest.raises(UserError, match=says) as error:
@@ -616,6 +623,31 @@ def test_pairs_of_one_source_of_copies_of_two_kinds_or_of_names_and_numbers_are_
         one_line(error)
     first, second = read_pair(images, array, classes=["cat", "dog"])
     assert first.labels.tolist() == [0, 0, 1, 1] and second.labels.tolist() == [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("members", "others", "says"),
+    [
+        ("y,a,b\n0,1,2\n", "y,b,a\n0,1,2\n", "feature 1 is 'a' in .*a.csv, but 'b' in .*b.csv: give both the same"),
+        ("y,a,b\n0,1,2\n", "y,a\n0,1\n", "members are 1 rows of 2 features, non-members are 1 rows of 1 features"),
+    ],
+)
+@pytest.mark.parametrize("swap", [False, True])
+def test_tables_with_other_columns_are_refused(tmp_path, members, others, says, swap):
+    write(tmp_path, {"a.csv": members, "b.csv": others})
+    if swap:
+        write(tmp_path, {"b.csv": members, "a.csv": others})
+        says = "feature 1 is 'b'" if "feature 1" in says else "members are 1 rows of 1 features"
+    with pytest.raises(UserError, match=says) as error:
+        read_pair(tmp_path / "a.csv", tmp_path / "b.csv")
+    one_line(error)
+
+
+def test_a_table_may_lack_a_class_and_have_its_label_in_another_place(tmp_path):
+    write(tmp_path, {"a.csv": "y ,a,b\n1,1,2\n3,1,2\n", "b.csv": "a,b, y\n1,2,0\n"})
+    first, second = read_pair(tmp_path / "a.csv", tmp_path / "b.csv")
+    assert first.labels.tolist() == [1, 3] and second.labels.tolist() == [0] and len(first.classes) == 4
+    assert content_digests(first, np.array([0, 1])) == content_digests(second, np.array([0])) * 2
 
 
 def test_equal_pixels_have_equal_digests_whatever_their_file_place_or_label(tmp_path):
@@ -648,6 +680,7 @@ def test_a_list_of_records_holds_numbers_or_names(tmp_path):
         ("cat/9.png", "line 1: 'cat/9.png' is no record, the first one is called 'cat/0.png'"),
         ("0\n4", "line 2: 4 is no record, numbers run from 0 to 3"),
         ("-1", "line 1: -1 is no record"),
+        ("9" * 5000, "is no record"),
         ("1\n0\ncat/1.png", "lines 1 and 3 are one record"),
         ("\n", "lists no record"),
         (b"\xff\xfe\x00", "cannot be read"),
@@ -730,6 +763,11 @@ def test_other_kinds_than_images_are_stacked():
     assert preprocess(["a", "bc"], "text", Preprocessing()).tolist() == ["a", "bc"]
 
 
+def test_a_very_long_image_is_refused_before_it_fills_the_memory():
+    with pytest.raises(UserError, match="an image of 60000 x 1 pixels would become 256 x 15360000: remove it"):
+        preprocess([np.zeros((1, 60000, 3), np.uint8)], "images", Preprocessing(size=(224, 224), resize=256))
+
+
 def test_images_of_several_sizes_need_a_stated_size():
     with pytest.raises(UserError, match=r"several shapes, such as .*: state the size that the network takes"):
         preprocess(images(), "images", Preprocessing())
@@ -784,6 +822,9 @@ def test_what_is_not_stated_follows_from_the_models_input(shape, settings, fille
         (None, {"resample": "cubic"}, "resample 'cubic' is none of nearest, bilinear"),
         (None, {"std": (0.0,)}, "std .0.0,. must be larger than 0"),
         (None, {"size": (0, 3)}, "size .0, 3. is not .height, width."),
+        (None, {"mean": 0.5}, "mean 0.5 is no list of numbers"),
+        (None, {"mean": ("x",)}, "mean .'x',. is no list of numbers"),
+        (None, {"size": (8, 9), "resize": (9, 8)}, "resize .9, 8. is smaller than size .8, 9."),
         (None, {"range": (1, 1)}, "range .1, 1. is not what 0 and 255 become"),
     ],
 )

@@ -95,15 +95,17 @@ def _read_array(archive: zipfile.ZipFile, header: Header, source: Path) -> np.nd
         with archive.open(header.member) as stream:
             return npy.read_array(stream, allow_pickle=False)
     except (ValueError, MemoryError) as error:
-        raise UserError(f"{escape(source)}: {escape(header.member)} cannot be read ({escape(str(error))})") from error
+        reason = escape(str(error)) or type(error).__name__
+        place = f"{escape(source)}: {escape(header.member)}"
+        raise UserError(f"{place} cannot be read ({reason}): save it again") from error
 
 
 def array_records(source: Path, inputs: np.ndarray, labels: np.ndarray, notes: str = "") -> Records:
     """Records from inputs (N, ...) and labels (N,) in memory; UserError where they are not usable."""
     if inputs.ndim == 0 or len(inputs) != len(labels):
         raise UserError(f"{escape(source)}: inputs of shape {inputs.shape} and {len(labels)} labels do not go together")
-    if len(inputs) == 0:
-        raise UserError(f"{escape(source)} holds no records")
+    if inputs.size == 0:
+        raise UserError(f"{escape(source)} holds no records: its inputs have shape {inputs.shape}")
     kind, values = to_records(inputs, escape(source))
     names = row_names(len(values))
     digest = hashlib.sha256(f"{kind} {values.dtype.str} {values.shape} ".encode())

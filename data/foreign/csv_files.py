@@ -20,6 +20,7 @@ from data.tables import ROWS
 
 LABEL_COLUMNS = ("label", "class", "target", "y", "letter")
 MEMBER_COLUMNS = ("member", "members", "ismember", "membership")  # in lower case without other characters
+LARGEST_WHOLE = 2**53  # up to here float64 tells whole numbers apart
 AS_WRITTEN = {  # only an empty cell is missing: "NA" and "None" can be the names of classes
     "keep_default_na": False,
     "na_values": [""],
@@ -46,7 +47,8 @@ def read_csv(source: Path, label_column: str | None) -> Records:
             labels, values = _read_columns(source, columns)
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own errors are of these kinds
         raise UserError(f"{escape(source)} cannot be read as CSV ({escape(str(error).strip())})") from error
-    return array_records(source, values, _to_labels(labels, columns.label, source))
+    records = array_records(source, values, _to_labels(labels, columns.label, source))
+    return records if columns.text else records._replace(columns=tuple(columns.features))
 
 
 # Which columns
@@ -55,6 +57,7 @@ def read_csv(source: Path, label_column: str | None) -> Records:
 class Columns(NamedTuple):
     """What the columns are used for."""
 
+    all: list[str]  # in the order of the file
     label: str
     features: list[str]
     text: bool  # there is one column besides the label, of text
@@ -67,7 +70,7 @@ def _choose_columns(source: Path, label_column: str | None) -> Columns:
     others = [name for name in header if name != label]
     if not others:
         raise UserError(f"{escape(source)} has no column beside {escape(label)!r}: separate the columns by commas")
-    return Columns(label, others, _are_texts(source, others))
+    return Columns(header, label, others, _are_texts(source, header, others))
 
 
 def _read_header(source: Path) -> list[str]:
@@ -111,13 +114,13 @@ def _list(names: list[str]) -> str:
     return ", ".join(escape(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
 
 
-def _are_texts(source: Path, others: list[str]) -> bool:
+def _are_texts(source: Path, header: list[str], others: list[str]) -> bool:
     """Whether the columns beside the label are one column of text, judged by the first rows.
 
     UserError where text stands beside other columns.
     """
     with open_inflated(source) as stream:
-        sample = pd.read_csv(stream, nrows=ROWS, **AS_WRITTEN).rename(columns=str.strip)
+        sample = pd.read_csv(stream, nrows=ROWS, names=header, header=0, **AS_WRITTEN)
     texts = [name for name in others if _is_text(sample[name])]
     if texts and len(others) > 1:
         raise UserError(
@@ -148,10 +151,9 @@ def _read_columns(source: Path, columns: Columns) -> tuple[list[str], np.ndarray
     texts = [columns.label, *columns.features] if columns.text else [columns.label]
     labels: list[str] = []
     parts = []
-    options = {"dtype": dict.fromkeys(texts, str), "chunksize": ROWS, **AS_WRITTEN}
-    with open_inflated(source) as stream, pd.read_csv(stream, **options) as chunks:
+    options = {"names": columns.all, "header": 0, "dtype": dict.fromkeys(texts, str), "chunksize": ROWS}
+    with open_inflated(source) as stream, pd.read_csv(stream, **options, **AS_WRITTEN) as chunks:
         for chunk in chunks:
-            chunk = chunk.rename(columns=str.strip)
             labels += _texts(chunk, columns.label).tolist()
             parts.append(_texts(chunk, columns.features[0]) if columns.text else _numbers(chunk, columns.features))
     if not labels:
@@ -185,13 +187,13 @@ def _to_labels(texts: list[str], name: str, source: Path) -> np.ndarray:
     """(N,) int64 where all labels are whole numbers, else str."""
     labels = np.array([text.strip() for text in texts], dtype=object)
     present, inverse = np.unique(labels, return_inverse=True)
-    numbers = pd.to_numeric(pd.Series(present), errors="coerce").to_numpy(np.float64)
+    numbers = pd.to_numeric(pd.Series(present), errors="coerce").to_numpy(np.float64)  # NaN where a label is a name
     if np.isnan(numbers).any():
         return labels
-    if (numbers % 1 != 0).any() or (np.abs(numbers) >= 2**53).any():
-        fraction = present[np.argmax(numbers % 1 != 0)]
+    wrong = (np.abs(numbers) >= LARGEST_WHOLE) | (numbers % 1 != 0)
+    if wrong.any():
         raise UserError(
-            f"{escape(source)}: column {escape(name)!r} holds {fraction}, a label is a whole number or a name: choose "
-            "another label_column"
+            f"{escape(source)}: column {escape(name)!r} holds {escape(present[wrong.argmax()])}, a label is a whole "
+            "number or a name: choose another label_column"
         )
     return numbers.astype(np.int64)[inverse]

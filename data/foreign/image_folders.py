@@ -42,6 +42,7 @@ SPLITS = {
     "validation",
 }  # a folder that holds only these has no class folders
 PYTHON_CACHE = "__pycache__"
+LARGE_FILE = GIB  # bytes; a file of this size is opened only where its name ends as an image's
 HELD = 4 * GIB  # of the images in an archive, which stay in memory
 
 OUTSIDE = "outside the class folders"
@@ -56,6 +57,13 @@ class StoredImage(NamedTuple):
 
     def read(self) -> bytes:
         return self.place if isinstance(self.place, bytes) else self.place.read_bytes()
+
+    def size(self) -> int:
+        return len(self.place) if isinstance(self.place, bytes) else self.place.stat().st_size
+
+    def has_ending_of_image(self) -> bool:
+        """Whether the name ends as an image's, or has no ending."""
+        return not self.path.suffix or self.path.suffix.lower() in Image.registered_extensions()
 
 
 def class_folders(source: Path) -> list[str]:
@@ -160,10 +168,11 @@ def _to_records(source: Path, images, folders: list[str], skipped: Notes) -> Rec
     digest = hashlib.sha256()
     kept: dict[str, StoredImage] = {}
     for image in console.progress(images, f"reading {source.name}"):
-        content = _read(image)
         if len(image.path.parts) == 1:
             skipped.add(OUTSIDE, image.path)
-        elif not _is_image(content, image.path, changed):
+            continue
+        content = _read(image) if image.has_ending_of_image() or image.size() < LARGE_FILE else None
+        if content is None or not _is_image(content, image, changed):
             skipped.add(NO_IMAGE, image.path)
         else:
             name = escape(image.path)
@@ -216,7 +225,7 @@ def _read(image: StoredImage) -> bytes:
         raise UserError(f"{escape(image.path)} cannot be read ({error.strerror}): remove it or replace it") from error
 
 
-def _is_image(content: bytes, path: PurePosixPath, changed: Notes) -> bool:
+def _is_image(content: bytes, file: StoredImage, changed: Notes) -> bool:
     """Whether a file is an image; what `to_rgb` leaves out or converts is noted.
 
     Only the file's beginning is decoded here. UserError where it is damaged: where Pillow does not know the content,
@@ -225,13 +234,13 @@ def _is_image(content: bytes, path: PurePosixPath, changed: Notes) -> bool:
     try:
         image = Image.open(io.BytesIO(content))
         _check_size(image)
-        note_changes(image, path, changed)
+        note_changes(image, file.path, changed)
     except UnidentifiedImageError as error:
-        if path.suffix and path.suffix.lower() not in Image.registered_extensions():
+        if not file.has_ending_of_image():
             return False
-        raise _damage(content, path, "of no known format") from error
+        raise _damage(content, file.path, "of no known format") from error
     except Exception as error:  # Pillow's decoders raise many kinds
-        raise _damage(content, path, escape(str(error))) from error
+        raise _damage(content, file.path, escape(str(error))) from error
     return True
 
 

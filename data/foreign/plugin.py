@@ -91,6 +91,7 @@ def _is_of_project_outside(module: ModuleType, folder: Path) -> bool:
 
 
 def _lies_in(module: ModuleType, folder: Path) -> bool:
-    """Whether a module's file, or the folder of a package without one, lies in this folder."""
+    """Whether a module's file, or the folder of a package without one, lies in this folder; libraries do not count."""
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-    return any(Path(place).resolve().is_relative_to(folder) for place in places if place)
+    paths = [Path(place).resolve() for place in places if place]
+    return any(path.is_relative_to(folder) and "site-packages" not in path.parts for path in paths)

@@ -13,6 +13,7 @@ from data.image_files import escape
 
 MOST_CLASSES = 100_000  # labels that are numbers stand for themselves up to here
 BATCH = 256  # records decoded at a time
+WHOLE_NUMBER = re.compile("-?[0-9]{1,18}")
 
 Load = Callable[[np.ndarray], list]
 
@@ -48,6 +49,7 @@ class Records(NamedTuple):
     described: str  # "60 images", what the line about this source begins with
     notes: str = ""  # what was skipped or changed, for the same line
     empty_classes: tuple[str, ...] = ()  # classes that the source names without a record of them
+    columns: tuple[str, ...] = ()  # the names of the features, where the source has names
 
 
 def row_names(n: int) -> tuple[str, ...]:
@@ -112,7 +114,7 @@ def _check_one_kind_of_label(parts: Sequence[Records]) -> None:
 
 def natural_order(name: str) -> tuple[int, int, str]:
     """Sorts whole numbers as numbers and before other names."""
-    number = re.fullmatch("-?[0-9]+", name)
+    number = WHOLE_NUMBER.fullmatch(name)
     return (0, int(name), name) if number else (1, 0, name)
 
 
@@ -192,7 +194,7 @@ def _find_record(line: str, numbers: dict[str, int], place: str) -> int:
     """The number of the record that a line names."""
     if line in numbers:
         return numbers[line]
-    if not re.fullmatch("-?[0-9]+", line):
+    if not WHOLE_NUMBER.fullmatch(line):
         raise UserError(f"{place}: {escape(line)!r} is no record, the first one is called {next(iter(numbers))!r}")
     if not 0 <= int(line) < len(numbers):
         raise UserError(f"{place}: {line} is no record, numbers run from 0 to {len(numbers) - 1}")

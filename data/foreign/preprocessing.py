@@ -21,9 +21,12 @@ RESAMPLING = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
-LAYOUTS = ("NCHW", "NHWC", "NHW")
-CHANNELS = ("RGB", "BGR", "grey")
-HALVES = ("even", "down")
+WORDS = {  # what these settings may say
+    "layout": ("NCHW", "NHWC", "NHW"),
+    "channels": ("RGB", "BGR", "grey"),
+    "resample": tuple(RESAMPLING),
+    "crop_offset": ("even", "down"),
+}
 
 
 class Preprocessing(NamedTuple):
@@ -72,27 +75,49 @@ def stated(how: Preprocessing) -> dict[str, object]:
 
 def check(how: Preprocessing) -> None:
     """UserError in one line where a stated setting is not usable by itself."""
-    for name, allowed in (
-        ("layout", LAYOUTS),
-        ("channels", CHANNELS),
-        ("resample", tuple(RESAMPLING)),
-        ("crop_offset", HALVES),
-    ):
+    for name, allowed in WORDS.items():
         value = getattr(how, name)
         if value is not None and value not in allowed:
             raise UserError(f"preprocessing: {name} {value!r} is none of {', '.join(allowed)}")
+    _check_sizes(how)
+    _check_statistics(how)
+    if how.range is not None and not _is_range(how.range):
+        raise UserError(f"preprocessing: range {how.range!r} is not what 0 and 255 become, such as (0, 1)")
+    if how.channels is not None:
+        _check_channels(how)
+
+
+def _check_sizes(how: Preprocessing) -> None:
     if how.size is not None and not _is_size(how.size):
         raise UserError(f"preprocessing: size {how.size!r} is not (height, width) in pixels")
     if how.resize is not None and not (_is_edge(how.resize) or _is_size(how.resize)):
         raise UserError(f"preprocessing: resize {how.resize!r} is neither an edge in pixels nor (height, width)")
-    if how.std is not None and not all(value > 0 for value in how.std):
-        raise UserError(f"preprocessing: std {how.std!r} must be larger than 0")
-    if how.range is not None and (len(how.range) != 2 or how.range[0] == how.range[1]):
-        raise UserError(f"preprocessing: range {how.range!r} is not what 0 and 255 become, such as (0, 1)")
-    if how.size and how.resize and min(_edges(how.resize)) < min(how.size):
+    if how.size and how.resize and not _leaves_enough(how.resize, how.size):
         raise UserError(f"preprocessing: resize {how.resize} is smaller than size {how.size}, which is cut out of it")
-    if how.channels is not None:
-        _check_channels(how)
+
+
+def _leaves_enough(resize: int | tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether some image can be resized so that `size` can be cut out of it."""
+    if isinstance(resize, int):
+        return resize >= min(size)
+    return resize[0] >= size[0] and resize[1] >= size[1]
+
+
+def _is_range(value) -> bool:
+    return isinstance(value, tuple | list) and len(set(value)) == len(value) == 2 and all(map(_is_number, value))
+
+
+def _check_statistics(how: Preprocessing) -> None:
+    for name in ("mean", "std"):
+        values = getattr(how, name)
+        if values is not None and not (isinstance(values, tuple | list) and all(map(_is_number, values)) and values):
+            raise UserError(f"preprocessing: {name} {values!r} is no list of numbers, such as [0.5, 0.5, 0.5]")
+    if how.std is not None and min(how.std) <= 0:
+        raise UserError(f"preprocessing: std {how.std!r} must be larger than 0")
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _check_channels(how: Preprocessing) -> None:
@@ -112,10 +137,6 @@ def _is_edge(value) -> bool:
 
 def _is_size(value) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(_is_edge(edge) for edge in value)
-
-
-def _edges(resize: int | tuple[int, int]) -> tuple[int, int]:
-    return (resize, resize) if isinstance(resize, int) else tuple(resize)
 
 
 # What the model's input shape says
@@ -144,8 +165,7 @@ def _fit_others(how: Preprocessing, input_shape: tuple | None, kind: str) -> Pre
     allowed = {"features": {"mean", "std", "layout"}}.get(kind, {"layout"})
     if wrong := sorted(set(stated(how)) - allowed):
         raise UserError(f"preprocessing: {', '.join(wrong)} changes images, but the data are {kind}: leave it out")
-    if how.std is not None and not all(value > 0 for value in how.std):
-        raise UserError(f"preprocessing: std {how.std!r} must be larger than 0")
+    _check_statistics(how)
     if kind == "features" and input_shape is not None and len(input_shape) != 1:
         raise UserError(f"the data are rows of features, the model takes {_show(input_shape)}: give the fitting data")
     return with_usual_values(how)
@@ -297,6 +317,8 @@ def _size_before_crop(picture: Image.Image, resize: int | tuple[int, int]) -> tu
         return tuple(resize)
     width, height = picture.size
     longer = int(resize * max(width, height) / min(width, height))
+    if resize * longer > Image.MAX_IMAGE_PIXELS:
+        raise UserError(f"an image of {width} x {height} pixels would become {resize} x {longer}: remove it")
     return (resize, longer) if height <= width else (longer, resize)
 
 

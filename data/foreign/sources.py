@@ -10,7 +10,7 @@ from core.errors import UserError
 from data.foreign.arrays import read_npz
 from data.foreign.idx_files import is_images_file, read_idx
 from data.foreign.image_folders import class_folders, read_image_archive, read_image_folder
-from data.foreign.plugin_datasets import read_plugin
+from data.foreign.plugin_datasets import FUNCTION, read_plugin
 from data.foreign.points import Points, Records, to_points
 from data.image_files import escape, is_hidden
 
@@ -44,31 +44,57 @@ def read_pair(
     if sources[0].resolve() == sources[1].resolve():
         raise UserError(f"members and non-members are both {escape(members)}: give two sources")
     parts = [_read(source, label_column) for source in sources]
-    if parts[0].kind != parts[1].kind:
-        raise UserError(
-            f"members are {parts[0].described}, non-members are {parts[1].described}: give both as one kind, or they "
-            "are told apart by it"
-        )
+    _check_alike(*parts)
     points = _number_and_say(parts, classes)
     if points[0].fingerprint == points[1].fingerprint:
         raise UserError(f"{escape(members)} and {escape(nonmembers)} hold the same records: give two sources")
     return points[0], points[1]
 
 
+def _check_alike(members: Records, nonmembers: Records) -> None:
+    """UserError where the records of two sources cannot reach a model by one path."""
+    forms = [(part.kind, _form(part)) for part in (members, nonmembers)]
+    if forms[0] != forms[1]:
+        raise UserError(
+            f"members are {members.described}, non-members are {nonmembers.described}: give both in one form, or "
+            "they are told apart by it"
+        )
+    if members.columns and nonmembers.columns and members.columns != nonmembers.columns:
+        pairs = enumerate(zip(members.columns, nonmembers.columns, strict=True), start=1)
+        number, (one, other) = next((number, names) for number, names in pairs if names[0] != names[1])
+        raise UserError(
+            f"feature {number} is {escape(one)!r} in {escape(members.files[0])}, but {escape(other)!r} in "
+            f"{escape(nonmembers.files[0])}: give both the same columns in the same order"
+        )
+
+
+def _form(part: Records) -> tuple | None:
+    """The shape and type that all records of this source have; None where each has its own."""
+    if part.kind in ("images", "text"):
+        return None
+    record = part.load(np.array([0]))[0]
+    return record.shape, record.dtype
+
+
 def _number_and_say(parts: Sequence[Records], classes: Sequence[str] | None) -> list[Points]:
     points = to_points(parts, classes)
+    begins_at_one = classes is None and all(_is_without_zero(part) for part in parts)
     for part, numbered in zip(parts, points, strict=True):
-        console.say(_describe(part, numbered))
+        console.say(_describe(part, numbered, begins_at_one))
     return points
 
 
-def _describe(part: Records, points: Points) -> str:
+def _is_without_zero(part: Records) -> bool:
+    return part.labels.dtype.kind == "i" and part.labels.min() > 0
+
+
+def _describe(part: Records, points: Points, begins_at_one: bool) -> str:
     """What was read, in one line."""
     present = len(np.unique(points.labels))
     total = len(points.classes)
     count = f"{total:,} classes" if present == total else f"{present:,} of {total:,} classes"
     line = f"{escape(part.files[0])}: {part.described} of {count}"
-    if part.labels.dtype.kind == "i" and present < total and 0 not in points.labels and points.classes[0] == "0":
+    if begins_at_one:
         line += "; no label is 0, so label 1 means the model's second output; if it means the first, name the classes"
     return f"{line}; {part.notes}" if part.notes else line
 
@@ -99,16 +125,25 @@ def _read(source: Path, label_column: str | None) -> Records:
 
 def _file_of_folder(folder: Path) -> Path:
     """The one idx or Python file that a folder without class folders holds; else the folder itself."""
-    if class_folders(folder):
-        return folder
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not is_hidden(file.name)]
-    for kind, matches in (
-        ("sets of idx files", [file for file in files if is_images_file(file)]),
-        ("Python files", [file for file in files if file.suffix == ".py"]),
-    ):
+    python_files = [file for file in files if file.suffix == ".py"]
+    if class_folders(folder):
+        _refuse_data_set_beside_folders(folder, python_files)
+        return folder
+    for kind, matches in (("sets of idx files", list(filter(is_images_file, files))), ("Python files", python_files)):
         if len(matches) > 1:
             names = ", ".join(escape(file.name) for file in matches)
             raise UserError(f"{escape(folder)} holds {len(matches)} {kind} ({names}): give one of these files")
         if matches:
             return matches[0]
     return folder
+
+
+def _refuse_data_set_beside_folders(folder: Path, python_files: list[Path]) -> None:
+    """UserError where a folder could be class folders as well as a data set in Python."""
+    for file in python_files:
+        if f"def {FUNCTION}(" in file.read_text(encoding="utf-8", errors="replace"):
+            raise UserError(
+                f"{escape(folder)} holds folders and {escape(file.name)} with {FUNCTION}(): give {escape(file)}, or "
+                "move it away if the folders are class folders"
+            )
