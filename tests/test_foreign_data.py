@@ -581,6 +581,27 @@ def test_a_python_file_that_fails_is_named_in_one_line(tmp_path, code, says):
     refused(write(tmp_path, {"set.py": code}) / "set.py", says)
 
 
+LATE = """
+import numpy as np
+
+class Data:
+    def __len__(self):
+        return 5
+    def __getitem__(self, i):
+        from near import value
+        return np.full(2, value), 0
+
+def get_dataset():
+    return Data()
+"""
+
+
+def test_a_data_set_may_import_its_neighbours_when_a_record_is_fetched(tmp_path):
+    write(tmp_path, {"set.py": LATE, "near/__init__.py": "value = 7.0\n"})
+    points = read_points(tmp_path / "set.py")
+    assert points.load(np.array([4]))[0].tolist() == [7, 7] and "near" not in sys.modules
+
+
 def test_a_function_of_a_python_file_may_import_its_neighbours_when_it_is_called(tmp_path):
     write(tmp_path, {"a.py": "def f(n):\n    import near\n    return near.value + n\n", "near.py": "value = 40\n"})
     assert import_plugin(tmp_path / "a.py", "f")(2) == 42

@@ -6,8 +6,10 @@ colour (`data.pictures` says what is left out of account and named).
 
 import hashlib
 import io
+import lzma
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -91,7 +93,7 @@ def read_image_archive(source: Path) -> Records:
     skipped = Notes()
     try:
         images = sorted(_from_archive(source, skipped), key=lambda image: image.path.parts)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise UserError(
             f"{escape(source)} cannot be read ({escape(str(error))}): is it a complete tar archive?"
         ) from error
@@ -166,7 +168,7 @@ def _without_common_folders(images: list[StoredImage]) -> list[StoredImage]:
 def _to_records(source: Path, images, folders: list[str], skipped: Notes) -> Records:
     changed = Notes()
     digest = hashlib.sha256()
-    kept: dict[str, StoredImage] = {}
+    by_name: dict[str, StoredImage] = {}
     for image in console.progress(images, f"reading {source.name}"):
         if len(image.path.parts) == 1:
             skipped.add(OUTSIDE, image.path)
@@ -176,25 +178,25 @@ def _to_records(source: Path, images, folders: list[str], skipped: Notes) -> Rec
             skipped.add(NO_IMAGE, image.path)
         else:
             name = escape(image.path)
-            _check_names(image.path, name in kept, source)
-            kept[name] = image
+            _check_names(image.path, name in by_name, source)
+            by_name[name] = image
             digest.update(hashlib.sha256(content).digest())
-    labels = [image.path.parts[0] for image in kept.values()]
+    labels = [image.path.parts[0] for image in by_name.values()]
     empty = [name for name in sorted(folders) if name not in set(labels)]
     for name in empty:
         skipped.add(EMPTY, name)
-    if not kept:
+    if not by_name:
         reasons = f"; skipped {skipped}" if skipped.places else ""
         raise UserError(f"{escape(source)} holds no images in class folders, <class>/<image>{reasons}")
-    digest.update("\0".join(kept).encode())
+    digest.update("\0".join(by_name).encode())
     return Records(
         "images",
         np.array(labels, dtype=object),
-        tuple(kept),
-        _loader(list(kept.values())),
+        tuple(by_name),
+        _loader(list(by_name.values())),
         (source,),
         digest.hexdigest(),
-        f"{len(kept):,} images",
+        f"{len(by_name):,} images",
         _describe(skipped, changed, folders),
         tuple(empty),
     )

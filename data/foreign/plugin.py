@@ -30,7 +30,7 @@ def import_plugin(file: Path, function: str) -> Callable:
         raise UserError(f"{escape(file)} has no function {function}(): define it")
 
     def call(*args, **options):
-        with _errors_in_one_line(file, f"{function}()"), _modules_beside(file.parent):
+        with _errors_in_one_line(file, f"{function}()"), modules_beside(file.parent):
             return target(*args, **options)
 
     return call
@@ -41,7 +41,7 @@ def _run_file(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up
-    with _errors_in_one_line(file, "the file"), _modules_beside(file.parent):
+    with _errors_in_one_line(file, "the file"), modules_beside(file.parent):
         spec.loader.exec_module(module)
     return module
 
@@ -62,7 +62,7 @@ def _errors_in_one_line(file: Path, what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _modules_beside(folder: Path) -> Iterator[None]:
+def modules_beside(folder: Path) -> Iterator[None]:
     """Let the modules beside a file be imported, and leave all other modules afterwards as they were.
 
     Two files in two folders may each import a `utils` of their own, or a `models`, as this project has one.

@@ -10,12 +10,13 @@ from PIL import Image
 from core import console
 from core.errors import UserError
 from data.foreign.arrays import describe, to_records
-from data.foreign.plugin import import_plugin
+from data.foreign.plugin import import_plugin, modules_beside
 from data.foreign.points import Records, digest_of, row_names
 from data.image_files import escape
 from data.pictures import to_rgb
 
 FUNCTION = "get_dataset"
+FETCHED_TWICE = 16  # records that show before the work begins whether a transform is random
 
 
 class Record(NamedTuple):
@@ -36,20 +37,27 @@ def read_plugin(file: Path) -> Records:
     """
     console.say(f"{escape(file)}: its {FUNCTION}() is run, which is your own code")
     dataset = import_plugin(file, FUNCTION)()
+    with modules_beside(file.resolve().parent):
+        first, labels, digests = _read_all(dataset, file)
+    load = _loader(dataset, digests, file)
+    load(np.arange(min(len(digests), FETCHED_TWICE)))
+    digest = hashlib.sha256(first.kind.encode() + b"".join(digests)).hexdigest()
+    names = row_names(len(labels))
+    return Records(first.kind, labels, names, load, (file,), digest, _describe(first, len(labels)))
+
+
+def _read_all(dataset, file: Path) -> tuple[Record, np.ndarray, list[bytes]]:
+    """The first record, and every record's label (N,) int64 and digest."""
     digests = []
     labels = []
-    first = None
-    for row in console.progress(range(_length(dataset, file)), f"reading {file.name}"):
+    n = _length(dataset, file)
+    first = _fetch(dataset, 0, file)
+    for row in console.progress(range(n), f"reading {file.name}"):
         record = _fetch(dataset, row, file)
-        first = first or record
         _check_alike(first, record, row, file)
         digests.append(digest_of(record.value))
         labels.append(record.label)
-    load = _loader(dataset, digests, file)
-    load(np.arange(min(len(digests), 16)))  # fetched again: whether they are the same is known before the work begins
-    digest = hashlib.sha256(first.kind.encode() + b"".join(digests)).hexdigest()
-    described = _describe(first, len(labels))
-    return Records(first.kind, np.array(labels, np.int64), row_names(len(labels)), load, (file,), digest, described)
+    return first, np.array(labels, dtype=np.int64), digests
 
 
 def _length(dataset, file: Path) -> int:
@@ -118,15 +126,14 @@ def _check_alike(first: Record, record: Record, row: int, file: Path) -> None:
 
 def _loader(dataset, digests: list[bytes], file: Path):
     def load(index: np.ndarray) -> list:
-        values = []
-        for row in index.tolist():
-            value = _fetch(dataset, row, file).value
+        with modules_beside(file.resolve().parent):
+            values = [_fetch(dataset, row, file).value for row in index.tolist()]
+        for row, value in zip(index.tolist(), values, strict=True):
             if digest_of(value) != digests[row]:
                 raise UserError(
                     f"{escape(file)}: row {row + 1} is not the same when it is fetched again: return the data set "
                     "without random transforms, as the model is evaluated"
                 )
-            values.append(value)
         return values
 
     return load

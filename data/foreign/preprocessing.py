@@ -143,7 +143,10 @@ def _is_size(value) -> bool:
 
 
 def fit_to_model(how: Preprocessing, input_shape: tuple[int | None, ...] | None, kind: str) -> Preprocessing:
-    """`how` with every field but `size` and `resize` filled in, from the model's input shape where it tells.
+    """What is done to these data so that the model can take them.
+
+    For images this is `how` with every field but `size` and `resize` filled in, from the model's input shape where it
+    tells. For other kinds it is `how` itself, which may state no more than mean and std of features.
 
     input_shape: without the axis of the batch; None for an unknown length, or for a shape that is not known at all.
     Images: (3, H, W) means NCHW, (H, W, 3) NHWC, one channel grey, (H, W) grey without an axis of channels, and (D,)
@@ -168,7 +171,7 @@ def _fit_others(how: Preprocessing, input_shape: tuple | None, kind: str) -> Pre
     _check_statistics(how)
     if kind == "features" and input_shape is not None and len(input_shape) != 1:
         raise UserError(f"the data are rows of features, the model takes {_show(input_shape)}: give the fitting data")
-    return with_usual_values(how)
+    return how
 
 
 def _fit_images(how: Preprocessing, shape: tuple[int | None, ...]) -> Preprocessing:
