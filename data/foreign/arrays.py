@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 
 from core.errors import UserError
 from data.foreign.limits import check_inflated_size
-from data.foreign.points import Records, row_names
+from data.foreign.points import Load, Records, row_names
 from data.image_files import escape
 
 INPUT_NAMES = ("x", "X", "images", "features", "data")
@@ -114,7 +114,7 @@ def array_records(source: Path, inputs: np.ndarray, labels: np.ndarray, notes: s
     return Records(kind, labels, names, _loader(values), (source,), digest.hexdigest(), described, notes)
 
 
-def _loader(values: np.ndarray):
+def _loader(values: np.ndarray) -> Load:
     def load(index: np.ndarray) -> list:
         return [values[i] for i in index]
 

@@ -10,7 +10,7 @@ import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from core import console
 from core.errors import UserError
 from data.foreign.limits import GIB
-from data.foreign.points import Records, natural_order
+from data.foreign.points import Load, Records
 from data.image_files import (
     EMPTY,
     HIDDEN,
@@ -165,58 +165,63 @@ def _without_common_folders(images: list[StoredImage]) -> list[StoredImage]:
 # What is in them
 
 
-def _to_records(source: Path, images, folders: list[str], skipped: Notes) -> Records:
+def _to_records(source: Path, files: Iterable[StoredImage], folders: list[str], skipped: Notes) -> Records:
+    """The records of those files that are images; `folders` names the classes, also those without an image."""
     changed = Notes()
-    digest = hashlib.sha256()
-    by_name: dict[str, StoredImage] = {}
-    for image in console.progress(images, f"reading {source.name}"):
-        if len(image.path.parts) == 1:
-            skipped.add(OUTSIDE, image.path)
-            continue
-        content = _read(image) if image.has_ending_of_image() or image.size() < LARGE_FILE else None
-        if content is None or not _is_image(content, image, changed):
-            skipped.add(NO_IMAGE, image.path)
-        else:
-            name = escape(image.path)
-            _check_names(image.path, name in by_name, source)
-            by_name[name] = image
-            digest.update(hashlib.sha256(content).digest())
-    labels = [image.path.parts[0] for image in by_name.values()]
-    empty = [name for name in sorted(folders) if name not in set(labels)]
+    images, digest = _collect_images(source, files, skipped, changed)
+    labels = [image.path.parts[0] for image in images.values()]
+    empty = sorted(set(folders) - set(labels))
     for name in empty:
         skipped.add(EMPTY, name)
-    if not by_name:
-        reasons = f"; skipped {skipped}" if skipped.places else ""
-        raise UserError(f"{escape(source)} holds no images in class folders, <class>/<image>{reasons}")
-    digest.update("\0".join(by_name).encode())
+    left_out = f"skipped {skipped}" if skipped.places else ""
+    if not images:
+        raise UserError(f"{escape(source)} holds no images in class folders, <class>/<image>; {left_out or 'no files'}")
     return Records(
-        "images",
-        np.array(labels, dtype=object),
-        tuple(by_name),
-        _loader(list(by_name.values())),
-        (source,),
-        digest.hexdigest(),
-        f"{len(by_name):,} images",
-        _describe(skipped, changed, folders),
-        tuple(empty),
+        kind="images",
+        labels=np.array(labels, dtype=object),
+        names=tuple(images),
+        load=_loader(list(images.values())),
+        files=(source,),
+        digest=digest,
+        described=f"{len(images):,} images",
+        notes="; ".join(note for note in (str(changed), left_out) if note),
+        empty_classes=tuple(empty),
     )
 
 
-def _describe(skipped: Notes, changed: Notes, folders: list[str]) -> str:
-    parts = [str(changed), f"skipped {skipped}" if skipped.places else ""]
-    if sorted(folders) != sorted(folders, key=natural_order):
-        parts.append("class folders are numbered as numbers, 2 before 10; torchvision's ImageFolder has 10 before 2")
-    return "; ".join(part for part in parts if part)
+def _collect_images(
+    source: Path, files: Iterable[StoredImage], skipped: Notes, changed: Notes
+) -> tuple[dict[str, StoredImage], str]:
+    """name -> image, and the sha256 of all names and contents."""
+    digest = hashlib.sha256()
+    images: dict[str, StoredImage] = {}
+    for file in console.progress(files, f"reading {source.name}"):
+        content = _read_candidate(file)
+        if len(file.path.parts) == 1:
+            skipped.add(OUTSIDE, file.path)
+        elif content is None or not _is_image(content, file, changed):
+            skipped.add(NO_IMAGE, file.path)
+        else:
+            _check_names(file.path, images, source)
+            images[escape(file.path)] = file
+            digest.update(hashlib.sha256(content).digest())
+    digest.update("\0".join(images).encode())
+    return images, digest.hexdigest()
 
 
-def _check_names(path: PurePosixPath, is_known: bool, source: Path) -> None:
+def _read_candidate(file: StoredImage) -> bytes | None:
+    """The content of what may be an image, None where a file is too large to look into."""
+    return _read(file) if file.has_ending_of_image() or file.size() < LARGE_FILE else None
+
+
+def _check_names(path: PurePosixPath, images: dict[str, StoredImage], source: Path) -> None:
     """UserError where a class could not be written in tables and pages, or a name occurs twice."""
     if escape(path.parts[0]) != path.parts[0]:
         raise UserError(
             f"{escape(source)}: the name of the class folder {escape(path.parts[0])} is not UTF-8 or has characters "
             "that cannot be printed: rename it"
         )
-    if is_known:
+    if escape(path) in images:
         raise UserError(f"{escape(source)} holds two images {escape(path)}: rename or remove one")
 
 
@@ -257,7 +262,7 @@ def _damage(content: bytes, path: PurePosixPath, reason: str) -> UserError:
     return UserError(f"{escape(path)} is not an image ({reason}): remove it or replace it")
 
 
-def _loader(images: list[StoredImage]):
+def _loader(images: list[StoredImage]) -> Load:
     def load(index: np.ndarray) -> list[np.ndarray]:
         return [decode(images[i]) for i in index]
 

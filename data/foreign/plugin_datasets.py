@@ -11,7 +11,7 @@ from core import console
 from core.errors import UserError
 from data.foreign.arrays import describe, to_records
 from data.foreign.plugin import import_plugin, modules_beside
-from data.foreign.points import Records, digest_of, row_names
+from data.foreign.points import Load, Records, digest_of, row_names
 from data.image_files import escape
 from data.pictures import to_rgb
 
@@ -124,7 +124,7 @@ def _check_alike(first: Record, record: Record, row: int, file: Path) -> None:
         raise UserError(f"{escape(file)}: row 1 has shape {shapes}: give all records one shape")
 
 
-def _loader(dataset, digests: list[bytes], file: Path):
+def _loader(dataset, digests: list[bytes], file: Path) -> Load:
     def load(index: np.ndarray) -> list:
         with modules_beside(file.resolve().parent):
             values = [_fetch(dataset, row, file).value for row in index.tolist()]

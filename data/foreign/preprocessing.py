@@ -274,12 +274,15 @@ def preprocess(raw: list, kind: str, how: Preprocessing) -> np.ndarray:
     if kind == "arrays":
         return _stack(raw)
     if kind == "features":
-        return _normalise(_stack(raw).astype(np.float32), how, channel_axis=1)
+        return _normalise(_stack(raw).astype(np.float32), how)
     _check_channels(how)
     pixels = _stack([_to_pixels(image, how) for image in raw])  # (B, H, W, C) uint8
     low, high = how.range
-    values = pixels.astype(np.float32) * np.float32(high - low) / np.float32(255) + np.float32(low)
-    values = _arrange(_normalise(values, how, channel_axis=3), how.layout)
+    values = pixels.astype(np.float32)
+    values *= np.float32(high - low)  # before the division: 255 then stays 255, and 0 to 1 is torchvision's own
+    values /= np.float32(255)
+    values += np.float32(low)
+    values = _arrange(_normalise(values, how), how.layout)
     return values.reshape(len(values), -1) if how.flatten else values
 
 
@@ -332,13 +335,15 @@ def _crop(picture: Image.Image, size: tuple[int, int], crop_offset: str) -> Imag
     return picture.crop((left, top, left + size[1], top + size[0]))
 
 
-def _normalise(values: np.ndarray, how: Preprocessing, channel_axis: int) -> np.ndarray:
-    """(values - mean) / std in float32, along the axis of the channels."""
-    count = values.shape[channel_axis]
+def _normalise(values: np.ndarray, how: Preprocessing) -> np.ndarray:
+    """(values - mean) / std in place; the last axis is that of channels or features."""
+    count = values.shape[-1]
     for name in ("mean", "std"):
         if len(getattr(how, name)) not in (1, count):
             raise UserError(f"preprocessing: {name} has {len(getattr(how, name))} values, records have {count}")
-    return (values - np.float32(how.mean)) / np.float32(how.std)
+    values -= np.float32(how.mean)
+    values /= np.float32(how.std)
+    return values
 
 
 def _arrange(values: np.ndarray, layout: str) -> np.ndarray:

@@ -78,25 +78,27 @@ def _form(part: Records) -> tuple | None:
 
 def _number_and_say(parts: Sequence[Records], classes: Sequence[str] | None) -> list[Points]:
     points = to_points(parts, classes)
-    begins_at_one = classes is None and all(_is_without_zero(part) for part in parts)
+    warning = _warn_of_numbering(parts, points[0].classes) if classes is None else ""
     for part, numbered in zip(parts, points, strict=True):
-        console.say(_describe(part, numbered, begins_at_one))
+        console.say("; ".join(text for text in (_count(part, numbered), warning, part.notes) if text))
     return points
 
 
-def _is_without_zero(part: Records) -> bool:
-    return part.labels.dtype.kind == "i" and part.labels.min() > 0
+def _warn_of_numbering(parts: Sequence[Records], classes: tuple[str, ...]) -> str:
+    """What users may have meant otherwise, where they did not name the classes."""
+    are_numbers = parts[0].labels.dtype.kind == "i"
+    if are_numbers and all(part.labels.min() > 0 for part in parts):
+        return "no label is 0, so label 1 means the model's second output; if it means the first, name the classes"
+    if not are_numbers and list(classes) != sorted(classes):
+        return "classes are numbered as numbers, 2 before 10; torchvision's ImageFolder has 10 before 2"
+    return ""
 
 
-def _describe(part: Records, points: Points, begins_at_one: bool) -> str:
-    """What was read, in one line."""
+def _count(part: Records, points: Points) -> str:
     present = len(np.unique(points.labels))
     total = len(points.classes)
     count = f"{total:,} classes" if present == total else f"{present:,} of {total:,} classes"
-    line = f"{escape(part.files[0])}: {part.described} of {count}"
-    if begins_at_one:
-        line += "; no label is 0, so label 1 means the model's second output; if it means the first, name the classes"
-    return f"{line}; {part.notes}" if part.notes else line
+    return f"{escape(part.files[0])}: {part.described} of {count}"
 
 
 def _read(source: Path, label_column: str | None) -> Records:
