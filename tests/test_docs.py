@@ -20,7 +20,7 @@ PAGES = [*COMMAND_PAGES, "LOG.md"]
 # These run tiny, in this order, so that each finds what it reads whatever page it stands on.
 STAGES = (
     *("examples/write_signals.py", "train.py", "pruning/prune.py", "quantization/qat.py", "quantization/ptq.py"),
-    *("clustering/clustering.py", "CompLeakNR.py", "CompLeakSR.py", "CompLeakMR.py", "query.py", "export.py"),
+    *("clustering/clustering.py", "CompLeakNR.py", "CompLeakSR.py", "CompLeakMR.py", "export.py", "query.py"),
 )
 IN_A_PROCESS = ("examples/write_signals.py", "quantization/qat.py", "clustering/clustering.py")  # at first, as printed
 ONLY_PARSED = ("reproduce.py", "benchmarks/bench.py")  # they take minutes to hours, a download, a GPU or Ray

@@ -54,10 +54,11 @@ def compressed_source(
         return checkpoints.load(finished_folder(run, ORIGINAL, role)).tensors
 
     def start() -> nn.Module:
-        network = fill_network(run, ORIGINAL, original_tensors()).to(device)
+        network = fill_network(run, ORIGINAL, original_tensors())
         prepared = variant.module.prepare(network, variant.parsed_degree)
         if calibration is not None:
-            variant.module.calibrate(prepared, network, inputs_at(run, calibration, settings.batch_size, device))
+            batches = inputs_at(run, calibration, settings.batch_size, device)
+            variant.module.calibrate(prepared.to(device), network.to(device), batches)
         return prepared
 
     def finish(prepared: nn.Module) -> Product:
