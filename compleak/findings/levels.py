@@ -26,6 +26,7 @@ from scipy.stats import betabinom, binom, norm
 
 from compleak.audits import metrics
 from compleak.audits.intervals import TAIL
+from compleak.audits.table import CHOSEN
 from compleak.findings.rows import attack_rows, headline_rows, key_of
 
 LOW, MIDDLE, HIGH = "LOW", "MIDDLE", "HIGH"
@@ -37,6 +38,9 @@ FROM_BEST_TO_WORST = (LOW, MIDDLE, NOT_MEASURED, TOO_FEW, AT_LEAST_MIDDLE, HIGH)
 MARGIN = 3  # standard deviations: several targets and measures must all stay below their limits
 SIZES = (*range(100, 2000, 50), *range(2000, 10001, 500))  # that `smallest_size` tries
 PRIVBOX_LIMITS = {0.55: LOW, 0.8: MIDDLE}  # of PrivBox's rule: below .55 LOW, below .8 MIDDLE, else HIGH
+
+
+CHOSEN_BEFOREHAND = ", the attack chosen beforehand,"
 
 
 class Limit(NamedTuple):
@@ -233,10 +237,10 @@ def _reason(evidence: Evidence) -> str:
     """`rmia, the attack chosen beforehand, has AUC 62.1 [61, 63.2] %: the lower end reaches MIDDLE (60 % or more).`"""
     row, limit = evidence.row, evidence.limit
     end = "the upper end" if evidence.upper else "even the lower end"
-    chosen = ", the attack chosen beforehand," if row["headline"] else ""
+    chosen = CHOSEN_BEFOREHAND if row["headline"] else ""
     ends = [_percent(row[limit.measure + suffix]) for suffix in metrics.INTERVAL_ENDS]
     return (
-        f"{key_of(row)}{chosen} has {limit.title} {ends[0]} [{ends[1]}, {ends[2]}] %: "
+        f"{attack_in_words(row)}{chosen} has {limit.title} {ends[0]} [{ends[1]}, {ends[2]}] %: "
         f"{end} reaches {evidence.level} ({_percent(limit.reached(evidence.level))} % or more)."
     )
 
@@ -248,8 +252,8 @@ def _reason_of_low(rows: pd.DataFrame) -> str:
         for limit in LIMITS
     ]
     chosen = rows["headline"].any()
-    name = f"{key_of(rows.iloc[0])}, the attack chosen beforehand" if chosen else "All attacks"
-    return f"{name}: {', '.join(ends)}. No other attack surely reaches a limit."
+    name = attack_in_words(rows.iloc[0]) + CHOSEN_BEFOREHAND if chosen else "every attack"
+    return f"By {name} {', '.join(ends)}. No other attack surely reaches a limit."
 
 
 def _too_few(sizes: tuple[int, int], halves: int) -> str:
@@ -260,6 +264,13 @@ def _too_few(sizes: tuple[int, int], halves: int) -> str:
         f"{limit.title} up to {_percent(ends[limit.measure])} %, and LOW needs less than {_percent(limit.low)} %. "
         f"It takes at least {smallest_size(halves):,} of each."
     )
+
+
+def attack_in_words(row: pd.Series) -> str:
+    """`rmia`; `rmia in one half, joint in the other` where each half has its own choice."""
+    if row["attack"] != CHOSEN:
+        return key_of(row)
+    return f"{row[CHOSEN].replace(' | ', ' in one half, ')} in the other"
 
 
 def _percent(fraction: float) -> str:

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from compleak.audits import metrics
+from compleak.audits.attackers import KNOWN_HALF
 from compleak.findings import controls, levels
 from compleak.findings.exposure import first_false_positive_rate
 from compleak.findings.rows import headline_rows, key_of, rows_of_target
 
-KNOWN_HALF = "known_half"  # the attacker who knows half of the members and others, and is judged on the other half
 PRIORS = (0.001, 0.01, 0.1)  # of membership, in the report
-LEAST_OF_CLASS = 20  # members and others that a class must have to be measured
+LEAST_OF_CLASS = 20  # members and others that a class must have to be measured,
+LEAST_OF_FIT = 5  # and that each fit must have judged of it
 RECORDS = 100  # the most exposed members that are listed
 ALL = "all"  # MR's variant
 
@@ -117,18 +118,22 @@ def audit_findings(
     truth: np.ndarray,
     labels: np.ndarray,
     names: Sequence[str],
+    scored_by: np.ndarray | None = None,
 ) -> AuditFindings:
     """Work everything out; nothing is written.
 
     table: all rows of NR (variant: a model's name), SR (variant: the compressed model's name) and MR (variant `all`),
     controls too, with a unique index. truth, labels: (A,) bool membership and class of the audited points; names: what
-    each of them is called.
+    each of them is called. scored_by: (A,) the fit that judged each point (`half` among the scores of a table), without
+    which ValueError for an attacker who knows half of the points.
     """
+    if facts.attacker == KNOWN_HALF and scored_by is None:
+        raise ValueError("the fit behind each score of this attacker is needed for its intervals")
     verdicts = tuple(_verdicts(facts, table))
     headlines = _headlines(table, verdicts)
     leading = _leading(headlines)
     control_rows = controls.control_rows(table)
-    judged = _Judged(scores, truth, facts)
+    judged = _Judged(scores, truth, scored_by, facts.seed)
     return AuditFindings(
         overall=levels.worst_of(verdicts),
         verdicts=verdicts,
@@ -137,7 +142,7 @@ def audit_findings(
         added=_added(facts, headlines, judged),
         controls=controls.check_controls(control_rows) if len(control_rows) else None,
         failed_controls=tuple(_failed(control_rows)),
-        exposed_by="" if leading is None else target_in_words(leading, facts) + ", " + key_of(leading),
+        exposed_by="" if leading is None else f"{levels.attack_in_words(leading)} on {target_in_words(leading, facts)}",
         classes=_classes(leading, judged, labels, facts),
         records=_records(leading, judged, labels, names, facts),
         found_alone=_found_alone(leading, judged),
@@ -196,37 +201,39 @@ def _leading(headlines: pd.DataFrame) -> pd.Series | None:
 
 
 class _Judged:
-    """Measures of rows on the points that they judged. For an attacker who knows half of the points, intervals are
-    wider by the root of 2 about the value: like those of the tables, they are means of the ends of two halves.
-    """
+    """Measures of rows on the points that they judged; intervals allow for several fits (`metrics.auc_interval`)."""
 
-    def __init__(self, scores: Scores, truth: np.ndarray, facts: AuditFacts) -> None:
-        self.scores, self.truth = scores, truth
-        self.seed = facts.seed
-        self.width = np.sqrt(facts.halves)
+    def __init__(self, scores: Scores, truth: np.ndarray, scored_by: np.ndarray | None, seed: int) -> None:
+        self.scores, self.truth, self.seed = scores, truth, seed
+        self.scored_by = scored_by
 
     def difference(self, row: pd.Series, baseline: pd.Series) -> tuple[float, float, float]:
         """(difference of AUC, low, high) on the points that both judged."""
         one, other = self.scores(row), self.scores(baseline)
         both = np.isfinite(one) & np.isfinite(other)
-        measured = metrics.paired_difference(one[both], other[both], self.truth[both], seed=self.seed)
-        return self._widened(*measured, least=-1.0)
+        options = {"seed": self.seed, "scored_by": self._fits(both)}
+        return metrics.paired_difference(one[both], other[both], self.truth[both], **options)
 
     def auc(self, scores: np.ndarray, chosen: np.ndarray) -> tuple[float, float, float]:
-        truth = self.truth[chosen]
-        interval = metrics.auc_interval(scores[chosen], truth, seed=self.seed)
-        return self._widened(metrics.auc(scores[chosen], truth), *interval, least=0.0)
+        """(AUC, low, high) on the chosen points, (A,) bool."""
+        scores, truth = scores[chosen], self.truth[chosen]
+        interval = metrics.auc_interval(scores, truth, seed=self.seed, scored_by=self._fits(chosen))
+        return metrics.auc(scores, truth), *interval
 
     def tpr(self, scores: np.ndarray, chosen: np.ndarray) -> tuple[float, float, float]:
-        """At 1 % false alarms."""
-        truth = self.truth[chosen]
-        interval = metrics.tpr_interval(scores[chosen], truth, metrics.WIDER_FPR)
-        value = metrics.tpr_at_fpr(scores[chosen], truth, metrics.WIDER_FPR)
-        return self._widened(value, *interval, least=0.0)
+        """The same of the TPR at 1 % false alarms."""
+        scores, truth = scores[chosen], self.truth[chosen]
+        value = metrics.tpr_at_fpr(scores, truth, metrics.WIDER_FPR)
+        return value, *metrics.tpr_interval(scores, truth, metrics.WIDER_FPR)
 
-    def _widened(self, value: float, low: float, high: float, least: float) -> tuple[float, float, float]:
-        wider = value + self.width * (low - value), value + self.width * (high - value)
-        return value, max(wider[0], least), min(wider[1], 1.0)
+    def least_of_a_fit(self, chosen: np.ndarray) -> int:
+        """How many of the chosen members, or of the chosen others, the fit judged that judged fewest."""
+        fits = np.zeros(len(self.truth)) if self.scored_by is None else self.scored_by
+        kinds = (self.truth, ~self.truth)
+        return min(int((chosen & kind & (fits == fit)).sum()) for fit in np.unique(fits) for kind in kinds)
+
+    def _fits(self, chosen: np.ndarray) -> np.ndarray | None:
+        return None if self.scored_by is None else self.scored_by[chosen]
 
 
 def _added(facts: AuditFacts, headlines: pd.DataFrame, judged: _Judged) -> pd.DataFrame:
@@ -270,7 +277,7 @@ def _classes(leading: pd.Series | None, judged: _Judged, labels: np.ndarray, fac
     for label in np.unique(labels) if leading is not None else ():
         chosen = (labels == label) & np.isfinite(scores)
         count, others = int(judged.truth[chosen].sum()), int((~judged.truth[chosen]).sum())
-        if min(count, others) >= LEAST_OF_CLASS:
+        if min(count, others) >= LEAST_OF_CLASS and judged.least_of_a_fit(chosen) >= LEAST_OF_FIT:
             measured = judged.auc(scores, chosen) + judged.tpr(scores, chosen)
             lines.append([int(label), _class_name(label, facts), count, others, *measured])
     frame = pd.DataFrame(lines, columns=CLASS_COLUMNS)

@@ -299,7 +299,7 @@ def leakage_cells(facts: AuditFacts, headlines: pd.DataFrame) -> pd.DataFrame:
     shown["TPR at 1 %"] = cells.intervals(headlines, metrics.WIDER_TPR)
     shown["AUC"] = cells.intervals(headlines, "auc")
     shown["advantage"] = cells.intervals(headlines, "advantage")
-    shown["attack"] = [f"`{key_of(row)}`" for _, row in headlines.iterrows()]
+    shown["attack"] = [escaped_sentence(levels.attack_in_words(row)) for _, row in headlines.iterrows()]
     return shown
 
 
