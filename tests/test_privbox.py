@@ -49,6 +49,7 @@ def test_an_alias_that_does_not_grow_is_read(tmp_path):
 BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
 )
+CHAIN = "- &a0 1\n" + "".join(f"- &a{n} [*a{n - 1}]\n" for n in range(1, 60))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,11 @@ BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
             "a: 1\nb: !!python/object/apply:os.system ['touch RAN']\n",
             "line 2: the tag '!!python/object/apply:os.system'",
         ),
-        ("a: !mine 1\n", "line 1: the tag '!mine' is not plain YAML"),
+        ("a: !mine 1\n", "line 1: the tag '!mine' has no place"),
+        ("a: 1\nb: !!bool maybe\n", "line 2: the tag '!!bool' has no place"),
+        ('a: "\\0"\n', "line 1: '\\x00' holds a character that no text holds"),
+        ('a: "\\ud800"\n', "line 1: '\\ud800' holds a character"),
+        (CHAIN, "line 41: with its aliases written out it is nested more than 40 deep"),
         ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' stands twice"),
         ("a:\n\tb: 1\n", "line 2: a tab where YAML wants spaces"),
         (BOMB, "with its aliases written out it holds more than 20,000 values"),
@@ -176,7 +181,7 @@ def findings_of(*attacks: Attack) -> PrivBoxFindings:
 
 def attack_with(decision, member, name="BASELINE") -> Attack:
     numbers = measure(decision.astype(float), decision, member, seed=0)
-    return Attack(name, "net", "answers", 1, numbers, {})
+    return Attack(name, "net", 1, numbers)
 
 
 def test_the_page_says_that_accuracy_misleads_where_members_are_many():
@@ -666,7 +671,7 @@ def test_a_run_gives_the_report_the_numbers_and_the_scores(world, capsys):
     page = (world / "run" / "out" / "privbox.md").read_text()
     for part in (
         "target/target.pt",
-        "shadow_others",
+        "shadow\\_others",
         "turned by -3 to 3 degrees",
         "## Summary",
         "a guess that calls every",
@@ -734,7 +739,8 @@ def test_no_weights_are_loaded_into_the_shadow_and_none_is_trained_twice(world, 
 def test_a_shadow_on_the_targets_own_data_swapped_is_run_with_a_warning(world, capsys):
     """As PrivBox's example has it for LABEL-ONLY."""
     result, _ = run_entries(world / "run", change("LABEL-ONLY", shadow_datasets=["others", "members"]))
-    (warning,) = result.attacks[0].warnings
+    assert result.attacks[0].shared_data == ("others", "members")
+    (warning,) = json.loads((world / "run" / "out" / "privbox.json").read_text())["attacks"][0]["warnings"]
     assert "the shadow model's data sets are the target's own (others, members)" in warning and "mean little" in warning
     assert f"warning: {warning}" in capsys.readouterr().out
     assert warning in (world / "run" / "out" / "privbox.md").read_text()

@@ -25,6 +25,7 @@ class Model:
 
     name: str
     role: str  # "target" or "shadow"
+    members: str  # the data set of its members
     folder: str
     member_accuracy: float
     other_accuracy: float
@@ -43,15 +44,15 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack's row: `numbers` from `measure`, and what the attacker had to have."""
+    """One attack's row: `numbers` from `measure`, and how it came about."""
 
     name: str  # PrivBox's: BASELINE, ML-LEAK, LABEL-ONLY
     target: str
-    needs: str
     questions: int  # that each point is asked about
     numbers: dict[str, float]
-    settings: dict[str, object]
-    warnings: Sequence[str] = field(default_factory=tuple)
+    settings: dict[str, object] = field(default_factory=dict)  # the task's keys, without folders
+    shadow_data: str = ""  # what the shadow model was trained on; "" where there is none
+    shared_data: Sequence[str] = ()  # data sets that are the target's as well as the shadow model's
 
     @property
     def level(self) -> str:

@@ -17,13 +17,14 @@ from attacks.label_only import label_only
 from attacks.ml_leak import ml_leak
 from compleak.findings import privbox as findings
 from compleak.findings.privbox import PrivBoxFindings
-from compleak.reports.privbox_page import write_privbox
+from compleak.reports.privbox_page import warn_of_shared_data, write_privbox
 from compleak.tasks.privbox import PrivBoxTask
 from compleak.tasks.privbox_session import (
     AskedModel,
     Datasets,
     Session,
     ask,
+    describe_shadow,
     is_right,
     is_right_turned,
     open_session,
@@ -36,17 +37,6 @@ from core.files import sha256, write_atomically
 from core.threads import use_threads
 
 SCORES = "privbox.npz"
-NEEDS = {
-    "BASELINE": "the predicted class and the label of each point",
-    "ML-LEAK": "the {topk} largest outputs for each point, and a shadow model trained on {shadow}",
-    "LABEL-ONLY": "the predicted class and the label of each picture, turned by -{r} to {r} degrees, and a shadow "
-    "model trained on {shadow}",
-}
-SHARED_DATA = (
-    "{attack}: the shadow model's data sets are the target's own ({names}). Who knows which of these points are "
-    "members need not attack. The classifier has also learned from the very points that it is judged on, under another "
-    "truth, so its numbers can be too low as well as too high and mean little: give the shadow model points of its own"
-)
 
 
 def run_privbox(
@@ -66,7 +56,7 @@ def run_privbox(
     use_threads(threads)
     session = open_session(tasks, out, seed, torch.device(device), threads)
     for task in tasks:
-        for line in warn_of_shared_data(task):
+        for line in warn_of_shared_data(task.attack, shared_data(task)):
             say(f"warning: {line}")
     results = [run_attack(task, session) for task in tasks]
     report = PrivBoxFindings(
@@ -101,22 +91,20 @@ def write_scores(file: Path, tasks: Sequence[PrivBoxTask], session: Session, res
 def judge(task: PrivBoxTask, session: Session, result: Result) -> findings.Attack:
     """An attack's row of the report."""
     member = session.pairs[task.datasets].member
-    shadow_data = task.shadow.datasets[0].name if task.shadow else ""
     return findings.Attack(
         name=task.attack,
         target=task.target.name,
-        needs=NEEDS[task.attack].format(topk=task.topk, r=task.r, shadow=shadow_data),
         questions=2 * (task.r or 0) + 1,
         numbers=findings.measure(result.scores, result.decision, member, seed=session.seed),
         settings=list_settings(task),
-        warnings=warn_of_shared_data(task),
+        shadow_data=task.shadow.datasets[0].name if task.shadow else "",
+        shared_data=shared_data(task),
     )
 
 
-def warn_of_shared_data(task: PrivBoxTask) -> tuple[str, ...]:
-    """A line where the shadow model has data sets of the target, as in PrivBox's example of LABEL-ONLY."""
-    shared = [plugin.name for plugin in task.shadow.datasets if plugin in task.datasets] if task.shadow else []
-    return (SHARED_DATA.format(attack=task.attack, names=", ".join(shared)),) if shared else ()
+def shared_data(task: PrivBoxTask) -> tuple[str, ...]:
+    """The shadow model's data sets that are the target's too, as both are in PrivBox's example of LABEL-ONLY."""
+    return tuple(plugin.name for plugin in task.shadow.datasets if plugin in task.datasets) if task.shadow else ()
 
 
 def run_baseline(task: PrivBoxTask, session: Session) -> Result:
@@ -199,6 +187,7 @@ def describe_model(session: Session, model: AskedModel, datasets: Datasets, batc
     return findings.Model(
         name=model.plugin.name,
         role=model.role,
+        members=datasets[0].name,
         folder=str(model.plugin.folder),
         member_accuracy=float(right[member].mean()),
         other_accuracy=float(right[~member].mean()),
@@ -209,7 +198,7 @@ def describe_model(session: Session, model: AskedModel, datasets: Datasets, batc
 def list_datasets(tasks: Sequence[PrivBoxTask], session: Session) -> list[findings.Dataset]:
     """Each data set once for each model that it belongs to."""
     uses = [(task.target.name, task.datasets) for task in tasks]
-    uses += [(f"shadow {task.shadow.model.name}", task.shadow.datasets) for task in tasks if task.shadow]
+    uses += [(describe_shadow(task), task.shadow.datasets) for task in tasks if task.shadow]
     return [
         findings.Dataset(plugin.name, is_member, len(points.labels), str(plugin.folder), points.fingerprint, model)
         for model, datasets in dict.fromkeys(uses)

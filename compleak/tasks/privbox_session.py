@@ -198,7 +198,7 @@ def train_shadow(task: PrivBoxTask, session: Session, key: str) -> AskedModel:
 
 
 def describe_shadow(task: PrivBoxTask) -> str:
-    return f"shadow model {task.shadow.model.name}"
+    return f"the shadow model {task.shadow.model.name}"
 
 
 def network_maker(plugin: Plugin) -> Callable[[], torch.nn.Module]:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -20,6 +21,7 @@ DEEPEST = 40  # lists and mappings within each other
 MOST_VALUES = 20_000  # values of the file once every alias is written out
 LONGEST_TEXT = 60  # characters of a value that a message shows
 NUMBER = re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+")
+NOT_TEXT = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\ud800-\\udfff]")  # control codes and halves of characters
 IN_WORDS = {
     dict: "a mapping (key: value)",
     list: "a list",
@@ -32,27 +34,33 @@ IN_WORDS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which knows no tag of Python, with a limit to nesting and without a key that stands twice."""
+    """The safe loader, without tags, without nesting that has no end, and without a key that stands twice."""
 
     depth = 0
 
     def compose_node(self, parent, index):
+        event = self.peek_event()
+        if getattr(event, "tag", None) is not None:
+            tag = _shown(event.tag.replace("tag:yaml.org,2002:", "!!"))
+            _refuse(f"the tag {tag} has no place in a task file, of which nothing is run: delete the tag", event)
         self.depth += 1
         if self.depth > DEEPEST:
-            raise yaml.MarkedYAMLError(
-                problem=f"lists and mappings are nested more than {DEEPEST} deep",
-                problem_mark=self.peek_event().start_mark,
-            )
+            _refuse(f"lists and mappings are nested more than {DEEPEST} deep", event)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def compose_scalar_node(self, anchor):
+        event = self.peek_event()
+        if NOT_TEXT.search(event.value):
+            _refuse(f"{_shown(event.value)} holds a character that no text holds", event)
+        return super().compose_scalar_node(anchor)
 
     def construct_object(self, node, deep=False):
         try:
             return super().construct_object(node, deep=deep)
         except ValueError as error:  # a number that Python does not read, such as 0x_
-            problem = f"{_shown(node.value)} cannot be read as a number"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
+            raise _error(f"{_shown(node.value)} cannot be read as a number", node) from error
 
     def construct_mapping(self, node, deep=False):
         self.refuse_double_keys(node)
@@ -63,9 +71,16 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             name = (key_node.tag, key_node.value) if isinstance(key_node, yaml.ScalarNode) else id(key_node)
             if name in keys:
-                problem = f"the key {_shown(key_node.value)} stands twice"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+                _refuse(f"the key {_shown(key_node.value)} stands twice", key_node)
             keys.add(name)
+
+
+def _error(problem: str, place: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
+
+
+def _refuse(problem: str, place: yaml.Node | yaml.Event) -> None:
+    raise _error(problem, place)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -110,24 +125,31 @@ def _read_text(file: Path) -> str:
         raise UserError(f"{file}, line {line}: not UTF-8 text: store the file as UTF-8") from error
 
 
+class _Size(NamedTuple):
+    values: int
+    depth: int
+
+
 def _refuse_growing_aliases(root: yaml.Node) -> None:
     """An alias stands for all that it names. A few lines of aliases of aliases would be billions of values."""
-    sizes: dict[int, int] = {}
-    open_nodes: set[int] = set()
+    sizes: dict[int, _Size | None] = {}  # None while a node's children are looked at
 
-    def count(node: yaml.Node) -> int:
-        if id(node) in open_nodes:
-            raise yaml.MarkedYAMLError(problem="an alias holds itself", problem_mark=node.start_mark)
+    def measure(node: yaml.Node) -> _Size:
         if id(node) not in sizes:
-            open_nodes.add(id(node))
-            sizes[id(node)] = 1 + sum(count(child) for child in _children(node))
-            open_nodes.remove(id(node))
-        if sizes[id(node)] > MOST_VALUES:
-            problem = f"with its aliases written out it holds more than {MOST_VALUES:,} values"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-        return sizes[id(node)]
+            sizes[id(node)] = None
+            children = [measure(child) for child in _children(node)]
+            depth = 1 + max((child.depth for child in children), default=0)
+            sizes[id(node)] = _Size(1 + sum(child.values for child in children), depth)
+        size = sizes[id(node)]
+        if size is None:
+            _refuse("an alias holds itself", node)
+        if size.values > MOST_VALUES:
+            _refuse(f"with its aliases written out it holds more than {MOST_VALUES:,} values", node)
+        if size.depth > DEEPEST:
+            _refuse(f"with its aliases written out it is nested more than {DEEPEST} deep", node)
+        return size
 
-    count(root)
+    measure(root)
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:
@@ -140,10 +162,7 @@ def _say_problem(error: yaml.MarkedYAMLError) -> str:
     """`line 3: what is wrong`, in our words where the usual mistakes are concerned."""
     mark = error.problem_mark or error.context_mark
     problem = error.problem or error.context
-    if problem.startswith("could not determine a constructor for the tag"):
-        tag = problem.rsplit("tag ", 1)[1].strip("'").replace("tag:yaml.org,2002:", "!!")
-        problem = f"the tag {_shown(tag)} is not plain YAML, and nothing in a task file is run: delete the tag"
-    elif "'\\t'" in problem:
+    if "'\\t'" in problem:
         problem = "a tab where YAML wants spaces: replace it by spaces"
     elif problem == "but found another document":
         problem = "a second document begins with ---: a task file holds one"
