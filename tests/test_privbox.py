@@ -19,8 +19,8 @@ from compleak.audits import metrics
 from compleak.findings.privbox import Attack, PrivBoxFindings, level, measure
 from compleak.reports.privbox_page import print_privbox, summarise
 from compleak.tasks.privbox import KEYS, is_privbox, read_privbox
+from compleak.tasks.privbox_models import AskedModel, ask, open_run
 from compleak.tasks.privbox_run import make_alike, run_privbox
-from compleak.tasks.privbox_session import AskedModel, ask, open_session
 from compleak.tasks.yaml_files import check_keys, read_yaml
 from compleak.training import plugin as plugin_training
 from compleak.training.plugin import train_plugin
@@ -749,8 +749,8 @@ def test_a_shadow_on_the_targets_own_data_swapped_is_run_with_a_warning(world, c
 def test_members_and_others_are_asked_in_one_mixed_order_and_answers_come_back_in_the_order_of_the_points(world):
     file = write_entries(world / "task.yaml", ("BASELINE", ARGS["BASELINE"]))
     tasks = read_privbox(file)
-    session = open_session(tasks, world / "out", 0, torch.device("cpu"), 1)
-    pair = session.pairs[tasks[0].datasets]
+    run = open_run(tasks, world / "out", 0, torch.device("cpu"), 1)
+    pair = run.pairs[tasks[0].datasets]
     in_order = np.stack([*pair.members.load(np.arange(30)), *pair.others.load(np.arange(14))])
     asked = []
 
@@ -759,12 +759,12 @@ def test_members_and_others_are_asked_in_one_mixed_order_and_answers_come_back_i
         return inputs.reshape(len(inputs), -1)
 
     model = AskedModel("echo", "target", tasks[0].target, answer, ())
-    assert np.array_equal(ask(session, model, tasks[0].datasets, 8), in_order.reshape(44, -1))
+    assert np.array_equal(ask(run, model, tasks[0].datasets, 8), in_order.reshape(44, -1))
     assert [len(inputs) for inputs in asked] == [8, 8, 8, 8, 8, 4]
     members = {picture.tobytes() for picture in in_order[:30]}
     shares = [np.mean([picture.tobytes() in members for picture in inputs]) for inputs in asked[:5]]
     assert all(0 < share < 1 for share in shares)
-    ask(session, model, tasks[0].datasets, 8)
+    ask(run, model, tasks[0].datasets, 8)
     assert len(asked) == 6  # a question is asked once
 
 

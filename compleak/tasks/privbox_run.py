@@ -19,15 +19,15 @@ from compleak.findings import privbox as findings
 from compleak.findings.privbox import PrivBoxFindings
 from compleak.reports.privbox_page import warn_of_shared_data, write_privbox
 from compleak.tasks.privbox import PrivBoxTask
-from compleak.tasks.privbox_session import (
+from compleak.tasks.privbox_models import (
     AskedModel,
     Datasets,
-    Session,
+    TaskRun,
     ask,
     describe_shadow,
     is_right,
     is_right_turned,
-    open_session,
+    open_run,
     shadow_of,
 )
 from compleak.training.plugin import are_probabilities
@@ -54,48 +54,48 @@ def run_privbox(
     and tried before anything is trained. Raises UserError where one of them does not fit its task.
     """
     use_threads(threads)
-    session = open_session(tasks, out, seed, torch.device(device), threads)
+    run = open_run(tasks, out, seed, torch.device(device), threads)
     for task in tasks:
         for line in warn_of_shared_data(task.attack, shared_data(task)):
             say(f"warning: {line}")
-    results = [run_attack(task, session) for task in tasks]
+    results = [run_attack(task, run) for task in tasks]
     report = PrivBoxFindings(
         task_file=str(task_file),
         seed=seed,
-        models=list_models(tasks, session),
-        datasets=list_datasets(tasks, session),
-        attacks=[judge(task, session, result) for task, result in zip(tasks, results, strict=True)],
+        models=list_models(tasks, run),
+        datasets=list_datasets(tasks, run),
+        attacks=[judge(task, run, result) for task, result in zip(tasks, results, strict=True)],
     )
-    write_scores(out / SCORES, tasks, session, results)
+    write_scores(out / SCORES, tasks, run, results)
     write_privbox(out, report)
     return report
 
 
-def run_attack(task: PrivBoxTask, session: Session) -> Result:
+def run_attack(task: PrivBoxTask, run: TaskRun) -> Result:
     """Scores and decisions of all points, members first."""
     try:
-        return RUNS[task.attack](task, session)
+        return ATTACKS[task.attack](task, run)
     except Unusable as error:
         raise UserError(f"{task.attack} on {task.target.name}: {error}") from error
 
 
-def write_scores(file: Path, tasks: Sequence[PrivBoxTask], session: Session, results: Sequence[Result]) -> None:
+def write_scores(file: Path, tasks: Sequence[PrivBoxTask], run: TaskRun, results: Sequence[Result]) -> None:
     arrays = {}
     for number, (task, result) in enumerate(zip(tasks, results, strict=True), start=1):
         arrays[f"scores_{number}"] = result.scores
         arrays[f"decision_{number}"] = result.decision
-        arrays[f"member_{number}"] = session.pairs[task.datasets].member
+        arrays[f"member_{number}"] = run.pairs[task.datasets].member
     write_atomically(file, lambda part: np.savez(part, **arrays))
 
 
-def judge(task: PrivBoxTask, session: Session, result: Result) -> findings.Attack:
+def judge(task: PrivBoxTask, run: TaskRun, result: Result) -> findings.Attack:
     """An attack's row of the report."""
-    member = session.pairs[task.datasets].member
+    member = run.pairs[task.datasets].member
     return findings.Attack(
         name=task.attack,
         target=task.target.name,
         questions=2 * (task.r or 0) + 1,
-        numbers=findings.measure(result.scores, result.decision, member, seed=session.seed),
+        numbers=findings.measure(result.scores, result.decision, member, seed=run.seed),
         settings=list_settings(task),
         shadow_data=task.shadow.datasets[0].name if task.shadow else "",
         shared_data=shared_data(task),
@@ -107,18 +107,18 @@ def shared_data(task: PrivBoxTask) -> tuple[str, ...]:
     return tuple(plugin.name for plugin in task.shadow.datasets if plugin in task.datasets) if task.shadow else ()
 
 
-def run_baseline(task: PrivBoxTask, session: Session) -> Result:
+def run_baseline(task: PrivBoxTask, run: TaskRun) -> Result:
     """The gap attack (`attacks.gap`): a point whose class is predicted rightly is called a member."""
-    right = is_right(session, session.targets[task.target], task.datasets, task.batch_size)
+    right = is_right(run, run.targets[task.target], task.datasets, task.batch_size)
     return Result(right.astype(np.float64), right, np.empty(0))
 
 
-def run_ml_leak(task: PrivBoxTask, session: Session) -> Result:
-    shadow_outputs = ask(session, shadow_of(task, session), task.shadow.datasets, task.batch_size)
-    outputs = ask(session, session.targets[task.target], task.datasets, task.batch_size)
+def run_ml_leak(task: PrivBoxTask, run: TaskRun) -> Result:
+    shadow_outputs = ask(run, shadow_of(task, run), task.shadow.datasets, task.batch_size)
+    outputs = ask(run, run.targets[task.target], task.datasets, task.batch_size)
     shadow_outputs, outputs = make_alike(shadow_outputs, outputs)
-    member = session.pairs[task.shadow.datasets].member
-    return ml_leak(shadow_outputs, member, outputs, topk=task.topk, **fitting(task, session))
+    member = run.pairs[task.shadow.datasets].member
+    return ml_leak(shadow_outputs, member, outputs, topk=task.topk, **fitting(task, run))
 
 
 def make_alike(shadow_outputs: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,25 +133,25 @@ def make_alike(shadow_outputs: np.ndarray, outputs: np.ndarray) -> tuple[np.ndar
     return shadow_outputs, outputs
 
 
-def run_label_only(task: PrivBoxTask, session: Session) -> Result:
-    shadow = shadow_of(task, session)
-    shadow_right = is_right_turned(session, shadow, task.shadow.datasets, task.batch_size, task.r)
-    right = is_right_turned(session, session.targets[task.target], task.datasets, task.batch_size, task.r)
-    member = session.pairs[task.shadow.datasets].member
-    return label_only(shadow_right, member, right, **fitting(task, session))
+def run_label_only(task: PrivBoxTask, run: TaskRun) -> Result:
+    shadow = shadow_of(task, run)
+    shadow_right = is_right_turned(run, shadow, task.shadow.datasets, task.batch_size, task.r)
+    right = is_right_turned(run, run.targets[task.target], task.datasets, task.batch_size, task.r)
+    member = run.pairs[task.shadow.datasets].member
+    return label_only(shadow_right, member, right, **fitting(task, run))
 
 
-def fitting(task: PrivBoxTask, session: Session) -> dict:
+def fitting(task: PrivBoxTask, run: TaskRun) -> dict:
     """How the classifier of an attack is fitted."""
     return {
         "classifier": task.classifier,
-        "seed": session.seed,
-        "device": session.device,
+        "seed": run.seed,
+        "device": run.device,
         "progress": lambda epochs: progress(epochs, f"{task.attack}: fitting the classifier"),
     }
 
 
-RUNS = {"BASELINE": run_baseline, "ML-LEAK": run_ml_leak, "LABEL-ONLY": run_label_only}
+ATTACKS = {"BASELINE": run_baseline, "ML-LEAK": run_ml_leak, "LABEL-ONLY": run_label_only}
 
 
 def list_settings(task: PrivBoxTask) -> dict[str, object]:
@@ -168,22 +168,22 @@ def list_settings(task: PrivBoxTask) -> dict[str, object]:
     return settings | ({"topk": task.topk} if task.attack == "ML-LEAK" else {"attack_type": "r", "r": task.r})
 
 
-def list_models(tasks: Sequence[PrivBoxTask], session: Session) -> list[findings.Model]:
+def list_models(tasks: Sequence[PrivBoxTask], run: TaskRun) -> list[findings.Model]:
     """Each target and each shadow model once, with its accuracy on its members and on the others."""
     models: dict[tuple[str, Datasets], findings.Model] = {}
     for task in tasks:
-        uses = [(session.targets[task.target], task.datasets)]
+        uses = [(run.targets[task.target], task.datasets)]
         if task.shadow is not None:
-            uses.append((shadow_of(task, session), task.shadow.datasets))
+            uses.append((shadow_of(task, run), task.shadow.datasets))
         for model, datasets in uses:
             if (model.key, datasets) not in models:
-                models[model.key, datasets] = describe_model(session, model, datasets, task.batch_size)
+                models[model.key, datasets] = describe_model(run, model, datasets, task.batch_size)
     return list(models.values())
 
 
-def describe_model(session: Session, model: AskedModel, datasets: Datasets, batch_size: int) -> findings.Model:
-    right = is_right(session, model, datasets, batch_size)
-    member = session.pairs[datasets].member
+def describe_model(run: TaskRun, model: AskedModel, datasets: Datasets, batch_size: int) -> findings.Model:
+    right = is_right(run, model, datasets, batch_size)
+    member = run.pairs[datasets].member
     return findings.Model(
         name=model.plugin.name,
         role=model.role,
@@ -195,12 +195,12 @@ def describe_model(session: Session, model: AskedModel, datasets: Datasets, batc
     )
 
 
-def list_datasets(tasks: Sequence[PrivBoxTask], session: Session) -> list[findings.Dataset]:
+def list_datasets(tasks: Sequence[PrivBoxTask], run: TaskRun) -> list[findings.Dataset]:
     """Each data set once for each model that it belongs to."""
     uses = [(task.target.name, task.datasets) for task in tasks]
     uses += [(describe_shadow(task), task.shadow.datasets) for task in tasks if task.shadow]
     return [
         findings.Dataset(plugin.name, is_member, len(points.labels), str(plugin.folder), points.fingerprint, model)
         for model, datasets in dict.fromkeys(uses)
-        for plugin, points, is_member in zip(datasets, session.pairs[datasets][:2], (True, False), strict=True)
+        for plugin, points, is_member in zip(datasets, run.pairs[datasets][:2], (True, False), strict=True)
     ]

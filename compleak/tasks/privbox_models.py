@@ -55,7 +55,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Session:
+class TaskRun:
     """One run of a task file. The last two fill up while it runs."""
 
     out: Path
@@ -67,7 +67,7 @@ class Session:
     answers: dict[tuple[str, Datasets], np.ndarray] = field(default_factory=dict)  # to plain questions, (n, C)
 
 
-def open_session(tasks: Sequence[PrivBoxTask], out: Path, seed: int, device: torch.device, threads: int) -> Session:
+def open_run(tasks: Sequence[PrivBoxTask], out: Path, seed: int, device: torch.device, threads: int) -> TaskRun:
     """Open all models and data sets, and try them. UserError where one does not fit its task."""
     pairs = {}
     targets = {}
@@ -77,10 +77,10 @@ def open_session(tasks: Sequence[PrivBoxTask], out: Path, seed: int, device: tor
                 pairs[datasets] = read_points_of(datasets)
         if task.target not in targets:
             targets[task.target] = open_target(task.target, threads)
-    session = Session(out, seed, device, pairs, targets)
+    run = TaskRun(out, seed, device, pairs, targets)
     for task in tasks:
-        check_task(task, session)
-    return session
+        check_task(task, run)
+    return run
 
 
 def open_target(plugin: Plugin, threads: int) -> AskedModel:
@@ -116,18 +116,18 @@ def shape_of(points, plugin: Plugin) -> tuple[int, ...]:
     return np.shape(points.load(np.array([0]))[0])
 
 
-def check_task(task: PrivBoxTask, session: Session) -> None:
+def check_task(task: PrivBoxTask, run: TaskRun) -> None:
     """UserError where a model does not take its points, or the task asks for what they cannot give."""
-    classes = [count_outputs(session.targets[task.target], session.pairs[task.datasets])]
+    classes = [count_outputs(run.targets[task.target], run.pairs[task.datasets])]
     if task.shadow is not None:
-        classes.append(try_shadow(task, session))
+        classes.append(try_shadow(task, run))
     if task.topk is not None and task.topk > min(classes):
         raise UserError(
             f"{task.attack}: topk is {task.topk}, and a model has {min(classes)} outputs: topk is at most that"
         )
     if task.r is not None:
         for datasets in (task.datasets, task.shadow.datasets):
-            check_pictures(session.pairs[datasets], datasets[0])
+            check_pictures(run.pairs[datasets], datasets[0])
 
 
 def count_outputs(model: AskedModel, pair: Pair) -> int:
@@ -140,15 +140,15 @@ def count_outputs(model: AskedModel, pair: Pair) -> int:
     return outputs.shape[1]
 
 
-def try_shadow(task: PrivBoxTask, session: Session) -> int:
+def try_shadow(task: PrivBoxTask, run: TaskRun) -> int:
     """How many outputs the shadow model has; UserError where it does not take its points."""
-    pair = session.pairs[task.shadow.datasets]
+    pair = run.pairs[task.shadow.datasets]
     return try_plugin(
         network_maker(task.shadow.model),
         pair.load_members,
         pair.members.labels,
-        seed=session.seed,
-        device=session.device,
+        seed=run.seed,
+        device=run.device,
         desc=describe_shadow(task),
     )
 
@@ -162,25 +162,25 @@ def check_pictures(pair: Pair, plugin: Plugin) -> None:
         )
 
 
-def shadow_of(task: PrivBoxTask, session: Session) -> AskedModel:
+def shadow_of(task: PrivBoxTask, run: TaskRun) -> AskedModel:
     """The shadow model of a task, trained now unless it was trained before from exactly the same."""
-    key = shadow_key(task, session)
-    if key not in session.shadows:
-        session.shadows[key] = train_shadow(task, session, key)
-    return session.shadows[key]
+    key = shadow_key(task, run)
+    if key not in run.shadows:
+        run.shadows[key] = train_shadow(task, run, key)
+    return run.shadows[key]
 
 
-def shadow_key(task: PrivBoxTask, session: Session) -> str:
+def shadow_key(task: PrivBoxTask, run: TaskRun) -> str:
     code = sha256(task.shadow.model.code)
-    points = session.pairs[task.shadow.datasets].members.fingerprint
-    facts = (code, points, task.shadow.epochs, task.shadow.lr, task.batch_size, session.seed)
+    points = run.pairs[task.shadow.datasets].members.fingerprint
+    facts = (code, points, task.shadow.epochs, task.shadow.lr, task.batch_size, run.seed)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def train_shadow(task: PrivBoxTask, session: Session, key: str) -> AskedModel:
+def train_shadow(task: PrivBoxTask, run: TaskRun, key: str) -> AskedModel:
     from models.foreign.plugin import code_files
 
-    pair = session.pairs[task.shadow.datasets]
+    pair = run.pairs[task.shadow.datasets]
     plugin = task.shadow.model
     network = train_plugin(
         network_maker(plugin),
@@ -189,12 +189,12 @@ def train_shadow(task: PrivBoxTask, session: Session, key: str) -> AskedModel:
         epochs=task.shadow.epochs,
         lr=task.shadow.lr,
         batch_size=task.batch_size,
-        seed=session.seed,
-        device=session.device,
-        resume_file=session.out / "shadows" / f"{plugin.name}_{key}.pt",
+        seed=run.seed,
+        device=run.device,
+        resume_file=run.out / "shadows" / f"{plugin.name}_{key}.pt",
         desc=describe_shadow(task),
     )
-    return AskedModel(key, "shadow", plugin, answer_of(network, session.device), code_files(plugin.code))
+    return AskedModel(key, "shadow", plugin, answer_of(network, run.device), code_files(plugin.code))
 
 
 def describe_shadow(task: PrivBoxTask) -> str:
@@ -217,22 +217,22 @@ def answer_of(network: torch.nn.Module, device: torch.device) -> Answer:
     return answer
 
 
-def ask(session: Session, model: AskedModel, datasets: Datasets, batch_size: int) -> np.ndarray:
+def ask(run: TaskRun, model: AskedModel, datasets: Datasets, batch_size: int) -> np.ndarray:
     """The model's outputs (n, C) on all points of a pair, in the pair's order; asked once."""
     key = (model.key, datasets)
-    if key not in session.answers:
-        session.answers[key] = ask_turned(session, model, datasets, batch_size, 0)
-    return session.answers[key]
+    if key not in run.answers:
+        run.answers[key] = ask_turned(run, model, datasets, batch_size, 0)
+    return run.answers[key]
 
 
-def ask_turned(session: Session, model: AskedModel, datasets: Datasets, batch_size: int, angle: int) -> np.ndarray:
+def ask_turned(run: TaskRun, model: AskedModel, datasets: Datasets, batch_size: int, angle: int) -> np.ndarray:
     """The same on pictures turned by so many degrees.
 
     Members and others are asked in one mixed order, so that an answer which depends on the rest of its batch does not
     tell them apart. Raises UserError where an answer is not finite.
     """
-    pair = session.pairs[datasets]
-    order = np.random.default_rng(session.seed).permutation(len(pair.labels))
+    pair = run.pairs[datasets]
+    order = np.random.default_rng(run.seed).permutation(len(pair.labels))
     starts = progress(range(0, len(order), batch_size), f"asking {model.plugin.name} at {angle} degrees")
     batches = (order[start : start + batch_size] for start in starts)
     outputs = np.concatenate([model.answer(rotate(pair.load(index), angle)) for index in batches])
@@ -242,15 +242,15 @@ def ask_turned(session: Session, model: AskedModel, datasets: Datasets, batch_si
     return outputs[np.argsort(order)]
 
 
-def is_right(session: Session, model: AskedModel, datasets: Datasets, batch_size: int) -> np.ndarray:
+def is_right(run: TaskRun, model: AskedModel, datasets: Datasets, batch_size: int) -> np.ndarray:
     """Whether the model predicts each point's class, (n,) bool."""
-    return ask(session, model, datasets, batch_size).argmax(axis=1) == session.pairs[datasets].labels
+    return ask(run, model, datasets, batch_size).argmax(axis=1) == run.pairs[datasets].labels
 
 
-def is_right_turned(session: Session, model: AskedModel, datasets: Datasets, batch_size: int, r: int) -> np.ndarray:
+def is_right_turned(run: TaskRun, model: AskedModel, datasets: Datasets, batch_size: int, r: int) -> np.ndarray:
     """Whether the model is right at -r, ..., r degrees, (n, 2r + 1) bool."""
     columns = []
     for angle in angles(r):
-        outputs = ask_turned(session, model, datasets, batch_size, angle)
-        columns.append(outputs.argmax(axis=1) == session.pairs[datasets].labels)
+        outputs = ask_turned(run, model, datasets, batch_size, angle)
+        columns.append(outputs.argmax(axis=1) == run.pairs[datasets].labels)
     return np.stack(columns, axis=1)
