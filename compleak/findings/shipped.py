@@ -154,10 +154,10 @@ def audit_findings(
 
 
 def targets_of(facts: AuditFacts) -> list[tuple[str, str]]:
-    """What can be attacked: each model alone, each compressed one with the original, and three or more together."""
+    """What can be attacked: each model alone, each compressed one with the original, and all together."""
     original, *compressed = (model.name for model in facts.models)
     targets = [("NR", name) for name in (original, *compressed)] + [("SR", name) for name in compressed]
-    return targets + [("MR", ALL)] * (len(compressed) > 1)
+    return targets + [("MR", ALL)] * bool(compressed)
 
 
 def in_words(scenario: str, variant: str, facts: AuditFacts) -> str:

@@ -73,7 +73,8 @@ def run_audit(task: Task) -> Audit:
     audited = np.flatnonzero(first.audit[0])
     names = [collected.names[place] for place in audited]
     scores = Scores(targets)
-    findings = audit_findings(facts, table, scores, first.truth, first.labels[audited], names)
+    subject = (first.truth, first.labels[audited], names, scores.halves())
+    findings = audit_findings(facts, table, scores, *subject)
     write_audit_report(task.folder, facts, findings)
     fails = task.fail_above is not None and exceeds(findings.overall.level, task.fail_above)
     return Audit(facts, findings, fails)
@@ -149,6 +150,11 @@ class Scores:
             ).scores
             for target in targets
         }
+
+    def halves(self) -> np.ndarray | None:
+        """(A,) which fit judged each point, where there are two."""
+        with np.load(next(iter(self.files.values())), allow_pickle=False) as scores:
+            return scores["half"] if "half" in scores else None
 
     def __call__(self, row: pd.Series) -> np.ndarray:
         with np.load(self.files[row["scenario"], row["variant"]], allow_pickle=False) as scores:

@@ -128,7 +128,11 @@ def signal_arrays(
     if len(outputs) > 1:
         raise UserError(f"the models answer different numbers of classes ({', '.join(map(str, sorted(outputs)))})")
     unseen = np.zeros((references, len(points.labels)), dtype=bool)
+    probes = {}
+    if answers[0].sensitivity is not None:
+        probes["sensitivity"] = np.stack([model.sensitivity for model in answers])
     return {
+        **probes,
         "logits": np.stack([model.logits for model in answers]),
         "labels": points.labels,
         "member": np.concatenate([points.member, unseen]),

@@ -1,15 +1,17 @@
 """Opening the models of a task, whatever they are, and asking each of them about all points."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from attacks.common.statistics import posterior
 from compleak.findings.shipped import FileFacts
 from compleak.queries.asking import PILOT, Asked, Company, ask, find_company
-from compleak.queries.logits import scale_of, to_logits
+from compleak.queries.logits import Scale, as_table, scale_of, to_logits
+from compleak.queries.probes import EPSILON
 from compleak.queries.run_models import open_run_model
 from compleak.tasks.points import AuditPoints
 from compleak.tasks.task import RUN_PREFIX, ModelEntry, Task
@@ -39,6 +41,7 @@ class ModelAnswers(NamedTuple):
     """What one model answered about the N points, and what people should know of it."""
 
     logits: np.ndarray  # (N, C) float32
+    sensitivity: np.ndarray | None  # (N, C) float32, where it was asked for
     scale: str  # what the answers are
     company: str  # how they depend on what else is in the batch
 
@@ -56,9 +59,9 @@ def open_entry(entry: ModelEntry, task: Task) -> OpenModel:
 
 
 def preprocessing_for(opened: OpenModel, task: Task, kind: str) -> Preprocessing:
-    """How stored values become this model's input: what the task states, else what lies beside the model."""
+    """How stored values become this model's input: what the task states, else what lies beside a model of images."""
     stated = task.preprocessing
-    if stated == Preprocessing() and opened.model.preprocessing:
+    if stated == Preprocessing() and opened.model.preprocessing and kind == "images":
         stated = preprocessing_beside_model(opened.model.preprocessing)
     return fit_to_model(stated, opened.model.input_shape, kind)
 
@@ -88,6 +91,7 @@ class Interview:
 
     def __init__(self, opened: OpenModel, task: Task, points: AuditPoints, file: Path) -> None:
         self.opened, self.points, self.file = opened, points, file
+        self.draws = task.sensitivity_draws
         how = preprocessing_for(opened, task, points.kind)
         inputs = functools.partial(network_inputs, opened, how, points)
         model = opened.model
@@ -110,6 +114,44 @@ class Interview:
         """The answers about all points, in the order of the list of points."""
         table = ask(self.asked, self.company.batch_size, self.file, self.source)
         scale = scale_of(table)
-        logits = np.empty(table.shape, dtype=np.float32)
-        logits[self.points.order] = to_logits(table, scale)
-        return ModelAnswers(logits, scale.name, self.company.in_words)
+        logits = self.in_list_order(to_logits(table, scale))
+        return ModelAnswers(logits, self.sensitivity(scale), scale.name, self.company.in_words)
+
+    def sensitivity(self, scale: Scale) -> np.ndarray | None:
+        """How far each probability moves when the input does: SAMIA's input (`queries.probes.sensitivity`).
+
+        UserError where the model takes whole numbers, which noise cannot move.
+        """
+        if not self.draws:
+            return None
+        if self.points.kind == "text" or not self.opened.model.input_dtype.startswith("float"):
+            raise UserError(f"{self.opened.entry.name} takes no decimal numbers: leave out --sensitivity_draws")
+        answer = functools.partial(moved_by_noise, self.asked.answer, scale, self.draws)
+        table = ask(
+            self.asked._replace(name=f"{self.asked.name}, with noise", answer=answer),
+            self.company.batch_size,
+            self.file.with_stem(f"{self.file.stem}_sensitivity"),
+            {**self.source, "draws": self.draws},
+        )
+        return self.in_list_order(table.astype(np.float32))
+
+    def in_list_order(self, asked: np.ndarray) -> np.ndarray:
+        """Rows in the order of asking, put in the order of the list of points."""
+        rows = np.empty_like(asked)
+        rows[self.points.order] = asked
+        return rows
+
+
+def moved_by_noise(answer: Callable, scale: Scale, draws: int, inputs: np.ndarray) -> np.ndarray:
+    """(B, C) mean over draws of |softmax f(x + e u) - softmax f(x)| / e, u ~ N(0, I); x: network inputs (B, ...)."""
+    rng = np.random.default_rng(0)
+
+    def probabilities(values: np.ndarray) -> np.ndarray:
+        return posterior(to_logits(as_table(answer(values), "the model"), scale))
+
+    still = probabilities(inputs)
+    moved = np.zeros_like(still)
+    for _ in range(draws):
+        noise = EPSILON * rng.standard_normal(inputs.shape)
+        moved += np.abs(probabilities((inputs + noise).astype(inputs.dtype)) - still)
+    return moved / (draws * EPSILON)
