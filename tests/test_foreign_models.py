@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import foreign
@@ -544,6 +545,32 @@ def test_compiled_code_and_damaged_archives_are_refused(exported, tmp_path):
     assert "no exported program" in refusal(script)
 
 
+def test_programs_in_the_pickled_form_of_older_versions_are_refused_with_the_way_out(exported, tmp_path):
+    trap = tmp_path / "trapped"
+    first = tmp_path / "first.pt2"
+    with zipfile.ZipFile(first, "w") as archive:
+        archive.writestr("serialized_exported_program.json", "{}")
+        archive.writestr("serialized_state_dict.pt", foreign.pickled_trap(trap))
+    second = tmp_path / "second.pt2"
+    with zipfile.ZipFile(exported) as old, zipfile.ZipFile(second, "w") as new:
+        for name in old.namelist():
+            if not name.endswith("weights_config.json"):
+                new.writestr(name, old.read(name))
+        new.writestr(f"{name.split('/')[0]}/data/weights/model.pt", foreign.pickled_trap(trap))
+    for file in (first, second):
+        assert "with a newer torch" in refusal(file)
+    assert not trap.exists()
+
+
+def test_the_reason_why_torch_cannot_load_a_program_stands_in_the_one_line_and_nothing_else_is_shown(
+    exported, tmp_path, capfd
+):
+    later = {"models__model.json": lambda program: program["schema_version"].update(major=99)}
+    message = refusal(foreign.change_archive(exported, tmp_path / "later.pt2", **later))
+    assert "schema version" in message
+    assert capfd.readouterr() == ("", "")
+
+
 def test_unpickling_works_again_after_an_exported_program_was_opened(exported):
     opened(exported)
     buffer = io.BytesIO()
@@ -882,9 +909,14 @@ def test_folders_without_a_model_or_with_several_files_are_refused(tmp_path):
     assert "a.py, b.py" in refusal(tmp_path)
 
 
-def test_weights_beside_a_file_that_holds_its_own_are_a_mistake(tmp_path):
+def test_choices_that_a_model_does_not_leave_are_mistakes(tmp_path, vision):
     file = foreign.write_onnx(tmp_path / "mlp.onnx")
     assert "holds its own weights" in refusal(file, weights=tmp_path / "weights.pt")
+    assert "holds its own weights" in refusal(vision[0], weights=tmp_path / "weights.pt")
+    assert "has no input 'y'" in refusal(file, input="y")
+    assert opened(file, input="x").input_shape == (foreign.FEATURES,)
+    for other in (vision[0], foreign.write_plugin(tmp_path)):
+        assert "leave out `input:`" in refusal(other, input="x")
 
 
 def test_libraries_for_model_files_are_imported_only_when_such_a_file_is_opened():

@@ -1,5 +1,7 @@
 """Model files of anybody, opened so that they can be asked: `open_model(ModelSpec(path), threads=1).answer(inputs)`."""
 
+from pathlib import Path
+
 from core.errors import UserError
 
 from .exported_program import open_exported_program
@@ -11,6 +13,7 @@ from .tflite_file import open_tflite
 
 __all__ = ["ForeignModel", "ModelSpec", "import_plugin", "load_weights", "open_model", "plugin_file"]
 
+HUGGING_FACE = "folder of Hugging Face"
 PREPROCESSING = "preprocessor_config.json"
 TAKEN = ".onnx, .pt2, .tflite, .py, a Hugging Face folder, or a folder with one .py file"
 WEIGHTS_ONLY = (
@@ -49,27 +52,29 @@ def open_model(spec: ModelSpec, *, threads: int) -> ForeignModel:
 
 def _open(spec: ModelSpec, threads: int) -> ForeignModel:
     """Open the model by what kind of file it is."""
-    suffix = spec.file.suffix.lower()
-    is_plugin = spec.file.is_dir() or suffix == ".py"
-    if spec.weights is not None and not is_plugin:
+    kind = _kind(spec.file)
+    if spec.weights is not None and kind != ".py":
         raise UserError(f"{spec.file} holds its own weights: `weights:` is for .py files with get_model() alone")
-    if spec.file.is_dir():
-        return _open_folder(spec)
-    if suffix == ".onnx":
-        return open_onnx(spec, threads)
-    if suffix == ".pt2":
-        return open_exported_program(spec)
-    if suffix == ".tflite":
-        return open_tflite(spec, threads)
-    if suffix == ".py":
-        return open_plugin(spec)
-    raise UserError(f"{spec.file} {REFUSED.get(suffix, 'is no model file that can be opened')}; models are {TAKEN}")
+    if spec.input is not None and kind in (".py", HUGGING_FACE):
+        raise UserError(f"{spec.file} takes one tensor: leave out `input:`, which is for files with named inputs")
+    openers = {
+        ".onnx": lambda: open_onnx(spec, threads),
+        ".pt2": lambda: open_exported_program(spec),
+        ".tflite": lambda: open_tflite(spec, threads),
+        ".py": lambda: open_plugin(spec),
+        HUGGING_FACE: lambda: open_hugging_face(spec),
+    }
+    if kind not in openers:
+        raise UserError(f"{spec.file} {REFUSED.get(kind, 'is no model file that can be opened')}; models are {TAKEN}")
+    return openers[kind]()
 
 
-def _open_folder(spec: ModelSpec) -> ForeignModel:
-    """A Hugging Face folder if it has a config.json, else a folder with one Python file."""
-    if (spec.file / "config.json").is_file():
-        return open_hugging_face(spec)
-    if not any(spec.file.glob("*.py")):
-        raise UserError(f"the folder {spec.file} holds neither a config.json nor a .py file; models are {TAKEN}")
-    return open_plugin(spec)
+def _kind(file: Path) -> str:
+    """A file's ending; of a folder HUGGING_FACE if it has a config.json, or ".py" if it has a Python file."""
+    if not file.is_dir():
+        return file.suffix.lower()
+    if (file / "config.json").is_file():
+        return HUGGING_FACE
+    if not any(file.glob("*.py")):
+        raise UserError(f"the folder {file} holds neither a config.json nor a .py file; models are {TAKEN}")
+    return ".py"

@@ -27,6 +27,8 @@ from core.errors import UserError
 from .answers import one_line
 
 WAY_OUT = "export the model again with torch.export.save, or as ONNX"
+WEIGHT_TABLE = "model_weights_config.json"
+CONSTANT_TABLE = "model_constants_config.json"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 DOTTED = re.compile(r"[A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 LOOKUP = re.compile(r"[A-Za-z0-9_ .,*+()/-]*")  # keys of tables, which may be sizes such as "2*s77"
@@ -66,8 +68,8 @@ def _reduced_members(file: Path, members: dict[str, bytes]) -> dict[str, bytes]:
     program = _json(file, members, "models/model.json")
     keep = {name: members[name] for name in ("archive_format", "archive_version", "byteorder") if name in members}
     keep |= {".data/version": members.get(".data/version", b"3\n"), "data/sample_inputs/model.pt": b""}
-    for folder, table in (("weights", "model_weights_config"), ("constants", "model_constants_config")):
-        config = f"data/{folder}/{table}.json"
+    for folder, table in (("weights", WEIGHT_TABLE), ("constants", CONSTANT_TABLE)):
+        config = f"data/{folder}/{table}"
         entries = _json(file, members, config)
         keep[config] = _dump(_Reducer(file).reduce(entries))
         keep |= {f"data/{folder}/{name}": members[f"data/{folder}/{name}"] for name in _raw(file, folder, entries)}
@@ -89,9 +91,13 @@ def _check_entries(file: Path, entries: list[zipfile.ZipInfo]) -> None:
     """UserError if the archive is of another kind, holds compiled code, or is packed so that it could swell."""
     names = [entry.filename for entry in entries]
     inside = {name.split("/", 1)[-1] for name in names}
-    if "serialized_exported_program.json" in inside:
-        raise UserError(f"{file} is in the format of torch 2.7 or older, which holds pickled objects: {WAY_OUT}")
-    if "models/model.json" not in inside:
+    has_program = "models/model.json" in inside
+    if "serialized_exported_program.json" in inside or (has_program and f"data/weights/{WEIGHT_TABLE}" not in inside):
+        raise UserError(
+            f"{file} has the form that torch.export.save of an older torch writes, whose weights are pickled: "
+            f"nothing was loaded; with a newer torch, {WAY_OUT}"
+        )
+    if not has_program:
         raise UserError(f"{file} holds no exported program named `model`: {WAY_OUT}")
     if any(name.startswith(("data/aotinductor/", "data/executorch/")) for name in inside):
         raise UserError(f"{file} holds compiled code, which is not run: {WAY_OUT}")

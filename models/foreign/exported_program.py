@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import logging
 import pickle
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -55,8 +56,9 @@ def open_exported_program(spec: ModelSpec) -> ForeignModel:
 
 def _load(spec: ModelSpec) -> Loaded:
     archive = reduced_archive(spec.file)
+    reasons: list[BaseException] = []
     try:
-        with no_unpickling():
+        with no_unpickling(), _reasons_logged(reasons):
             program = torch.export.load(archive)
             takes_guards = "check_guards" in inspect.signature(program.module).parameters
             module = program.module(check_guards=False) if takes_guards else program.module()
@@ -65,7 +67,28 @@ def _load(spec: ModelSpec) -> Loaded:
     except UserError:
         raise
     except Exception as error:  # a damaged program fails anywhere
-        raise UserError(f"torch {torch.__version__} cannot load {spec.file} ({one_line(error)}): {WAY_OUT}") from error
+        reason = one_line(reasons[0] if reasons else error)
+        raise UserError(f"torch {torch.__version__} cannot load {spec.file} ({reason}): {WAY_OUT}") from error
+
+
+@contextlib.contextmanager
+def _reasons_logged(reasons: list[BaseException]) -> Iterator[None]:
+    """Collect the exceptions that torch.export only logs inside this block, and keep its log off the screen.
+
+    `torch.export.load` raises a general sentence in the place of a RuntimeError, which it writes to its log.
+    """
+
+    def collect(record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            reasons.append(record.exc_info[1])
+        return False
+
+    log = logging.getLogger("torch.export")
+    log.addFilter(collect)
+    try:
+        yield
+    finally:
+        log.removeFilter(collect)
 
 
 @contextlib.contextmanager
