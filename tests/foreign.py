@@ -57,10 +57,10 @@ def write_onnx(file: Path, weights=None, *, nodes=MLP_NODES, outputs=None, batch
     dtype = np.dtype(options.get("dtype", np.float32))
     kind = helper.np_dtype_to_tensor_dtype(dtype)
     weights = mlp_arrays() if weights is None else weights
-    made = [node if hasattr(node, "op_type") else helper.make_node(*node) for node in nodes]
+    graph_nodes = [node if hasattr(node, "op_type") else helper.make_node(*node) for node in nodes]
     outputs = outputs or {"logits": (kind, [batch, CLASSES])}
     graph = helper.make_graph(
-        made,
+        graph_nodes,
         "mlp",
         [helper.make_tensor_value_info("x", kind, [batch, FEATURES])],
         [
