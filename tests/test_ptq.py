@@ -253,7 +253,7 @@ def test_a_repeated_stage_does_nothing_and_other_calibration_points_are_refused(
         compress_models(settings_of(run, "int8_static", calibration_points=30))
 
 
-def test_the_record_of_a_stage_is_readable_json(run):
+def test_the_record_of_a_model_without_calibration_names_its_original_and_degree_alone(run):
     variant = parse_variant("quantization_int4")
     made_from = json.loads((run.role_dir(variant, "victim_model") / "meta.json").read_text())["made_from"]
     assert made_from.keys() == {"original", "technique", "degree"}
@@ -283,6 +283,6 @@ def test_each_script_sends_the_others_degrees_away(capsys):
         assert message in capsys.readouterr().err
 
 
-def test_the_qat_module_still_knows_its_one_degree_only():
+def test_quantization_aware_training_refuses_the_other_degrees():
     with pytest.raises(ValueError, match="int4"):
         int8.prepare(float_model(), "int4")
