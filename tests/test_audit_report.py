@@ -147,6 +147,7 @@ def test_markup_in_a_name_is_shown_and_not_obeyed():
         f"\N{REPLACEMENT CHARACTER}{letter}" for letter in ("c", "d", "")
     )
     assert len(escaped("x" * 500)) == 80
+    assert escaped("a" * 100 + "_int8.onnx").endswith("a\\_int8.onnx")
 
 
 def test_a_link_leads_to_the_web_or_within_the_page_and_runs_nothing():
@@ -231,6 +232,17 @@ def test_records_are_the_members_that_are_accused_first(leaky):
     assert findings.records.loc[0, "name"] == f"record {first}"
     assert len(findings.records) == shipped.RECORDS and findings.records["exposure"].is_monotonic_increasing
     assert findings.found_alone == (scores[leaky.truth] > scores[~leaky.truth].max()).sum() > 0
+
+
+def test_a_table_read_from_its_file_gives_the_same_findings(tmp_path):
+    world = World(audit_facts(MODELS[:2]), leak=0.5)
+    world.table["ppv_0.01"] = np.nan
+    world.table.loc[0, "ppv_0.01"] = 0.25
+    world.table.to_csv(tmp_path / "table.csv", index=False)
+    read = pd.read_csv(tmp_path / "table.csv", keep_default_na=False)
+    as_made, as_read = (shipped.as_data(world.facts, world.findings(table=table)) for table in (world.table, read))
+    assert as_made == as_read
+    assert as_read["attacks"][0]["ppv_0.01"] == 0.25 and as_read["attacks"][1]["ppv_0.01"] is None
 
 
 def test_points_that_an_attack_left_out_are_in_no_number():

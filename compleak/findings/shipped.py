@@ -108,6 +108,7 @@ ADDED_COLUMNS = ["variant", "scenario", "baseline", "difference", "low", "high"]
 CLASS_COLUMNS = ["label", "name", "n_member", "n_nonmember", "auc", "auc_lo", "auc_hi"]
 CLASS_COLUMNS += [metrics.WIDER_TPR + end for end in metrics.INTERVAL_ENDS]
 RECORD_COLUMNS = ["place", "name", "label", "class", "exposure"]
+TEXTS = ("scenario", "variant", "attack", "classifier", "artifact_row", "needs", "chosen")  # columns of a table
 CURVE_COLUMNS = ["scenario", "form", "variant", "attack", "auc", "least", "fpr", "tpr"]
 
 
@@ -129,6 +130,7 @@ def audit_findings(
     """
     if facts.attacker == KNOWN_HALF and scored_by is None:
         raise ValueError("the fit behind each score of this attacker is needed for its intervals")
+    table = with_numbers(table)
     verdicts = tuple(_verdicts(facts, table))
     headlines = _headlines(table, verdicts)
     leading = _leading(headlines)
@@ -150,6 +152,17 @@ def audit_findings(
     )
 
 
+def with_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with numbers, NaN and texts, whether it was just made or read from a file, which has empty cells."""
+    columns = {}
+    for name, column in table.items():
+        if name in TEXTS:
+            columns[name] = column.fillna("").astype(str)
+        else:
+            columns[name] = column.astype(bool) if name == "headline" else pd.to_numeric(column)
+    return pd.DataFrame(columns)
+
+
 # Targets
 
 
@@ -160,12 +173,12 @@ def targets_of(facts: AuditFacts) -> list[tuple[str, str]]:
     return targets + [("MR", ALL)] * bool(compressed)
 
 
-def in_words(scenario: str, variant: str, facts: AuditFacts) -> str:
-    """What the attacker of a target holds."""
+def in_words(scenario: str, variant: str, facts: AuditFacts, show: Callable[[str], str] = str) -> str:
+    """What the attacker of a target holds. show: gives a model's name as it is to be shown."""
     if scenario == "NR":
-        return f"{variant} alone"
+        return f"{show(variant)} alone"
     if scenario == "SR":
-        return f"{facts.models[0].name} and {variant}"
+        return f"{show(facts.models[0].name)} and {show(variant)}"
     return f"all {len(facts.models)} models"
 
 

@@ -38,6 +38,7 @@ from core.files import write_json, write_text
 FIGURES = "figures"  # the folder beside the page
 SHOWN_RECORDS = 20
 SHOWN_CLASSES = 25
+FIGURE_NAME = 28  # characters of a name in a figure
 WIDE_GAP = 0.1  # of accuracy between members and others, from which the report speaks of it
 
 TONES = {
@@ -115,12 +116,12 @@ def draw_figures(facts: AuditFacts, findings: AuditFindings) -> dict[str, str]:
     # Users' names may hold `$`, which must not be read as mathematics.
     with matplotlib.rc_context({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "compleak"}):
         if len(findings.headlines):
-            names = [printable(_holder(row, facts)) for _, row in findings.headlines.iterrows()]
+            names = [_short_holder(row, facts) for _, row in findings.headlines.iterrows()]
             figures[f"{FIGURES}/levels.svg"] = _as_svg(levels_figure(findings.headlines, names, subtitle))
-            curves = findings.curves.assign(variant=findings.curves["variant"].map(printable))
+            curves = findings.curves.assign(variant=findings.curves["variant"].map(_short))
             figures[f"{FIGURES}/roc.svg"] = _as_svg(roc_figure(curves, printable(facts.name)))
         if len(findings.classes):
-            classes = findings.classes.assign(name=findings.classes["name"].map(printable))
+            classes = findings.classes.assign(name=findings.classes["name"].map(_short))
             figures[f"{FIGURES}/classes.svg"] = _as_svg(classes_figure(classes, subtitle))
     return figures
 
@@ -152,11 +153,23 @@ def page_of_audit(facts: AuditFacts, findings: AuditFindings) -> list[Block]:
 
 
 def _holder(row, facts: AuditFacts) -> str:
-    return in_words(row["scenario"], row["variant"], facts)
+    return in_words(row["scenario"], row["variant"], facts, escaped)
+
+
+def _short(name: str) -> str:
+    """A name as a figure has room for it."""
+    return printable(name, FIGURE_NAME)
+
+
+def _short_holder(row, facts: AuditFacts) -> str:
+    """What the attacker of a row holds, on two lines where it is a pair."""
+    if row["scenario"] == "SR":
+        return f"{_short(facts.models[0].name)} and\n{_short(row['variant'])}"
+    return in_words(row["scenario"], row["variant"], facts, _short)
 
 
 def _target(verdict: levels.Verdict, facts: AuditFacts) -> str:
-    return escaped(in_words(verdict.scenario, verdict.variant, facts))
+    return in_words(verdict.scenario, verdict.variant, facts, escaped)
 
 
 # What it comes to
@@ -217,7 +230,8 @@ def _steps(facts: AuditFacts, findings: AuditFindings) -> Iterator[str]:
     else:
         yield "Audit again before a further version ships: whoever holds several versions may find more than with one."
     if facts.not_run:
-        yield f"{len(facts.not_run)} attacks did not run ([Coverage](#coverage)). An attacker with more may find more."
+        count = "An attack" if len(facts.not_run) == 1 else f"{len(facts.not_run)} attacks"
+        yield f"{count} did not run ([Coverage](#coverage)). An attacker who has what it takes may find more."
 
 
 def _steps_against_a_leak(facts: AuditFacts, findings: AuditFindings) -> Iterator[str]:
@@ -240,7 +254,7 @@ def _steps_against_a_leak(facts: AuditFacts, findings: AuditFindings) -> Iterato
             f"{cells.percent(original.nonmember_accuracy)} % of the others. Such a gap is what attacks live on: train "
             "for less of it, and audit again."
         )
-    yield "Otherwise train with a defence ([Mitigations](#mitigations)), and audit again with the same command."
+    yield "To lower it, train with a defence ([Mitigations](#mitigations)), and audit again with the same command."
 
 
 # Leakage
@@ -293,7 +307,7 @@ def reason_cells(facts: AuditFacts, findings: AuditFindings) -> pd.DataFrame:
 
 def leakage_cells(facts: AuditFacts, headlines: pd.DataFrame) -> pd.DataFrame:
     """The attack that speaks for each target."""
-    shown = pd.DataFrame({"the attacker holds": [escaped(_holder(row, facts)) for _, row in headlines.iterrows()]})
+    shown = pd.DataFrame({"the attacker holds": [_holder(row, facts) for _, row in headlines.iterrows()]})
     shown["level"] = list(headlines["level"])
     shown["TPR at 0.1 %"] = cells.intervals(headlines, metrics.TPR)
     shown["TPR at 1 %"] = cells.intervals(headlines, metrics.WIDER_TPR)
@@ -318,8 +332,8 @@ def model_cells(facts: AuditFacts) -> pd.DataFrame:
 
 def added_cells(facts: AuditFacts, added: pd.DataFrame) -> pd.DataFrame:
     """The differences for people."""
-    holders = [escaped(in_words(row.scenario, row.variant, facts)) for row in added.itertuples()]
-    shown = pd.DataFrame({"the attacker holds": holders, "instead of": added["baseline"].map(escaped)})
+    holders = [in_words(row.scenario, row.variant, facts, escaped) for row in added.itertuples()]
+    shown = pd.DataFrame({"the attacker holds": holders, "instead of": added["baseline"].map(escaped_sentence)})
     rounded = added[["difference", "low", "high"]].astype(float).round(3) + 0.0  # no -0.0
     shown["adds to AUC"] = cells.intervals_of(rounded, "difference", "low", "high")
     return shown
@@ -340,7 +354,7 @@ def _accusations(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
 
 def accusation_cells(facts: AuditFacts, headlines: pd.DataFrame) -> pd.DataFrame:
     """What the strict threshold of each headline does."""
-    shown = pd.DataFrame({"the attacker holds": [escaped(_holder(row, facts)) for _, row in headlines.iterrows()]})
+    shown = pd.DataFrame({"the attacker holds": [_holder(row, facts) for _, row in headlines.iterrows()]})
     titles = {"strict_tpr": "members found", "strict_fpr": "others accused"}
     titles |= {f"ppv_{prior}": f"PPV at {100 * prior:g} %" for prior in PRIORS}
     for key, title in titles.items():
@@ -558,7 +572,7 @@ def limit_cells() -> pd.DataFrame:
 
 
 def privbox_cells(facts: AuditFacts, headlines: pd.DataFrame) -> pd.DataFrame:
-    shown = pd.DataFrame({"the attacker holds": [escaped(_holder(row, facts)) for _, row in headlines.iterrows()]})
+    shown = pd.DataFrame({"the attacker holds": [_holder(row, facts) for _, row in headlines.iterrows()]})
     shown["balanced accuracy"] = cells.intervals(headlines, "acc")
     shown["PrivBox's rule"] = list(headlines["privbox"])
     shown["this report"] = list(headlines["level"])

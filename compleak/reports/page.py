@@ -65,10 +65,16 @@ LONGEST_NAME = 80  # characters
 MARKUP = re.compile(r"([\\`*_\[\]<>|&#~$!])")
 
 
-def printable(name: str) -> str:
-    """A user's name on one line, not too long, with a mark in place of what cannot be shown (such as control codes)."""
+def printable(name: str, longest: int = LONGEST_NAME) -> str:
+    """A user's name on one line, with a mark in place of what cannot be shown (such as control codes).
+
+    A name of more than `longest` characters loses its middle: names often differ at their ends.
+    """
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(name))
-    return shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 1]}…"
+    if len(shown) <= longest:
+        return shown
+    tail = longest // 2
+    return f"{shown[: longest - tail - 1]}…{shown[-tail:]}"
 
 
 def escaped(name: str) -> str:
