@@ -20,7 +20,7 @@ from compleak.findings.privbox import Attack, PrivBoxFindings, level, measure
 from compleak.reports.privbox_page import print_privbox, summarise
 from compleak.tasks.privbox import KEYS, is_privbox, read_privbox
 from compleak.tasks.privbox_models import AskedModel, ask, open_run
-from compleak.tasks.privbox_run import make_alike, run_privbox
+from compleak.tasks.privbox_run import fitting, make_alike, run_privbox
 from compleak.tasks.yaml_files import check_keys, read_yaml
 from compleak.training import plugin as plugin_training
 from compleak.training.plugin import train_plugin
@@ -719,6 +719,21 @@ def test_each_key_changes_what_happens(world):
     _, scores = run_entries(world / "baseline", *entries, change("BASELINE", test_datasets=["members", "more"]))
     assert not np.array_equal(scores["scores_1"], scores["scores_2"])
     assert len(scores["scores_3"]) == 30 + 26
+
+
+def test_the_keys_of_the_shadows_training_reach_it(world):
+    changes = ({}, {"shadow_epoch": 4}, {"shadow_lr": 0.03}, {"batch_size": 12}, {"classifier_epoch": 2})
+    run_entries(world / "run", *(change("ML-LEAK", **keys) for keys in changes))
+    files = sorted((world / "run" / "out" / "shadows").iterdir())
+    weights = {torch.load(file, weights_only=True)["model"]["1.weight"].numpy().tobytes() for file in files}
+    assert len(files) == len(weights) == 4  # the classifier's keys need no other shadow model
+
+
+def test_the_keys_of_the_classifier_and_the_seed_reach_it(world):
+    tasks = read_privbox(write_entries(world / "task.yaml", ("LABEL-ONLY", ARGS["LABEL-ONLY"])))
+    options = fitting(tasks[0], open_run(tasks, world / "out", 5, torch.device("cpu"), 1))
+    assert options["classifier"] == Classifier(epochs=4, lr=0.01, batch_size=8, early_stopping=False)
+    assert options["seed"] == 5
 
 
 def test_a_run_is_repeatable_and_goes_by_its_seed(world):
