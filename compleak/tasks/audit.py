@@ -16,6 +16,7 @@ from compleak.findings.rows import key_of
 from compleak.findings.shipped import AuditFacts, AuditFindings, audit_findings
 from compleak.queries import signals_file
 from compleak.reports.audit_report import write_audit_report
+from compleak.reports.privbox_page import print_privbox
 from compleak.runs.settings import AttackSettings, RunSettings
 from compleak.tasks.collect import Collected, collect_signals
 from compleak.tasks.privbox_run import run_privbox
@@ -84,7 +85,7 @@ def run_privbox_attacks(task: Task) -> None:
     """PrivBox's own attacks with PrivBox's own numbers; privbox.md lies beside the report."""
     device = devices.choose(task.device)
     options = {"seed": task.seed, "device": device, "threads": threads_in_use()}
-    run_privbox(task.privbox, task.folder, task_file=task.privbox_file, **options)
+    print_privbox(run_privbox(task.privbox, task.folder, task_file=task.privbox_file, **options))
 
 
 def choose_attacker(task: Task, record: signals_file.Record) -> str:
@@ -154,7 +155,7 @@ class Scores:
     def halves(self) -> np.ndarray | None:
         """(A,) which fit judged each point, where there are two."""
         with np.load(next(iter(self.files.values())), allow_pickle=False) as scores:
-            return scores["half"] if "half" in scores else None
+            return scores.get("half")
 
     def __call__(self, row: pd.Series) -> np.ndarray:
         with np.load(self.files[row["scenario"], row["variant"]], allow_pickle=False) as scores:
