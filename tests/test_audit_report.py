@@ -444,6 +444,16 @@ def test_the_documentation_names_every_part_of_audit_json():
         assert f"`{name}`" in page, name
 
 
+def test_the_documentation_has_the_limits_and_sizes_of_the_rule():
+    page = (ROOT / "docs/audit-report.md").read_text()
+    for limit in levels.LIMITS:
+        low, middle = f"{100 * limit.low:g}", f"{100 * limit.middle:g}"
+        assert f"| {limit.title} | below {low} % | below {middle} % | from {middle} % on |" in page
+    size, with_known_half = levels.smallest_size(), levels.smallest_size(halves=2)
+    sentence = f"{size:,} members and {size:,} others with shadow models, and {with_known_half:,} with `known_half`"
+    assert sentence in " ".join(page.split())
+
+
 # With the attack stage
 
 
