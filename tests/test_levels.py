@@ -90,6 +90,11 @@ def test_a_small_sample_says_too_few_points_or_what_the_lower_end_proves():
     assert judge(row(headline=True, points=50, auc=(0.95, 0.87, 0.99))).level == HIGH
 
 
+def test_the_size_that_counts_is_that_of_the_attack_whose_upper_ends_count():
+    assert judge(row(headline=True), row("base", points=50)).level == LOW
+    assert judge(row(headline=True, points=50), row("base")).level == TOO_FEW
+
+
 def test_the_reason_says_how_many_points_it_takes():
     verdict = judge(row(headline=True, points=50))
     assert "With 50 members and 50 others" in verdict.reason

@@ -1,4 +1,4 @@
-"""From measurements with intervals to LOW, MIDDLE or HIGH, by a rule that is stated here and nowhere else.
+"""From measurements with intervals to LOW, MIDDLE or HIGH, by a rule that every report states as well.
 
 **Three measures, two limits each** (`LIMITS`). The limits on the TPR are chosen by what an accusation would be worth
 where one point in a hundred is a member. At 0.1 % false alarms and below the limit of LOW, 3 %, fewer than a quarter of
@@ -38,8 +38,6 @@ FROM_BEST_TO_WORST = (LOW, MIDDLE, NOT_MEASURED, TOO_FEW, AT_LEAST_MIDDLE, HIGH)
 MARGIN = 3  # standard deviations: several targets and measures must all stay below their limits
 SIZES = (*range(100, 2000, 50), *range(2000, 10001, 500))  # that `smallest_size` tries
 PRIVBOX_LIMITS = {0.55: LOW, 0.8: MIDDLE}  # of PrivBox's rule: below .55 LOW, below .8 MIDDLE, else HIGH
-
-
 CHOSEN_BEFOREHAND = ", the attack chosen beforehand,"
 
 
@@ -104,12 +102,12 @@ def judge(scenario: str, variant: str, table: pd.DataFrame, halves: int = 1) -> 
     if not lower_ends:
         return Verdict(scenario, variant, NOT_MEASURED, "", "", False, "No attack measured anything on it.")
     proven = _worst(lower_ends)
-    sizes = int(rows["n_member"].min()), int(rows["n_nonmember"].min())
-    if not can_read_low(*sizes, halves):
-        return _judge_small_sample(proven, sizes, halves)
     speakers = headline_rows(rows)
     if speakers.empty:
         speakers = rows
+    sizes = int(speakers["n_member"].min()), int(speakers["n_nonmember"].min())
+    if not can_read_low(*sizes, halves):
+        return _judge_small_sample(proven, sizes, halves)
     upper_ends = list(_upper_ends(speakers))
     worst = _worst([*lower_ends, *upper_ends])
     if worst.level != HIGH and len(upper_ends) < len(LIMITS) * len(speakers):
