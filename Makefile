@@ -1,4 +1,5 @@
 # make demo        the whole audit on scikit-learn's digits: a table and figures in minutes, no download
+# make audit-demo  an audit of two ONNX files and two folders of images, with its report
 # make test        the test suite
 # make reproduce   the paper's grid on CIFAR-10 (hours on a CPU, minutes on a GPU)
 # make bench       what everything costs on this machine: results/benchmarks/<machine>.md
@@ -6,10 +7,15 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint reproduce bench clean
+.PHONY: demo audit-demo test lint reproduce bench clean
 
 demo: $(VENV)/.ready
 	$(PY) reproduce.py --preset smoke --dataset_name digits
+
+audit-demo: $(VENV)/.ready
+	$(PY) examples/ship_models.py --out results/shipped
+	$(PY) audit.py results/shipped/original.onnx results/shipped/int8.onnx \
+		--members results/shipped/data/train --nonmembers results/shipped/data/test --name demo
 
 test: $(VENV)/.ready-test
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal

@@ -20,9 +20,13 @@ from compleak.tasks.flags import tasks_of
 from core.console import run_script
 
 
+def parse(argv=None):
+    return tasks_of(__doc__, argv)
+
+
 def main(argv=None):
     audits = []
-    for task in tasks_of(__doc__, argv):
+    for task in parse(argv):
         audits.append(run_audit(task))
         say_result(task, audits[-1])
     if any(audit.fails for audit in audits):

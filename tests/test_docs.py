@@ -19,11 +19,13 @@ PAGES = [*COMMAND_PAGES, "LOG.md"]
 
 # These run tiny, in this order, so that each finds what it reads whatever page it stands on.
 STAGES = (
-    *("examples/write_signals.py", "train.py", "pruning/prune.py", "quantization/qat.py", "quantization/ptq.py"),
+    *("examples/write_signals.py", "examples/ship_models.py", "audit.py", "train.py", "pruning/prune.py", "quantization/qat.py", "quantization/ptq.py"),
     *("clustering/clustering.py", "CompLeakNR.py", "CompLeakSR.py", "CompLeakMR.py", "export.py", "query.py"),
 )
-IN_A_PROCESS = ("examples/write_signals.py", "quantization/qat.py", "clustering/clustering.py")  # at first, as printed
+IN_A_PROCESS = ("examples/write_signals.py", "examples/ship_models.py", "quantization/qat.py", "clustering/clustering.py")  # at first, as printed
 ONLY_PARSED = ("reproduce.py", "benchmarks/bench.py")  # they take minutes to hours, a download, a GPU or Ray
+TASK_FILES = ("task.yaml", "examples/privbox/tasks/mem_inf.yaml")  # parsed here, and run by tests of their own
+RUN_ELSEWHERE = ("examples/privbox/train_target.py",)  # by tests/test_privbox.py
 MIA_PRUNE = ("pretrain.py", "prune.py", "mia.py", "prune_dp.py")  # scripts of mia_prune, left in its table
 SHELL = {  # neither one of our scripts nor make
     "python -m pytest",
@@ -78,6 +80,7 @@ def commands_of(pages: list[str]) -> list[tuple[str, ...]]:
 def python_commands(scripts) -> list[tuple[str, list[str]]]:
     """(script, arguments) of the commands that start one of these scripts, in the order of the scripts."""
     commands = [words[1:] for words in commands_of(COMMAND_PAGES) if words[0] == "python" and words[1] in scripts]
+    commands = [words for words in commands if words[1:2] not in [[file] for file in TASK_FILES]]
     return sorted(((name, list(arguments)) for name, *arguments in commands), key=lambda c: scripts.index(c[0]))
 
 
@@ -103,6 +106,8 @@ def tiny_version(script: str, arguments: list[str], root: Path) -> list[str]:
     """The arguments with the flags that make the command tiny put behind them."""
     if "--signals" in arguments or script.startswith("examples/"):
         return arguments
+    if script == "audit.py":
+        return [*arguments, "--root", str(root), "--max_points", "200", "--threads", "1"]
     tiny = ["--root", str(root), "--width", "0.125"]
     if script == "train.py":
         tiny += ["--data_dir", str(root / "images"), "--max_points", "40"]
@@ -145,7 +150,21 @@ def test_every_command_of_the_docs_is_tested():
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", read("Makefile"), re.M), words
         elif " ".join(words) not in SHELL:
-            assert words[0] == "python" and words[1] in (*STAGES, *ONLY_PARSED, *MIA_PRUNE), words
+            assert words[0] == "python" and words[1] in (*STAGES, *ONLY_PARSED, *RUN_ELSEWHERE, *MIA_PRUNE), words
+
+
+def test_the_task_files_of_the_docs_are_understood(tmp_path):
+    blocks = [block for page in COMMAND_PAGES for block in re.findall(r"```yaml\n(.*?)```", read(page), re.S)]
+    tasks = [block for block in blocks if block.startswith(("name:", "models:"))]
+    assert len(tasks) >= 2
+    for block in tasks:
+        if "members:" not in block:
+            block += "members: a\nnonmembers: b\n"
+        (tmp_path / "task.yaml").write_text(block)
+        (task,) = module_of("audit.py").parse([str(tmp_path / "task.yaml")])
+        assert task.models[0].name == "original"
+    (task,) = module_of("audit.py").parse([str(ROOT / TASK_FILES[1])])
+    assert len(task.privbox) == 3
 
 
 def test_the_authors_command_lines_are_on_the_page_of_stages():
