@@ -4,6 +4,7 @@
     python CompLeakMR.py --signals original.npz compressed_1.npz compressed_2.npz
 
 Needs all eight compressed models (or those named with --variants); or signals files (docs/own-models.md).
+Files without shadow models are attacked by somebody who knows half of the points (--attacker, docs/attacks.md).
 Attacks with all of them, then with each technique's family alone. CompLeakMR.ipynb is the same with a figure.
 Prints one table. MR.csv, MR_scores.npz and MR.json lie beside the original's signals; for --signals in a folder named
 after the files beside the first; or in --out.

@@ -7,6 +7,7 @@
     python CompLeakNR.py --signals my_model.npz --attacks samia,nn,nn_top3,nn_cls,threshold
 
 Needs the models of train.py and, with --compress, of that compression; or any signals file (docs/own-models.md).
+A file without shadow models is attacked by somebody who knows half of the points (--attacker, docs/attacks.md).
 Prints one table, of the usual attacks or of those that --attacks names. NR.csv, NR_scores.npz and NR.json lie beside
 the run's signals; for --signals my_model.npz in my_model/ beside it; or in --out.
 """

@@ -5,6 +5,7 @@
     python CompLeakSR.py --signals original.npz compressed.npz
 
 Needs the models of train.py and of that compression; or the two signals files (docs/own-models.md).
+Files without shadow models are attacked by somebody who knows half of the points (--attacker, docs/attacks.md).
 Prints one table. SR.csv, SR_scores.npz and SR.json lie beside the compressed model's signals; for --signals in
 original+compressed/ beside the first file; or in --out.
 """

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 import attacks
-from compleak.audits.halves import first_half
+from compleak.audits.halves import draw_half
 from compleak.queries.signals_file import Record, attacker_view
 from core.errors import UserError
 
@@ -124,7 +124,7 @@ def halves_of(attacker: Attacker, record: Record, seed: int) -> dict[str, np.nda
     if attacker.name == SHADOWS:
         return {"": np.ones(len(record.truth), dtype=bool)}
     group = None if record.group is None else record.group[record.audit[0]]
-    first = first_half(record.truth, group, seed)
+    first = draw_half(record.truth, group, seed)
     return {"half_1": first, "half_2": ~first}
 
 

@@ -10,13 +10,15 @@ LARGEST = 1e300  # of a mapped score
 
 
 def choose(worth: Mapping[str, Sequence[float]]) -> list[str] | None:
-    """The best attack of each part, by its key; None where no attack is eligible.
+    """The best attack of each part, by its key; None where there are several attacks and none is eligible.
 
     worth: for each attack and part how well it did on points whose membership is known; NaN where not eligible. The
-    first of equally good attacks counts.
+    first of equally good attacks counts. A single attack needs no choice.
     """
     keys = list(worth)
     table = np.array([worth[key] for key in keys], dtype=float)  # (attacks, parts)
+    if len(keys) == 1:
+        return keys * table.shape[1]
     if np.isnan(table).all():
         return None
     return [keys[np.nanargmax(column)] for column in table.T]

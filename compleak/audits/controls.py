@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 import attacks
-from compleak.audits.halves import first_half
+from compleak.audits.halves import draw_half
 from compleak.queries import signals_file
 from compleak.runs.run import Run, dataset
 from core.console import say
+from core.errors import UserError
 from core.files import write_atomically
 
 
@@ -35,7 +36,7 @@ def blind_control(run: Run | None, file: Path, record: signals_file.Record, seed
         say("blind left out: it needs what the points look like, the array columns, which these signals lack")
         return None
     if run is None:
-        return blind_scores(record.columns[record.audit[0]], record, seed)
+        return blind_to_columns(record, seed)
     points = signals_file.points(file)[record.audit[0]]
     content = points.tobytes() + record.truth.tobytes() + f"{seed} {code}".encode()
     key = hashlib.sha256(content).hexdigest()
@@ -49,6 +50,15 @@ def blind_control(run: Run | None, file: Path, record: signals_file.Record, seed
     return scores
 
 
+def blind_to_columns(record: signals_file.Record, seed: int) -> np.ndarray | None:
+    """The scores from the array `columns`; None, with the reason printed, where copies leave no two halves."""
+    try:
+        return blind_scores(record.columns[record.audit[0]], record, seed)
+    except UserError as error:
+        say(f"blind left out: {error}")
+        return None
+
+
 def blind_scores(columns: np.ndarray, record: signals_file.Record, seed: int) -> np.ndarray:
     """What the classifier says of the victim's audited points: columns (A, F) -> (A,), NaN where it was fitted.
 
@@ -56,5 +66,5 @@ def blind_scores(columns: np.ndarray, record: signals_file.Record, seed: int) ->
     """
     if record.group is None:
         return attacks.blind(columns, record.truth, seed=seed)
-    fitted_on = first_half(record.truth, record.group[record.audit[0]], seed)
+    fitted_on = draw_half(record.truth, record.group[record.audit[0]], seed)
     return attacks.blind(columns, record.truth, seed=seed, fitted_on=fitted_on)

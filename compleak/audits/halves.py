@@ -5,7 +5,7 @@ import numpy as np
 from core.errors import UserError
 
 
-def first_half(truth: np.ndarray, group: np.ndarray | None, seed: int) -> np.ndarray:
+def draw_half(truth: np.ndarray, group: np.ndarray | None, seed: int) -> np.ndarray:
     """(A,) bool: a random half of the points, with half of the members and half of the non-members.
 
     truth: (A,) bool, membership; group: (A,) int64 or None. Points of one group are copies of each other, and all of

@@ -61,7 +61,8 @@ class Job:
         if not rows:
             raise UserError(f"no attack of {self.scenario} can run on these signals")
         verdicts = {key: join_results(self.parts, of_parts) for key, of_parts in results.items()}
-        headline = self.choose_headline(choose(worth), rows, results, verdicts, worth)
+        choices = choose(worth)
+        headline = self.choose_headline(choices, rows, results, verdicts, worth) if choices else None
         for key, row in rows.items():
             row["headline"] = key == headline
         # Every row carries its own null as well; this one is the headline's, or the first row's where there is none.
@@ -71,14 +72,12 @@ class Job:
         return [*rows.values(), null], {**scores, "null": np.where(self.truth, np.nan, controlled.scores)}
 
     def choose_headline(
-        self, choices: list[str] | None, rows: Rows, results: Results, verdicts: dict[str, Verdicts], worth: dict
-    ) -> str | None:
-        """The key of the headline; None where no attack is eligible.
+        self, choices: list[str], rows: Rows, results: Results, verdicts: dict[str, Verdicts], worth: dict
+    ) -> str:
+        """The key of the headline.
 
         choices: each part's own best attack. Where the parts differ, a row and verdicts of their choices are added.
         """
-        if choices is None:
-            return None
         if len(set(choices)) == 1:
             return choices[0]
         of_parts = [results[key][number] for number, key in enumerate(choices)]
@@ -174,7 +173,6 @@ class Job:
             seed=self.options["seed"],
             seconds=seconds,
             scored_by=verdicts.scored_by,
-            decided_by=verdicts.decided_by,
         )
         null = self.null_row(verdicts)
         row |= {f"null_{key}": null[key] for key in ("auc", "auc_lo", "auc_hi")}

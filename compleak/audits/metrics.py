@@ -152,11 +152,11 @@ def _difference_interval(scores_a, scores_b, member, seed: int, replicates: int)
 
 
 def accuracy_interval(
-    decision, member, *, seed: int, replicates: int = REPLICATES, decided_by=None
+    decision, member, *, seed: int, replicates: int = REPLICATES, scored_by=None
 ) -> tuple[float, float]:
     """(low, high) of the balanced accuracy, which is the AUC of the decisions: the interval is that of an AUC.
 
-    decided_by: (n,) where the decisions are of several fits; see `_interval_over_fits`.
+    scored_by: (n,) where the decisions are of several fits; see `_interval_over_fits`.
     """
 
     def interval(decision, member) -> tuple[float, float]:
@@ -165,7 +165,7 @@ def accuracy_interval(
         bootstrap = intervals.percentile_interval(intervals.resampled_accuracy(hits, alarms, resamples))
         return intervals.hull(bootstrap, intervals.auc_interval_of_any_size(intervals.placements(hits, alarms)))
 
-    return _interval_over_fits(interval, decision, member, decided_by, balanced_accuracy(decision, member))
+    return _interval_over_fits(interval, decision, member, scored_by, balanced_accuracy(decision, member))
 
 
 def auc_interval(scores, member, *, seed: int, replicates: int = REPLICATES, scored_by=None) -> tuple[float, float]:
@@ -205,21 +205,19 @@ def tpr_interval(scores, member, fpr: float = FPR) -> tuple[float, float]:
     return intervals.tpr_interval(*_split(scores, member), fpr)
 
 
-def evaluate(
-    scores, decision, member, *, seed: int, replicates: int = REPLICATES, scored_by=None, decided_by=None
-) -> dict[str, float]:
+def evaluate(scores, decision, member, *, seed: int, replicates: int = REPLICATES, scored_by=None) -> dict[str, float]:
     """A table's row: COLUMNS, then the deployed threshold's fpr_at_threshold and WIDER_TPR, each with its _lo and _hi.
 
-    The rate of a threshold that was fixed beforehand has Clopper and Pearson's interval. scored_by, decided_by: (n,),
-    the fit behind each score and each decision, where there are several; the intervals of AUC and ACC allow for it. The
-    intervals of rates need not: as they are, they held the truth in at least 97 (TPR) and 93 % of the same worlds.
+    The rate of a threshold that was fixed beforehand has Clopper and Pearson's interval. scored_by: (n,), the
+    fit behind each score and decision, where there are several; the intervals of AUC and ACC allow for it. Those of
+    rates need not: as they are, they held the truth in 93 to 100 % of the same worlds.
     """
     hits, alarms = _split_decisions(decision, member)
     options = {"seed": seed, "replicates": replicates}
     columns = {
         "acc": (
             balanced_accuracy(decision, member),
-            *accuracy_interval(decision, member, decided_by=decided_by, **options),
+            *accuracy_interval(decision, member, scored_by=scored_by, **options),
         ),
         "auc": (auc(scores, member), *auc_interval(scores, member, scored_by=scored_by, **options)),
         TPR: (tpr_at_fpr(scores, member), *tpr_interval(scores, member)),

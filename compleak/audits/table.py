@@ -18,14 +18,12 @@ CHOSEN = "chosen"  # the row of an attacker whose two fits choose different atta
 NAMES = ("scenario", "variant", "attack", "classifier", "artifact_row")
 
 
-def measured_row(
-    names: dict, scores, decision, truth, *, seed: int, seconds: float, scored_by=None, decided_by=None
-) -> dict:
+def measured_row(names: dict, scores, decision, truth, *, seed: int, seconds: float, scored_by=None) -> dict:
     """A table's row: `names` by NAMES, the measurements of scores and decisions (n,) against the truth (n,).
 
-    scored_by, decided_by: (n,) or None, the fit behind each score and each decision (`metrics.evaluate`).
+    scored_by: (n,) or None, the fit behind each score and decision (`metrics.evaluate`).
     """
-    measured = metrics.evaluate(scores, decision, truth, seed=seed, scored_by=scored_by, decided_by=decided_by)
+    measured = metrics.evaluate(scores, decision, truth, seed=seed, scored_by=scored_by)
     first = {key: measured.pop(key) for key in metrics.COLUMNS}
     return {**names, **first, "seed": seed, "seconds": round(seconds, 2), **measured}
 

@@ -19,8 +19,7 @@ class Verdicts(NamedTuple):
     scores: np.ndarray  # (A,) float64
     decision: np.ndarray  # (A,) bool
     strict: np.ndarray  # (A,) bool: accused at the threshold with 0.1 % false alarms where membership is known
-    scored_by: np.ndarray | None  # (A,) int: the fit behind each score; None where all fits give the same scores
-    decided_by: np.ndarray | None  # (A,) int: the fit behind each decision; None where there is one fit
+    scored_by: np.ndarray | None  # (A,) int: the fit behind each score and decision; None where there is one fit
 
 
 def join_results(parts: Sequence[Part], results: Sequence[attacks.Result]) -> Verdicts:
@@ -30,7 +29,6 @@ def join_results(parts: Sequence[Part], results: Sequence[attacks.Result]) -> Ve
     Otherwise scores of 0.7 from two fits would count as equal although they are not. Two fits of `rmia` with another a
     or gamma each, whose scores were put side by side as they are, lost 6 points of AUC on 1,000 + 1,000 points.
     """
-    decided_by = number_of_part(parts)
     pairs = list(zip(parts, results, strict=True))
     alike = score_alike(parts, results)
     scores = [result.scores if alike else rarity_of(part, result) for part, result in pairs]
@@ -38,8 +36,7 @@ def join_results(parts: Sequence[Part], results: Sequence[attacks.Result]) -> Ve
         scores=join(parts, scores),
         decision=join(parts, [result.decision for result in results]),
         strict=join(parts, [accuse_strictly(part, result) for part, result in pairs]),
-        scored_by=None if alike else decided_by,
-        decided_by=decided_by,
+        scored_by=number_of_part(parts),
     )
 
 
@@ -75,7 +72,7 @@ def score_alike(parts: Sequence[Part], results: Sequence[attacks.Result]) -> boo
     if len(parts) == 1:
         return True
     scores = join(parts, [result.scores for result in results])
-    pairs = zip(parts, results, strict=True)
-    return all(
-        np.allclose(result.shadow_scores, scores[part.known_places], ROUNDING, ROUNDING) for part, result in pairs
-    )
+    for part, result in zip(parts, results, strict=True):
+        if not np.allclose(result.shadow_scores, scores[part.known_places], ROUNDING, ROUNDING):
+            return False
+    return True
