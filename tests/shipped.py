@@ -14,7 +14,8 @@ def train_network(inputs, labels, *, epochs=100, seed=0) -> MLPClassifier:
     """A scikit-learn network that memorises: no regularisation, and a training that goes on."""
     options = {"learning_rate_init": 0.01, "alpha": 0, "tol": 0, "n_iter_no_change": epochs}
     network = MLPClassifier((256,), max_iter=epochs, random_state=seed, **options)
-    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return network.fit(inputs, labels)
 
 

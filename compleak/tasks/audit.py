@@ -212,6 +212,8 @@ def say_result(task: Task, audit: Audit) -> None:
     """The end of an audit on the terminal: a line for each target, then where the report lies."""
     for verdict in audit.findings.verdicts:
         say(f"{verdict.scenario} {verdict.variant}: {verdict.level} ({verdict.reason})")
+    for control in audit.findings.failed_controls:
+        say(f"control {control} FAILED: the numbers may not be about memory; see Controls in the report")
     say(f"overall: {audit.findings.overall.level}; {task.folder / 'report.html'}")
     if audit.fails:
         say(f"failed: the level is not shown to be {task.fail_above} or better (--fail_above {task.fail_above})")

@@ -83,8 +83,7 @@ def by_asking(task: Task) -> Collected:
         facts.append(facts_of_model(model, answers[0], points))
     used = int(points.audit[0].sum()) // 2
     sides = [data_facts(points, side, used, task) for side in (0, 1)]
-    notes = (*points.notes, *code_notes(opened))
-    return Collected(signals, points.names(), points.classes, tuple(facts), *sides, notes, len(references))
+    return Collected(signals, points.names(), points.classes, tuple(facts), *sides, points.notes, len(references))
 
 
 class AnswerFiles:
@@ -178,11 +177,6 @@ def data_facts(points: AuditPoints, side: int, used: int, task: Task) -> DataFac
         count = int((points.member[0] == (side == 0))[points.audit[0] | points.member[0]].sum())
         return DataFacts(f"{task.data}, {place}", source.fingerprint, count, used, points.kind)
     return DataFacts(str(place), source.fingerprint, len(source.labels), used, points.kind)
-
-
-def code_notes(opened: Sequence[OpenModel]) -> list[str]:
-    names = [model.entry.name for model in opened if model.model.runs_code]
-    return [f"Python code of the user's was run to open {', '.join(names)}."] if names else []
 
 
 # From answers that are there
