@@ -201,7 +201,7 @@ def test_a_fit_sees_no_membership_of_the_points_that_it_judges():
         judged = np.flatnonzero(record.audit[0])[part.judged]
         swapped[0, judged] = ~swapped[0, judged]
         attacker = attackers.Attacker("known_half", 0, 1)
-        view, other = (attackers.view_of(attacker, r, part.judged) for r in (record, record._replace(member=swapped)))
+        view, other = (attackers.view_of(attacker, r, part.half) for r in (record, record._replace(member=swapped)))
         for array, same in zip(view[:4], other[:4], strict=True):
             np.testing.assert_array_equal(array, same)
 
@@ -280,6 +280,23 @@ def test_halves_are_random_and_follow_the_seed():
     halves = [draw_half(truth, None, seed) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(halves[0], halves[1])
     assert 0.4 < (halves[0] == halves[2]).mean() < 0.6
+
+
+def test_a_fit_learns_from_one_copy_of_each_point_and_judges_all_copies():
+    """With two copies a classifier knows a point from its copy, and all thresholds on its scores mean nothing."""
+    (record,) = World(references=1, size=200).records()
+    twice = Record(
+        *(np.concatenate([array, array], axis=axis) for array, axis in zip(record[:4], (1, 0, 1, 1), strict=True)),
+        probes={},
+        group=np.tile(np.arange(400), 2),
+    )
+    parts = parts_of(twice)
+    assert [part.judged.sum() for part in parts] == [400, 400]
+    assert all(len(part.known_truth) == 200 for part in parts)
+    (calibrated,) = (attack for attack in attacks.NR if attack.key == "calibrated")
+    for part in parts:
+        assert part.known_truth.mean() == 0.5
+        assert metrics.auc(calibrated.run(part.views, seed=0).shadow_scores, part.known_truth) < 0.65
 
 
 def test_copies_with_other_membership_do_not_give_each_other_away(tmp_path):

@@ -17,12 +17,28 @@ def draw_half(truth: np.ndarray, group: np.ndarray | None, seed: int) -> np.ndar
     others = np.bincount(groups, weights=~truth)
     in_first = _deal(members, others, _random_order(members + others, seed))[groups]
     for half in (in_first, ~in_first):
-        if not truth[half].any() or truth[half].all():
-            raise UserError(
-                "the audited points cannot be split into two halves that both hold members and non-members: the array "
-                "group says that too many of them are copies of each other; add other points, or leave group out"
-            )
+        check_both_kinds(truth[half])
     return in_first
+
+
+def one_of_each_group(group: np.ndarray | None, size: int, seed: int) -> np.ndarray:
+    """(A,) bool: a random point of each group; all points where `group`, (A,) int64, is None. size: A."""
+    if group is None:
+        return np.ones(size, dtype=bool)
+    order = np.random.default_rng(seed).permutation(size)
+    _, first = np.unique(group[order], return_index=True)
+    drawn = np.zeros(size, dtype=bool)
+    drawn[order[first]] = True
+    return drawn
+
+
+def check_both_kinds(truth: np.ndarray) -> None:
+    """UserError unless there are members and non-members."""
+    if not truth.any() or truth.all():
+        raise UserError(
+            "the audited points cannot be split into two halves that both hold members and non-members: the array "
+            "group says that too many of them are copies of each other; add other points, or leave group out"
+        )
 
 
 def _random_order(sizes: np.ndarray, seed: int) -> np.ndarray:
