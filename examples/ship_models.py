@@ -3,9 +3,9 @@
     python examples/ship_models.py --out shipped
     python audit.py shipped/original.onnx shipped/int8.onnx --members shipped/data/train --nonmembers shipped/data/test
 
-The classifier is a scikit-learn network on handwritten digits. Two fifths of the labels are drawn at random, for members
-and non-members alike: a wrong label can only be memorised, which is a leak. onnxruntime's dynamic quantization makes the
-int8 version. The example imports nothing from this project.
+The classifier is a scikit-learn network on handwritten digits. Two fifths of the labels are drawn at random, for
+members and non-members alike: a wrong label can only be memorised, which is a leak. onnxruntime's dynamic quantization
+makes the int8 version. The example imports nothing from this project.
 """
 
 import argparse

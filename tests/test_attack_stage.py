@@ -110,4 +110,4 @@ def test_an_attack_that_cannot_run_is_named_and_the_others_still_run(tmp_path, m
     monkeypatch.setitem(attacks.KNOWN, "NR", tuple(rows))
     table = CompLeakNR.main(["--signals", str(file), "--attacks", "rmia,base"])
     assert "rmia" not in set(table["attack"]) and "base" in set(table["attack"])
-    assert f"NR model: rmia left out, {says}" in capsys.readouterr().out
+    assert f"NR model: left out rmia: {says}" in capsys.readouterr().out

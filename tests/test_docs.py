@@ -19,10 +19,13 @@ PAGES = [*COMMAND_PAGES, "LOG.md"]
 
 # These run tiny, in this order, so that each finds what it reads whatever page it stands on.
 STAGES = (
-    *("examples/write_signals.py", "examples/ship_models.py", "audit.py", "train.py", "pruning/prune.py", "quantization/qat.py", "quantization/ptq.py"),
-    *("clustering/clustering.py", "CompLeakNR.py", "CompLeakSR.py", "CompLeakMR.py", "export.py", "query.py"),
+    *("examples/write_signals.py", "examples/ship_models.py", "audit.py", "train.py", "pruning/prune.py"),
+    *("quantization/qat.py", "quantization/ptq.py", "clustering/clustering.py"),
+    *("CompLeakNR.py", "CompLeakSR.py", "CompLeakMR.py", "export.py", "query.py"),
 )
-IN_A_PROCESS = ("examples/write_signals.py", "examples/ship_models.py", "quantization/qat.py", "clustering/clustering.py")  # at first, as printed
+IN_A_PROCESS = (  # at first, as printed
+    *("examples/write_signals.py", "examples/ship_models.py", "quantization/qat.py", "clustering/clustering.py"),
+)
 ONLY_PARSED = ("reproduce.py", "benchmarks/bench.py")  # they take minutes to hours, a download, a GPU or Ray
 TASK_FILES = ("task.yaml", "examples/privbox/tasks/mem_inf.yaml")  # parsed here, and run by tests of their own
 RUN_ELSEWHERE = ("examples/privbox/train_target.py",)  # by tests/test_privbox.py

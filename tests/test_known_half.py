@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_a_file_of_one_model_gives_a_table_that_names_its_attacker(tmp_path):
     done = script("CompLeakNR.py", "--signals", file, "--attacks", f"{CHEAP},calibrated")
     assert done.returncode == 0, done.stderr
     assert "attacker known_half: knows half of the audited members and non-members" in done.stdout
-    assert "base left out, these signals hold no reference model for every audit point" in done.stdout
+    assert "base" in done.stdout and ": these signals hold no reference model for every audit point" in done.stdout
     table = pd.read_csv(tmp_path / "model_0/NR.csv", keep_default_na=False)
     assert table["attack"].tolist() == ["yeom2018", "song2021", "gap", "null"]
     assert table["needs"].tolist() == [
@@ -160,7 +161,8 @@ def test_ten_members_and_ten_others_give_a_table_and_name_what_cannot_run(tmp_pa
     assert table.loc["yeom2018", "auc_lo"] < table.loc["yeom2018", "auc"] <= table.loc["yeom2018", "auc_hi"]
     missing = {attack.key for attack in attacks.NR} - set(table.index)
     printed = capsys.readouterr().out
-    assert all(f"{key} left out, " in printed for key in missing) and "samia" in missing
+    left_out = re.findall(r"left out ([^:]+):", printed)
+    assert {key for keys in left_out for key in keys.split(", ")} == missing and "samia" in missing
 
 
 def test_after_a_kill_between_the_halves_the_first_halfs_result_is_kept(tmp_path, monkeypatch):

@@ -251,7 +251,7 @@ def test_signals_files_alone_are_enough_and_what_is_missing_is_named(tmp_path):
     for command in (["CompLeakNR.py", "--signals", tmp_path / "original.npz"],):
         done = script(*command)
         assert done.returncode == 0, done.stderr
-        assert "samia left out, these signals hold no sensitivity" in done.stdout and "rmia" in done.stdout
+        assert "left out samia: these signals hold no sensitivity" in done.stdout and "rmia" in done.stdout
     pair = [str(tmp_path / "original.npz"), str(tmp_path / "compressed.npz")]
     assert set(CompLeakSR.main(["--signals", *pair])["attack"]) == {"SR1", "SR2", "model_updates", *OURS, "null"}
     assert set(CompLeakMR.main(["--signals", *pair])["attack"]) == {"MR", *OURS, "null"}

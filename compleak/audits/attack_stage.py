@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,11 +55,20 @@ def attack(settings: AttackSettings) -> pd.DataFrame:
     say(attacker.describe())
     usable = with_references(as_known(attacker, records))
     unfinished = UnfinishedTable(target.out, settings.scenario, made_from)
-    rows, scores = attack_jobs(settings, target, attacker, usable, made_from, device, unfinished)
-    table = pd.DataFrame(rows)
-    files.write(table, in_file_order(scores, records, usable), {"made_from": made_from, **provenance(device)})
+    attacked = attack_jobs(settings, target, attacker, usable, made_from, device, unfinished)
+    table = pd.DataFrame(attacked.rows)
+    facts = {"made_from": made_from, "left_out": attacked.left_out, **provenance(device)}
+    files.write(table, in_file_order(attacked.scores, records, usable), facts)
     unfinished.remove()
     return table
+
+
+class Attacked(NamedTuple):
+    """What the attacks on all targets of a table gave."""
+
+    rows: list[dict]
+    scores: dict[str, np.ndarray]  # (A,) each
+    left_out: dict[str, str]  # attacks that could not run on some target, by key, with the reason
 
 
 def in_file_order(scores: dict[str, np.ndarray], records: dict, usable: dict) -> dict[str, np.ndarray]:
@@ -120,7 +130,7 @@ def attack_jobs(
     made_from: dict,
     device,
     unfinished: UnfinishedTable,
-) -> tuple[list[dict], dict[str, np.ndarray]]:
+) -> Attacked:
     """The rows of all jobs and of the blind control, and the scores (A,) behind them.
 
     Scores go by `attack` or `attack/classifier`. Those of the second job and all after it begin with `<job>/`. Of an
@@ -132,7 +142,7 @@ def attack_jobs(
     halves = halves_of(attacker, record, seed)
     first_stage_folder = None if target.run else settings.out
     options = {"seed": seed, "recipe": settings.recipe, "device": device}
-    rows, scores = [], {}
+    rows, scores, left_out = [], {}, {}
     for name, files in target.jobs.items():
         parts = parts_of(attacker, halves, [records[path] if path else None for path in files])
         hashes = made_from["signals"][name]
@@ -142,6 +152,7 @@ def attack_jobs(
         prefix = f"{name}/" if rows else ""
         scores |= {prefix + key: values for key, values in job_scores.items()}
         rows += job_rows
+        left_out |= job.left_out
     judged_by = number_of_part(parts)
     if judged_by is not None:
         scores["half"] = judged_by.astype(np.float64)
@@ -152,4 +163,4 @@ def attack_jobs(
         row = measured_row(names, blind[judged], blind[judged] >= 0, truth[judged], seed=seed, seconds=0.0)
         rows.append(row | {"headline": False, "needs": "", "chosen": ""})
         scores["blind"] = blind
-    return rows, scores
+    return Attacked(rows, scores, left_out)

@@ -43,6 +43,7 @@ class Job:
         self.parts, self.truth = parts, truth
         self.pairs = {part.name: files for part, files in zip(parts, pairs, strict=True)}
         self.options, self.needs, self.unfinished = options, needs, unfinished
+        self.left_out: dict[str, str] = {}  # attacks that could not run, by key, with the reason
 
     def run(self, chosen: Sequence[attacks.Attack]) -> tuple[list[dict], dict[str, np.ndarray]]:
         """The rows of all attacks that can run and of the null control, and their scores (A,) by key.
@@ -58,6 +59,7 @@ class Job:
                 results[attack.key] = of_parts
                 worth[attack.key] = self.worth_of(attack, of_parts)
                 rows[attack.key] = self.row_of_attack(attack, of_parts, worth[attack.key], seconds)
+        self.say_what_is_left_out()
         if not rows:
             raise UserError(f"no attack of {self.scenario} can run on these signals")
         verdicts = {key: join_results(self.parts, of_parts) for key, of_parts in results.items()}
@@ -119,10 +121,9 @@ class Job:
     def result_of(
         self, attack: attacks.Attack, part: Part, earlier: dict[str, attacks.Result]
     ) -> attacks.Result | None:
-        """One attack's result. An attack that cannot run on these signals is named and left out: None."""
+        """One attack's result; None where it cannot run on these signals, which `left_out` then says."""
         if lacks := attacks.missing(attack, part.views):
-            reason = f"these signals hold no {' and no '.join(lacks)}"
-            say(f"{self.scenario} {self.name}: {attack.key} left out, {reason}")
+            self.left_out[attack.key] = f"these signals hold no {' and no '.join(lacks)}"
             return None
         options = {**self.options, "earlier": earlier, "progress": lambda epochs: progress(epochs, attack.key)}
         try:
@@ -130,14 +131,22 @@ class Job:
                 options["memberships"] = self.first_stages(part)
             result = attack.run(part.views, **options)
         except attacks.Unusable as error:
-            say(f"{self.scenario} {self.name}: {attack.key} left out, {error}")
+            self.left_out[attack.key] = str(error)
             return None
         except (MemoryError, torch.OutOfMemoryError):
-            say(f"{self.scenario} {self.name}: {attack.key} left out, it needs more memory than there is")
+            self.left_out[attack.key] = "it needs more memory than there is"
             return None
         if attack.key == FIRST_STAGE_ROW:
             keep_first_stage(self.pairs[part.name][0], attacks.Membership(result.shadow_scores, result.scores))
         return result
+
+    def say_what_is_left_out(self) -> None:
+        """One line for each reason."""
+        keys_of: dict[str, list[str]] = {}
+        for key, reason in self.left_out.items():
+            keys_of.setdefault(reason, []).append(key)
+        for reason, keys in keys_of.items():
+            say(f"{self.scenario} {self.name}: left out {', '.join(keys)}: {reason}")
 
     def first_stages(self, part: Part) -> list[attacks.Membership]:
         """SR's answer on the original and each compressed model, which MR starts from."""

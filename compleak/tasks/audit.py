@@ -1,15 +1,15 @@
 """A whole audit of shipped models: collect answers, attack, work the findings out, write the report."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-import attacks
 from compleak.audits.attack_stage import attack
+from compleak.audits.attackers import Attacker, attacker_of
 from compleak.audits.table import TableFiles
 from compleak.findings.levels import exceeds
 from compleak.findings.rows import key_of
@@ -23,22 +23,9 @@ from compleak.tasks.privbox_run import run_privbox
 from compleak.tasks.task import Task
 from core import devices
 from core.console import say
-from core.errors import UserError
-from core.files import write_atomically
+from core.files import read_json, write_atomically
 from core.provenance import provenance
 from core.threads import threads_for_stage, threads_in_use, use_threads
-
-ATTACKERS = {
-    "known_half": (
-        "the attacker knows half of the audited members and as many non-members, and is judged on the other half; "
-        "halves take turns. This is an insider, or the auditor: the strongest that this much data allows to measure "
-        "without shadow models."
-    ),
-    "shadows": (
-        "the attacker trained {count} shadow model(s) like the audited model on other data of the same kind, and knows "
-        "their members but none of the audited model's."
-    ),
-}
 
 
 class Target(NamedTuple):
@@ -64,13 +51,14 @@ def run_audit(task: Task) -> Audit:
     if task.privbox:
         run_privbox_attacks(task)
     collected = collect_signals(task)
-    first = signals_file.load(next(iter(collected.signals.values())))
-    attacker = choose_attacker(task, first)
+    first_file = next(iter(collected.signals.values()))
+    first = signals_file.load(first_file)
+    attacker = attacker_of(task.attacker, {first_file: first})
     targets = list(targets_of(task, collected))
-    tables = [attack(settings_of(task, target, attacker)) for target in targets]
+    tables = [attack(settings_of(task, target, attacker.name)) for target in targets]
     table = joined(targets, tables)
     write_joined_tables(task.folder, table)
-    facts = facts_of(task, collected, first, attacker, table, time.monotonic() - started)
+    facts = facts_of(task, collected, attacker, targets, time.monotonic() - started)
     audited = np.flatnonzero(first.audit[0])
     names = [collected.names[place] for place in audited]
     scores = Scores(targets)
@@ -86,14 +74,6 @@ def run_privbox_attacks(task: Task) -> None:
     device = devices.choose(task.device)
     options = {"seed": task.seed, "device": device, "threads": threads_in_use()}
     print_privbox(run_privbox(task.privbox, task.folder, task_file=task.privbox_file, **options))
-
-
-def choose_attacker(task: Task, record: signals_file.Record) -> str:
-    """The attacker that was asked for; else shadows where there are shadow models, else known_half."""
-    has_shadows = bool(record.audit[1:].any())
-    if task.attacker == "shadows" and not has_shadows:
-        raise UserError("the attacker is to have shadow models, but there are none: list them under shadows:")
-    return task.attacker or ("shadows" if has_shadows else "known_half")
 
 
 def targets_of(task: Task, collected: Collected) -> Iterator[Target]:
@@ -163,12 +143,13 @@ class Scores:
 
 
 def facts_of(
-    task: Task, collected: Collected, record: signals_file.Record, attacker: str, table: pd.DataFrame, seconds: float
+    task: Task,
+    collected: Collected,
+    attacker: Attacker,
+    targets: Sequence[Target],
+    seconds: float,
 ) -> AuditFacts:
-    shadows = int(record.audit[1:].any(axis=1).sum())
-    has = [ATTACKERS[attacker].format(count=shadows)]
-    if collected.references:
-        has.append(f"{collected.references} reference model(s) that never saw the points")
+    has = [attacker.describe()]
     return AuditFacts(
         name=task.name,
         command=task.command,
@@ -177,10 +158,10 @@ def facts_of(
         nonmembers=collected.nonmembers,
         classes=collected.classes,
         release=dict(task.release),
-        attacker=attacker,
+        attacker=attacker.name,
         attacker_has=tuple(has),
         questions_per_point=1,
-        not_run=tuple(attacks_not_run(table)),
+        not_run=tuple(attacks_not_run(targets)),
         notes=collected.notes,
         provenance=provenance(devices.choose(task.device)),
         seed=task.seed,
@@ -189,23 +170,13 @@ def facts_of(
     )
 
 
-def attacks_not_run(table: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Each attack that a scenario could have run and did not, with what it lacked."""
-    for scenario, rows in attacks.USUAL.items():
-        of_scenario = table[table["scenario"] == scenario]
-        if of_scenario.empty:
-            continue
-        there = {key_of(row) for _, row in of_scenario.iterrows()}
-        for row in rows:
-            if row.key not in there:
-                yield f"{scenario} {row.key}", lacks_of(row)
-
-
-def lacks_of(row: attacks.Attack) -> str:
-    """What the attack needs beside answers."""
-    needs = [f"{row.references} reference model(s) for every point"] if row.references else []
-    needs += [f"{probe} of each answer" for probe in sorted(row.probes)]
-    return f"it needs {' and '.join(needs)}" if needs else "it was not asked for, or cannot run on so few points"
+def attacks_not_run(targets: Sequence[Target]) -> Iterator[tuple[str, str]]:
+    """Each attack that some target was spared, with the reason, once for a scenario."""
+    reasons: dict[str, str] = {}
+    for target in targets:
+        for key, reason in read_json(TableFiles(target.folder, target.scenario).record)["left_out"].items():
+            reasons.setdefault(f"{target.scenario} {key}", reason)
+    yield from reasons.items()
 
 
 def say_result(task: Task, audit: Audit) -> None:

@@ -38,7 +38,6 @@ class Collected(NamedTuple):
     members: DataFacts
     nonmembers: DataFacts
     notes: tuple[str, ...] = ()
-    references: int = 0
 
 
 def collect_signals(task: Task) -> Collected:
@@ -83,7 +82,7 @@ def by_asking(task: Task) -> Collected:
         facts.append(facts_of_model(model, answers[0], points))
     used = int(points.audit[0].sum()) // 2
     sides = [data_facts(points, side, used, task) for side in (0, 1)]
-    return Collected(signals, points.names(), points.classes, tuple(facts), *sides, points.notes, len(references))
+    return Collected(signals, points.names(), points.classes, tuple(facts), *sides, points.notes)
 
 
 class AnswerFiles:
