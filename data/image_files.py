@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from core.errors import UserError
+from core.errors import UserError, escape
 
 SPLITS = ("train", "test")
 SYSTEM_NAMES = {
@@ -59,12 +59,6 @@ class Notes:
     def _describe(self, reason: str) -> str:
         places = list(self.places[reason])
         return f"{len(places):,} {reason} ({places[0]}{', ...' if len(places) > 1 else ''})"
-
-
-def escape(path: PurePosixPath | str) -> str:
-    """The path for people to read: bytes that are not UTF-8 and characters that cannot be printed as escapes."""
-    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class ImageFile(NamedTuple):

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from core import console
-from core.errors import UserError
-from data.image_files import ImageFile, Notes, escape, image_files
+from core.errors import UserError, escape
+from data.image_files import ImageFile, Notes, image_files
 
 SIDE = 32  # pixels; what the networks are built for (PROTOCOL §2)
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright

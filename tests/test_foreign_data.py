@@ -1,7 +1,6 @@
 """Anybody's data: every source, what is refused of it, and preprocessing against torchvision's and transformers'."""
 
 import gzip
-import importlib.util
 import io
 import json
 import lzma
@@ -24,7 +23,6 @@ from data.foreign import (
     Preprocessing,
     content_digests,
     fit_to_model,
-    import_plugin,
     limits,
     preprocess,
     preprocessing_from_config,
@@ -601,12 +599,6 @@ def test_a_data_set_may_import_its_neighbours_when_a_record_is_fetched(tmp_path)
     write(tmp_path, {"set.py": LATE, "near/__init__.py": "value = 7.0\n"})
     points = read_points(tmp_path / "set.py")
     assert points.load(np.array([4]))[0].tolist() == [7, 7] and "near" not in sys.modules
-
-
-def test_a_function_of_a_python_file_may_import_its_neighbours_when_it_is_called(tmp_path):
-    write(tmp_path, {"a.py": "def f(n):\n    import near\n    return near.value + n\n", "near.py": "value = 40\n"})
-    assert import_plugin(tmp_path / "a.py", "f")(2) == 42
-    assert "near" not in sys.modules and importlib.util.find_spec("near") is None
 
 
 # Pairs, digests and lists

@@ -499,6 +499,17 @@ from torch import nn
 def get_model():
     return nn.Sequential(nn.Flatten(), nn.Linear({inputs}, {width}), nn.Tanh(), nn.Linear({width}, 3))
 """
+LATE_MODEL = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def forward(self, inputs):
+        from models.parts import FACTOR
+        return FACTOR * super().forward(inputs)
+
+def get_model():
+    return Net(nn.Flatten(), nn.Linear(36, 3))
+"""
 SETS = {"members": (0, 30), "others": (1, 14), "shadow_members": (2, 24), "shadow_others": (3, 21), "more": (4, 26)}
 SHADOW_ARGS = {
     "target_datasets": ["members", "others"],
@@ -749,6 +760,14 @@ def test_no_weights_are_loaded_into_the_shadow_and_none_is_trained_twice(world, 
     monkeypatch.setattr(plugin_training, "train_epoch", None)  # a training that is repeated fails
     _, again = run_entries(world / "run", ("ML-LEAK", ARGS["ML-LEAK"]))
     assert np.array_equal(first["scores_1"], again["scores_1"])
+
+
+def test_a_shadow_may_import_from_its_folder_whenever_it_answers(world):
+    (world / "shadow" / "models").mkdir()
+    (world / "shadow" / "models" / "parts.py").write_text("FACTOR = 2\n")
+    (world / "shadow" / "shadow.py").write_text(LATE_MODEL)
+    result, _ = run_entries(world / "run", ("ML-LEAK", ARGS["ML-LEAK"]))
+    assert result.attacks[0].name == "ML-LEAK"
 
 
 def test_a_shadow_on_the_targets_own_data_swapped_is_run_with_a_warning(world, capsys):

@@ -16,6 +16,7 @@ from core import devices
 from core.console import progress
 from core.errors import UserError
 from core.files import sha256
+from core.plugins import code_files, import_plugin, modules_beside
 
 Answer = Callable[[np.ndarray], np.ndarray]  # network inputs (B, ...) -> outputs (B, C)
 Datasets = tuple[Plugin, Plugin]  # members, others
@@ -143,14 +144,15 @@ def count_outputs(model: AskedModel, pair: Pair) -> int:
 def try_shadow(task: PrivBoxTask, run: TaskRun) -> int:
     """How many outputs the shadow model has; UserError where it does not take its points."""
     pair = run.pairs[task.shadow.datasets]
-    return try_plugin(
-        network_maker(task.shadow.model),
-        pair.load_members,
-        pair.members.labels,
-        seed=run.seed,
-        device=run.device,
-        desc=describe_shadow(task),
-    )
+    with modules_beside(task.shadow.model.folder):
+        return try_plugin(
+            network_maker(task.shadow.model),
+            pair.load_members,
+            pair.members.labels,
+            seed=run.seed,
+            device=run.device,
+            desc=describe_shadow(task),
+        )
 
 
 def check_pictures(pair: Pair, plugin: Plugin) -> None:
@@ -178,23 +180,22 @@ def shadow_key(task: PrivBoxTask, run: TaskRun) -> str:
 
 
 def train_shadow(task: PrivBoxTask, run: TaskRun, key: str) -> AskedModel:
-    from models.foreign.plugin import code_files
-
     pair = run.pairs[task.shadow.datasets]
     plugin = task.shadow.model
-    network = train_plugin(
-        network_maker(plugin),
-        pair.load_members,
-        pair.members.labels,
-        epochs=task.shadow.epochs,
-        lr=task.shadow.lr,
-        batch_size=task.batch_size,
-        seed=run.seed,
-        device=run.device,
-        resume_file=run.out / "shadows" / f"{plugin.name}_{key}.pt",
-        desc=describe_shadow(task),
-    )
-    return AskedModel(key, "shadow", plugin, answer_of(network, run.device), code_files(plugin.code))
+    with modules_beside(plugin.folder):
+        network = train_plugin(
+            network_maker(plugin),
+            pair.load_members,
+            pair.members.labels,
+            epochs=task.shadow.epochs,
+            lr=task.shadow.lr,
+            batch_size=task.batch_size,
+            seed=run.seed,
+            device=run.device,
+            resume_file=run.out / "shadows" / f"{plugin.name}_{key}.pt",
+            desc=describe_shadow(task),
+        )
+    return AskedModel(key, "shadow", plugin, answer_of(network, plugin, run.device), code_files(plugin.code))
 
 
 def describe_shadow(task: PrivBoxTask) -> str:
@@ -203,15 +204,13 @@ def describe_shadow(task: PrivBoxTask) -> str:
 
 def network_maker(plugin: Plugin) -> Callable[[], torch.nn.Module]:
     """The plug-in's `get_model`, which gives a network without the folder's weights."""
-    from models.foreign.plugin import import_plugin
-
     return import_plugin(plugin.code, "get_model")
 
 
-def answer_of(network: torch.nn.Module, device: torch.device) -> Answer:
+def answer_of(network: torch.nn.Module, plugin: Plugin, device: torch.device) -> Answer:
     @torch.no_grad()
     def answer(inputs: np.ndarray) -> np.ndarray:
-        with devices.exact():
+        with devices.exact(), modules_beside(plugin.folder):
             return network(torch.as_tensor(inputs).to(device)).float().cpu().numpy()
 
     return answer

@@ -19,8 +19,8 @@ from compleak.training.plugin import train_plugin
 from core import devices
 from core.errors import UserError
 from core.files import write_text
+from core.plugins import import_plugin, modules_beside
 from data.foreign import Points, Preprocessing, preprocess, read_points
-from models.foreign.plugin import import_plugin
 
 
 def train_shadows(opened: Sequence[OpenModel], task: Task) -> tuple[ShadowEntry, ...]:
@@ -65,19 +65,20 @@ def train_version(
     order = list(range(outputs)) if task.classes else order_of_classes(points.classes, outputs, model.model.class_names)
     if order is None:
         raise UserError(f"{recipe.data} has the classes {shown(points.classes)}: name them in the model's order")
-    network = train_plugin(
-        import_plugin(code_of(model), "get_model"),
-        load,
-        np.asarray(order)[points.labels[members]],
-        epochs=recipe.epochs,
-        lr=recipe.lr,
-        batch_size=recipe.batch_size,
-        optimizer=recipe.optimizer,
-        seed=task.seed + 1 + number,
-        device=devices.choose(task.device),
-        resume_file=weights.with_suffix(".resume.pt"),
-        desc=f"shadow model {number} {model.entry.name}",
-    )
+    with modules_beside(code_of(model).parent):
+        network = train_plugin(
+            import_plugin(code_of(model), "get_model"),
+            load,
+            np.asarray(order)[points.labels[members]],
+            epochs=recipe.epochs,
+            lr=recipe.lr,
+            batch_size=recipe.batch_size,
+            optimizer=recipe.optimizer,
+            seed=task.seed + 1 + number,
+            device=devices.choose(task.device),
+            resume_file=weights.with_suffix(".resume.pt"),
+            desc=f"shadow model {number} {model.entry.name}",
+        )
     state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     write_tensors(weights, state)
 

@@ -1,6 +1,5 @@
 """Anybody's data: folders, arrays, tables and Python data sets, read and preprocessed as the user's model expects."""
 
-from data.foreign.plugin import import_plugin
 from data.foreign.points import Points, content_digests, read_list
 from data.foreign.preprocessing import Preprocessing, fit_to_model, preprocess
 from data.foreign.preprocessor_config import preprocessing_from_config
@@ -12,7 +11,6 @@ __all__ = [
     "Preprocessing",
     "content_digests",
     "fit_to_model",
-    "import_plugin",
     "preprocess",
     "preprocessing_from_config",
     "read_list",

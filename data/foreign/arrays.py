@@ -14,10 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from core.errors import UserError
+from core.errors import UserError, escape
 from data.foreign.limits import check_inflated_size
 from data.foreign.points import Load, Records, row_names
-from data.image_files import escape
 
 INPUT_NAMES = ("x", "X", "images", "features", "data")
 LABEL_NAMES = ("y", "Y", "labels", "targets")

@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from core.errors import UserError
+from core.errors import UserError, escape
 from data.foreign.arrays import array_records
 from data.foreign.limits import open_inflated
 from data.foreign.points import Records
-from data.image_files import escape
 from data.tables import ROWS
 
 LABEL_COLUMNS = ("label", "class", "target", "y", "letter")

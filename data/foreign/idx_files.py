@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from core.errors import UserError
+from core.errors import UserError, escape
 from data.foreign.arrays import array_records
 from data.foreign.limits import check_inflated_size, open_inflated
 from data.foreign.points import Records
-from data.image_files import escape
 
 IMAGES_NAME = re.compile(r"(?P<set>.*)images(?P<dot>[-.])idx3-ubyte(\.gz)?")
 UNSIGNED_BYTES = b"\x00\x00\x08"

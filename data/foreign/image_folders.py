@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from core import console
-from core.errors import UserError
+from core.errors import UserError, escape
 from data.foreign.limits import GIB
 from data.foreign.points import Load, Records
 from data.image_files import (
@@ -28,7 +28,6 @@ from data.image_files import (
     Notes,
     check_end,
     decompressed,
-    escape,
     hidden_part,
     is_hidden,
     kind_of_entry,

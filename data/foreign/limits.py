@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from core.errors import UserError
-from data.image_files import decompressed, escape
+from core.errors import UserError, escape
+from data.image_files import decompressed
 
 GIB = 1 << 30  # bytes
 LARGEST = 16 * GIB  # of what a file inflates to

@@ -8,11 +8,10 @@ import numpy as np
 from PIL import Image
 
 from core import console
-from core.errors import UserError
+from core.errors import UserError, escape
+from core.plugins import import_plugin, modules_beside
 from data.foreign.arrays import describe, to_records
-from data.foreign.plugin import import_plugin, modules_beside
 from data.foreign.points import Load, Records, digest_of, row_names
-from data.image_files import escape
 from data.pictures import to_rgb
 
 FUNCTION = "get_dataset"
@@ -37,7 +36,7 @@ def read_plugin(file: Path) -> Records:
     """
     console.say(f"{escape(file)}: its {FUNCTION}() is run, which is your own code")
     dataset = import_plugin(file, FUNCTION)()
-    with modules_beside(file.resolve().parent):
+    with modules_beside(file.parent):
         first, labels, digests = _read_all(dataset, file)
     load = _loader(dataset, digests, file)
     load(np.arange(min(len(digests), FETCHED_TWICE)))
@@ -126,7 +125,7 @@ def _check_alike(first: Record, record: Record, row: int, file: Path) -> None:
 
 def _loader(dataset, digests: list[bytes], file: Path) -> Load:
     def load(index: np.ndarray) -> list:
-        with modules_beside(file.resolve().parent):
+        with modules_beside(file.parent):
             values = [_fetch(dataset, row, file).value for row in index.tolist()]
         for row, value in zip(index.tolist(), values, strict=True):
             if digest_of(value) != digests[row]:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.errors import UserError
-from data.image_files import escape
+from core.errors import UserError, escape
 
 MOST_CLASSES = 100_000  # labels that are numbers stand for themselves up to here
 BATCH = 256  # records decoded at a time

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from core import console
-from core.errors import UserError
+from core.errors import UserError, escape
 from data.foreign.arrays import read_npz
 from data.foreign.idx_files import is_images_file, read_idx
 from data.foreign.image_folders import class_folders, read_image_archive, read_image_folder
 from data.foreign.plugin_datasets import FUNCTION, read_plugin
 from data.foreign.points import Points, Records, to_points
-from data.image_files import escape, is_hidden
+from data.image_files import is_hidden
 
 CSV_ENDINGS = tuple(f".csv{ending}" for ending in ("", ".gz", ".bz2", ".xz"))
 TAR_ENDINGS = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")

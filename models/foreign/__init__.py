@@ -7,11 +7,11 @@ from core.errors import UserError
 from .exported_program import open_exported_program
 from .hugging_face import open_hugging_face, read_json_object
 from .onnx_file import open_onnx
-from .plugin import import_plugin, load_weights, open_plugin, plugin_file
+from .plugin import load_weights, open_plugin, plugin_file
 from .spec import ForeignModel, ModelSpec
 from .tflite_file import open_tflite
 
-__all__ = ["ForeignModel", "ModelSpec", "import_plugin", "load_weights", "open_model", "plugin_file"]
+__all__ = ["ForeignModel", "ModelSpec", "load_weights", "open_model", "plugin_file"]
 
 HUGGING_FACE = "folder of Hugging Face"
 PREPROCESSING = "preprocessor_config.json"

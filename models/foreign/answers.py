@@ -6,9 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from core.errors import UserError
-
-LONGEST_REASON = 300  # characters of another library's message that are shown
+from core.errors import UserError, one_line
 
 
 class Inputs(NamedTuple):
@@ -151,9 +149,3 @@ def choose_tensor(file: object, outputs: object, wanted: str | None) -> np.ndarr
 def describe(shape: Iterable[object], dtype: object) -> str:
     """Shape and type for a message, a free axis as `?`."""
     return f"({', '.join('?' if size is None else str(size) for size in shape)}) {dtype}"
-
-
-def one_line(error: BaseException) -> str:
-    """Another library's message without its line breaks, shortened."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."

@@ -22,9 +22,7 @@ from pathlib import Path
 
 import torch
 
-from core.errors import UserError
-
-from .answers import one_line
+from core.errors import UserError, one_line
 
 WAY_OUT = "export the model again with torch.export.save, or as ONNX"
 WEIGHT_TABLE = "model_weights_config.json"

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from core.errors import UserError
+from core.errors import UserError, one_line
 
-from .answers import Inputs, answer_function, choose_tensor, one_line
+from .answers import Inputs, answer_function, choose_tensor
 from .exported_archive import WAY_OUT, reduced_archive
 from .spec import ForeignModel, ModelSpec
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core.errors import UserError
+from core.errors import UserError, one_line
 
-from .answers import Inputs, answer_function, choose_tensor, one_line
+from .answers import Inputs, answer_function, choose_tensor
 from .spec import ForeignModel, ModelSpec
 
 IMAGES = "ForImageClassification"

@@ -4,9 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from core.errors import UserError
-
-from .answers import one_line
+from core.errors import UserError, one_line
 
 KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft")
 IN_MEMORY = "_ORT_MEM_ADDR_"  # onnxruntime reads such a location as an address in its own memory

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from core.errors import UserError
+from core.errors import UserError, one_line
 
-from .answers import Inputs, answer_function, choose_name, one_line
+from .answers import Inputs, answer_function, choose_name
 from .onnx_check import messages, read_checked
 from .onnx_description import describe_onnx
 from .spec import ForeignModel, ModelSpec

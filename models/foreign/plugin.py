@@ -1,24 +1,18 @@
-"""Python files of the user: `get_model()` with weights beside it, `get_dataset()` for data.
+"""Networks from Python files of the user's: `get_model()`, with weights beside it.
 
 Such a file is the user's own code and is run as such. Weights are read without running anything.
 """
 
-import contextlib
-import hashlib
-import importlib.machinery
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from core.errors import UserError
-from core.project import PROJECT
+from core.errors import UserError, one_line
+from core.plugins import code_files, import_plugin, modules_beside
 
-from .answers import Inputs, answer_function, choose_tensor, one_line
+from .answers import Inputs, answer_function, choose_tensor
 from .spec import ForeignModel, ModelSpec
 
 WEIGHTS = (".pt", ".pth", ".safetensors")
@@ -27,126 +21,6 @@ PADDLE = (
     "your PyTorch model, and save them with safetensors.numpy.save_file as .safetensors"
 )
 NESTED = ("state_dict", "model_state_dict", "model")  # where trainers put the weights within a checkpoint
-
-
-def import_plugin(file: Path, function: str) -> Callable:
-    """The function of this name in a Python file, which is imported under a private name.
-
-    The file can import what lies in its folder, when it is imported and whenever the function runs. UserError if there
-    is no such file or function, if importing fails, and, when it is called, if the function fails.
-    """
-    module, _ = _import(file)
-    call = getattr(module, function, None)
-    if not callable(call):
-        raise UserError(f"{file} has no function {function}(): define it at the top level of the file")
-
-    def run(*args, **options):
-        with _folder_importable(file.parent), _user_code(f"{function}() in {file}"):
-            return call(*args, **options)
-
-    return run
-
-
-def code_files(file: Path) -> tuple[Path, ...]:
-    """The Python file and those of its folder that it imports at the top."""
-    return _import(file)[1]
-
-
-_IMPORTED: dict[Path, tuple[object, tuple[Path, ...]]] = {}
-
-
-def _import(file: Path) -> tuple[object, tuple[Path, ...]]:
-    """The module in a Python file, and the files of its folder that it consists of; imported once."""
-    path = file.resolve()
-    if not path.is_file():
-        raise UserError(f"there is no Python file {file}: check the path")
-    if path not in _IMPORTED:
-        _IMPORTED[path] = _import_anew(file)
-    return _IMPORTED[path]
-
-
-def _import_anew(file: Path) -> tuple[object, tuple[Path, ...]]:
-    digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]
-    name = f"_plugin_{digest}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up by name
-    try:
-        with _folder_importable(file.parent) as parts, _user_code(f"importing {file}"):
-            spec.loader.exec_module(module)
-    except UserError:
-        del sys.modules[name]
-        raise
-    return module, (file, *sorted(file.parent / part.relative_to(file.parent.resolve()) for part in parts))
-
-
-@contextlib.contextmanager
-def _user_code(what: str) -> Iterator[None]:
-    """Turn what goes wrong in the user's code into one line; a UserError of theirs or ours stays as it is."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UserError(f"{what} failed with {type(error).__name__}: {one_line(error)}") from error
-
-
-class _FolderFinder:
-    """Finds the modules of one folder by name."""
-
-    def __init__(self, folder: Path, names: set[str]):
-        self.folder = str(folder)
-        self.names = names
-
-    def find_spec(self, name: str, path=None, target=None):
-        if path is not None or name not in self.names:
-            return None
-        return importlib.machinery.PathFinder.find_spec(name, [self.folder])
-
-
-@contextlib.contextmanager
-def _folder_importable(folder: Path) -> Iterator[list[Path]]:
-    """Let code import the modules of its folder inside this block; gives the list of their files, filled at the end.
-
-    Two plug-ins may both have a `network.py`, and one may have a `data.py` or a `models` folder as this project does.
-    So the folder's modules are forgotten afterwards, and this project's modules of the same names are out of sight
-    inside the block.
-    """
-    folder = folder.resolve()
-    names = _module_names(folder)
-    hidden = {name: module for name, module in sys.modules.items() if _is_project_module(name, names, folder)}
-    for name in hidden:
-        del sys.modules[name]
-    before = set(sys.modules)
-    finder = _FolderFinder(folder, names)
-    sys.meta_path.insert(0, finder)
-    parts: list[Path] = []
-    try:
-        yield parts
-    finally:
-        sys.meta_path.remove(finder)
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file is not None and Path(file).resolve().is_relative_to(folder) and name.split(".")[0] in names:
-                parts.append(Path(file).resolve())
-                del sys.modules[name]
-        sys.modules.update(hidden)
-
-
-def _module_names(folder: Path) -> set[str]:
-    """The names under which the folder's modules and packages can be imported."""
-    if folder == PROJECT:
-        return set()
-    modules = {file.stem for file in folder.glob("*.py")}
-    return modules | {part.parent.name for part in folder.glob("*/*.py")}
-
-
-def _is_project_module(name: str, names: set[str], folder: Path) -> bool:
-    """Whether a loaded module belongs to this project, outside the folder, and has the name of one of the folder's."""
-    if name.split(".")[0] not in names:
-        return False
-    file = getattr(sys.modules[name], "__file__", None)
-    return file is not None and Path(file).is_relative_to(PROJECT) and not Path(file).is_relative_to(folder)
 
 
 def load_weights(module: nn.Module, file: Path) -> None:
@@ -220,7 +94,7 @@ def open_plugin(spec: ModelSpec) -> ForeignModel:
         inputs = torch.tensor(batch)  # a copy, because the model may change it in place
         if inputs.is_floating_point() and parameter is not None:
             inputs = inputs.to(parameter.dtype)
-        with torch.no_grad():
+        with torch.no_grad(), modules_beside(file.parent):
             return choose_tensor(file, module(inputs), spec.output)
 
     return ForeignModel(

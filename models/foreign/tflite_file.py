@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.errors import UserError
+from core.errors import UserError, one_line
 
-from .answers import Inputs, answer_function, choose_name, one_line
+from .answers import Inputs, answer_function, choose_name
 from .spec import ForeignModel, ModelSpec
 
 WHOLE = (np.int8, np.uint8, np.int16)
