@@ -34,6 +34,13 @@ def test_every_scale_of_answers_is_recognised_and_gives_the_same_probabilities(a
     np.testing.assert_allclose(softmax(to_logits(answers, scale).astype(float)), softmax(LOGITS), atol=1e-6)
 
 
+def test_counts_are_shares_of_their_sum():
+    votes = np.array([[3, 5, 0], [1, 1, 6], [8, 0, 0]])
+    scale = scale_of(as_table(votes, "m"))
+    assert scale.name == "counts out of 8, turned into logits"
+    np.testing.assert_allclose(softmax(to_logits(as_table(votes, "m"), scale).astype(float)), votes / 8, atol=1e-6)
+
+
 def test_probabilities_of_zero_give_finite_logits():
     answers = np.array([[0.0, 1.0], [0.4, 0.6]])
     logits = to_logits(answers, scale_of(answers))

@@ -8,6 +8,7 @@ import itertools
 
 import numpy as np
 
+from compleak.queries.logits import CLASSES_ALONE, LOSSES, PERCENTAGES, PROBABILITIES, Scale, scale_of
 from compleak.queries.probes import PROBES
 
 Arrays = dict[str, np.ndarray]
@@ -15,9 +16,6 @@ ARRAYS = ("logits", "labels", "member", "audit")
 ARRAYS_OF_POINTS = ("group", "columns")  # a file may hold them
 FLOOR = 1e-12  # of a probability, before its logarithm is taken
 MOST_NAMES = 6  # of a file's other arrays that a message lists
-SUM_TOLERANCE = 0.01  # of the sums of probabilities, in the median over points: they may be float16 or rounded
-ROUNDING = 1e-6  # by which a probability may lie below 0
-WORST_SUM_TOLERANCE = 0.1  # of a single point's sum
 
 
 def find_problem(arrays: Arrays, names: list[str]) -> str | None:
@@ -160,41 +158,33 @@ def find_huge_logits(arrays: Arrays) -> str | None:
 def find_probabilities(arrays: Arrays) -> str | None:
     """Rows of some model that are probabilities in place of logits, whatever they are rounded to."""
     for model, answers in enumerate(arrays["logits"]):
-        kind = kind_of_probabilities(answers)
-        if kind:
-            return f"logits holds {kind[0]}, as model {model} shows: store {kind[1]}"
+        advice = advise_on_scale(scale_of(answers.astype(np.float64)))
+        if advice:
+            return f"logits holds {advice[0]}, as model {model} shows: store {advice[1]}"
     return None
 
 
-def kind_of_probabilities(answers) -> tuple[str, str] | None:
-    """(what the answers of a model are, what to store), or None where they may be logits. answers: (N, C)."""
-    if answers.min() < -ROUNDING:
-        return None
-    if _sums_are(answers, 1) and np.isin(answers, (0, 1)).all():
-        advice = "the scores before the softmax; if the model tells its class only, "
-        return "one-hot answers, the predicted class alone", advice + _logarithm_of_share(1)
-    if _sums_are(answers, 1):
-        return "probabilities (rows sum to 1)", _logarithm_of_share(1)
-    if _sums_are(answers, 100):
-        return "percentages (rows sum to 100)", _logarithm_of_share(100)
-    total = float(np.median(answers.sum(axis=1, dtype=np.float64)))
-    if total > 1 and _sums_are(answers, total) and (answers == np.round(answers)).all():
-        return f"counts (rows of whole numbers that sum to {total:g})", _logarithm_of_share(total)
-    if _sums_are(np.exp(-answers.astype(np.float64)), 1):
+def advise_on_scale(scale: Scale) -> tuple[str, str] | None:
+    """(what the answers of a model are, what to store); None where they are logits."""
+    if scale is LOSSES:
         return "negative log-probabilities (losses, one for each class)", "-logits"
-    return None
+    if scale.total is None:
+        return None
+    share = _logarithm_of_share(scale.total)
+    if scale is CLASSES_ALONE:
+        advice = f"the scores before the softmax; if the model tells its class only, {share}"
+        return "one-hot answers, the predicted class alone", advice
+    if scale is PROBABILITIES:
+        return "probabilities (rows sum to 1)", share
+    if scale is PERCENTAGES:
+        return "percentages (rows sum to 100)", share
+    return f"counts (rows of whole numbers that sum to {scale.total:g})", share
 
 
 def _logarithm_of_share(total: float) -> str:
     """The line that turns shares of `total` into log-probabilities; in float64, because float16 has no 1e-12."""
     share = "logits.astype(float)" if total == 1 else f"logits.astype(float) / {total:g}"
     return f"np.log(np.maximum({share}, {FLOOR}))"
-
-
-def _sums_are(answers, total: float) -> bool:
-    """Whether the rows, which are not negative, sum to `total` but for rounding."""
-    error = np.abs(answers.sum(axis=1, dtype=np.float64) / total - 1)
-    return bool(np.median(error) <= SUM_TOLERANCE and error.max() <= WORST_SUM_TOLERANCE)
 
 
 def find_unknown_class(arrays: Arrays) -> str | None:

@@ -1,4 +1,4 @@
-"""From what anybody's model answers to logits: probabilities, percentages and single outputs are recognised by value.
+"""From what anybody's model answers to logits: probabilities, counts and single outputs are recognised by value.
 
 Attacks take logits. Probabilities become their logarithms, whose softmax gives the same probabilities again. A binary
 classifier with one output a point gets a second one, so that the softmax of both is its sigmoid.
@@ -23,17 +23,18 @@ class Scale(NamedTuple):
 
     name: str
     convert: Callable[[np.ndarray], np.ndarray]
+    total: float | None = None  # to which the answers about a point sum, if they are shares
 
 
-def _log_share(total: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda answers: np.log(np.maximum(answers / total, SMALLEST))
+def _shares(name: str, total: float) -> Scale:
+    return Scale(f"{name}, turned into logits", lambda answers: np.log(np.maximum(answers / total, SMALLEST)), total)
 
 
 LOGITS = Scale("logits", lambda answers: answers)
 LOG_PROBABILITIES = Scale("log-probabilities", lambda answers: answers)
-PROBABILITIES = Scale("probabilities, turned into logits", _log_share(1))
-PERCENTAGES = Scale("percentages, turned into logits", _log_share(100))
-CLASSES_ALONE = Scale("predicted classes alone (one-hot), turned into logits", _log_share(1))
+PROBABILITIES = _shares("probabilities", 1)
+PERCENTAGES = _shares("percentages", 100)
+CLASSES_ALONE = _shares("predicted classes alone (one-hot)", 1)
 LOSSES = Scale("losses of each class, turned into logits", lambda answers: -answers)
 
 
@@ -62,7 +63,7 @@ def as_table(answers: np.ndarray, name: str) -> np.ndarray:
 
 
 def scale_of(table: np.ndarray) -> Scale:
-    """What the answers (n, C) of one model are."""
+    """What the answers (n, C) float64 of one model are. Counts are whole numbers of one sum, such as trees' votes."""
     if table.min() < -ROUNDING:
         is_log = table.max() <= ROUNDING and sums_are(np.exp(table), 1)
         return LOG_PROBABILITIES if is_log else LOGITS
@@ -70,6 +71,9 @@ def scale_of(table: np.ndarray) -> Scale:
         return CLASSES_ALONE if np.isin(table, (0, 1)).all() else PROBABILITIES
     if sums_are(table, 100):
         return PERCENTAGES
+    total = float(np.median(table.sum(axis=1)))
+    if total > 1 and sums_are(table, total) and (table == np.round(table)).all():
+        return _shares(f"counts out of {total:g}", total)
     return LOSSES if sums_are(np.exp(-table), 1) else LOGITS
 
 
