@@ -794,12 +794,33 @@ def test_members_and_others_are_asked_in_one_mixed_order_and_answers_come_back_i
 
     model = AskedModel("echo", "target", tasks[0].target, answer, ())
     assert np.array_equal(ask(run, model, tasks[0].datasets, 8), in_order.reshape(44, -1))
-    assert [len(inputs) for inputs in asked] == [8, 8, 8, 8, 8, 4]
+    assert [len(inputs) for inputs in asked[-6:]] == [8, 8, 8, 8, 8, 4]
     members = {picture.tobytes() for picture in in_order[:30]}
-    shares = [np.mean([picture.tobytes() in members for picture in inputs]) for inputs in asked[:5]]
+    shares = [np.mean([picture.tobytes() in members for picture in inputs]) for inputs in asked[-6:-1]]
     assert all(0 < share < 1 for share in shares)
+    asked.clear()
     ask(run, model, tasks[0].datasets, 8)
-    assert len(asked) == 6  # a question is asked once
+    assert not asked  # a question is asked once
+
+
+def test_a_model_whose_answers_depend_on_the_batch_is_asked_point_by_point_and_once(world, capsys):
+    tasks = read_privbox(write_entries(world / "task.yaml", ("BASELINE", ARGS["BASELINE"])))
+    sizes = []
+
+    def answer(inputs):
+        sizes.append(len(inputs))
+        return inputs.reshape(len(inputs), -1) * inputs.max()
+
+    model = AskedModel("scaled", "target", tasks[0].target, answer, ())
+    answers = []
+    for _ in range(2):
+        sizes.clear()
+        run = open_run(tasks, world / "out", 0, torch.device("cpu"), 1)
+        answers += [ask(run, model, tasks[0].datasets, 8, angle) for angle in (0, 90)]
+        answers_asked = sizes[2 + 32 :]  # after a batch, the same batch, and its points alone
+        assert answers_asked == ([] if len(answers) > 2 else [1] * 2 * 44)
+    np.testing.assert_array_equal(answers[:2], answers[2:])
+    assert "the target model target: answers depend on what else is in the batch" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from attacks.label_only import angles, rotate
+from compleak.queries import asking
+from compleak.queries.asking import Asked, Company, find_company
 from compleak.tasks.privbox import Plugin, PrivBoxTask
 from compleak.training.plugin import train_plugin, try_plugin
 from core import devices
-from core.console import progress
+from core.console import say
 from core.errors import UserError
 from core.files import sha256
 from core.plugins import code_files, import_plugin, modules_beside
@@ -65,7 +67,7 @@ class TaskRun:
     pairs: dict[Datasets, Pair]
     targets: dict[Plugin, AskedModel]
     shadows: dict[str, AskedModel] = field(default_factory=dict)
-    answers: dict[tuple[str, Datasets], np.ndarray] = field(default_factory=dict)  # to plain questions, (n, C)
+    companies: dict[tuple[str, Datasets], Company] = field(default_factory=dict)  # by the model's key
 
 
 def open_run(tasks: Sequence[PrivBoxTask], out: Path, seed: int, device: torch.device, threads: int) -> TaskRun:
@@ -175,8 +177,7 @@ def shadow_of(task: PrivBoxTask, run: TaskRun) -> AskedModel:
 def shadow_key(task: PrivBoxTask, run: TaskRun) -> str:
     code = sha256(task.shadow.model.code)
     points = run.pairs[task.shadow.datasets].members.fingerprint
-    facts = (code, points, task.shadow.epochs, task.shadow.lr, task.batch_size, run.seed)
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return short_hash((code, points, task.shadow.epochs, task.shadow.lr, task.batch_size, run.seed))
 
 
 def train_shadow(task: PrivBoxTask, run: TaskRun, key: str) -> AskedModel:
@@ -216,29 +217,50 @@ def answer_of(network: torch.nn.Module, plugin: Plugin, device: torch.device) ->
     return answer
 
 
-def ask(run: TaskRun, model: AskedModel, datasets: Datasets, batch_size: int) -> np.ndarray:
-    """The model's outputs (n, C) on all points of a pair, in the pair's order; asked once."""
-    key = (model.key, datasets)
-    if key not in run.answers:
-        run.answers[key] = ask_turned(run, model, datasets, batch_size, 0)
-    return run.answers[key]
+def ask(run: TaskRun, model: AskedModel, datasets: Datasets, batch_size: int, angle: int = 0) -> np.ndarray:
+    """The model's outputs (n, C) on all points of a pair, turned by so many degrees, in the pair's order; asked once.
 
-
-def ask_turned(run: TaskRun, model: AskedModel, datasets: Datasets, batch_size: int, angle: int) -> np.ndarray:
-    """The same on pictures turned by so many degrees.
-
-    Members and others are asked in one mixed order, so that an answer which depends on the rest of its batch does not
-    tell them apart. Raises UserError where an answer is not finite.
+    Members and others are asked in one mixed order, and each point alone where answers depend on the rest of the batch
+    (`queries.asking`). Raises UserError where an answer is not finite.
     """
     pair = run.pairs[datasets]
     order = np.random.default_rng(run.seed).permutation(len(pair.labels))
-    starts = progress(range(0, len(order), batch_size), f"asking {model.plugin.name} at {angle} degrees")
-    batches = (order[start : start + batch_size] for start in starts)
-    outputs = np.concatenate([model.answer(rotate(pair.load(index), angle)) for index in batches])
-    spoilt = int((~np.isfinite(outputs)).any(axis=1).sum())
-    if spoilt:
-        raise UserError(f"{model.plugin.code}: the {model.role} model answers NaN or infinity for {spoilt} points")
+    name = f"the {model.role} model {model.plugin.name} at {angle} degrees"
+    asked = Asked(name, model.answer, lambda places: rotate(pair.load(order[places]), angle), len(order))
+    company = company_of(run, model, datasets, asked, batch_size)
+    outputs = asking.ask(
+        asked,
+        company.batch_size,
+        answers_file(run, model, datasets, angle),
+        {
+            "model": model.key,
+            "files": {str(file): sha256(file) for file in model.files},
+            "points": [pair.members.fingerprint, pair.others.fingerprint],
+            "seed": run.seed,
+            "angle": angle,
+            "batch_size": company.batch_size,
+        },
+    )
     return outputs[np.argsort(order)]
+
+
+def company_of(run: TaskRun, model: AskedModel, datasets: Datasets, asked: Asked, batch_size: int) -> Company:
+    """How the model's answers about a pair depend on the batch; tried once, on pictures as `asked` turns them."""
+    key = (model.key, datasets)
+    if key not in run.companies:
+        run.companies[key] = find_company(asked, batch_size)
+        say(f"the {model.role} model {model.plugin.name}: {run.companies[key].in_words}")
+    return run.companies[key]
+
+
+def answers_file(run: TaskRun, model: AskedModel, datasets: Datasets, angle: int) -> Path:
+    """Where the model's answers about a pair are kept."""
+    pair = short_hash((model.key, *(str(plugin.code) for plugin in datasets)))
+    return run.out / "answers" / f"{model.plugin.name}_{pair}_{angle}.npz"
+
+
+def short_hash(facts: tuple) -> str:
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def is_right(run: TaskRun, model: AskedModel, datasets: Datasets, batch_size: int) -> np.ndarray:
@@ -250,6 +272,6 @@ def is_right_turned(run: TaskRun, model: AskedModel, datasets: Datasets, batch_s
     """Whether the model is right at -r, ..., r degrees, (n, 2r + 1) bool."""
     columns = []
     for angle in angles(r):
-        outputs = ask_turned(run, model, datasets, batch_size, angle)
+        outputs = ask(run, model, datasets, batch_size, angle)
         columns.append(outputs.argmax(axis=1) == run.pairs[datasets].labels)
     return np.stack(columns, axis=1)

@@ -3,6 +3,7 @@
 <out>/privbox.md      the report
 <out>/privbox.json    its numbers
 <out>/shadows/        the shadow models, each with the state of its training, so that none is trained twice
+<out>/answers/        what the models answered, so that nothing is asked twice
 """
 
 from collections.abc import Sequence
