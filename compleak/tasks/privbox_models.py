@@ -95,28 +95,18 @@ def open_target(plugin: Plugin, threads: int) -> AskedModel:
 
 
 def read_points_of(datasets: Datasets) -> Pair:
-    """The points of a task's two data sets. UserError unless they are arrays of one shape, as a network takes them."""
+    """The points of a task's two data sets, arrays of one shape. UserError where a network cannot take them."""
     from data.foreign import read_pair
 
     members, others = read_pair(*(plugin.code for plugin in datasets))
-    shapes = [shape_of(*source) for source in zip((members, others), datasets, strict=True)]
-    if shapes[0] != shapes[1]:
+    if members.kind not in NETWORK_INPUTS:
         raise UserError(
-            f"the points of {datasets[0].code} have shape {shapes[0]} and those of {datasets[1].code} {shapes[1]}: "
-            "both must be what the model takes"
+            f"{datasets[0].code}: get_dataset() gives {members.kind}: let it give tensors, prepared as the model takes "
+            "them"
         )
     labels = np.concatenate([members.labels, others.labels])
     member = np.repeat([True, False], [len(members.labels), len(others.labels)])
     return Pair(members, others, labels, member)
-
-
-def shape_of(points, plugin: Plugin) -> tuple[int, ...]:
-    """The shape of one point."""
-    if points.kind not in NETWORK_INPUTS:
-        raise UserError(
-            f"{plugin.code}: get_dataset() gives {points.kind}: let it give tensors, prepared as the model takes them"
-        )
-    return np.shape(points.load(np.array([0]))[0])
 
 
 def check_task(task: PrivBoxTask, run: TaskRun) -> None:
