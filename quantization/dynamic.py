@@ -11,15 +11,19 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from models.tools import assert_equal_outputs, load_exactly
+from models.tools import assert_equal_outputs
 from quantization.int8 import (
     INPUT_LEVELS,
+    assert_int8_weights,
     codes_of,
     fold,
+    layers_of,
     operation,
+    pack_layers,
     per_channel,
     replace_layers,
     round_channels,
+    unpack_layers,
 )
 
 DEGREE = "int8_dynamic"
@@ -88,20 +92,16 @@ def prepare(model: nn.Module, degree: str) -> nn.Module:
     return replace_layers(copy.deepcopy(model), FakeQuantized).eval()
 
 
-def fake_quantized_layers(model: nn.Module) -> dict[str, FakeQuantized]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, FakeQuantized)}
-
-
-@torch.no_grad()
 def pack(prepared: nn.Module) -> dict[str, Tensor]:
     """Per layer `weight` int8, and `scale` and `bias` per channel; all other tensors as they are."""
-    model = copy.deepcopy(prepared)
-    for name, source in fake_quantized_layers(model).items():
-        target = DynamicInt8(source.layer, source.norm)
-        weight, target.scale, target.bias = source.quantized()
-        target.weight = codes_of(weight, target.scale)
-        model.set_submodule(name, target)
-    return {name: t.cpu().contiguous().clone() for name, t in model.state_dict().items()}
+    return pack_layers(prepared, FakeQuantized, pack_layer)
+
+
+def pack_layer(source: FakeQuantized) -> DynamicInt8:
+    target = DynamicInt8(source.layer, source.norm)
+    weight, target.scale, target.bias = source.quantized()
+    target.weight = codes_of(weight, target.scale)
+    return target
 
 
 def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
@@ -109,7 +109,7 @@ def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
 
     Raises ValueError naming the first tensor that does not fit.
     """
-    return load_exactly(replace_layers(copy.deepcopy(skeleton), DynamicInt8), tensors).eval().requires_grad_(False)
+    return unpack_layers(skeleton, DynamicInt8, tensors)
 
 
 @torch.no_grad()
@@ -118,14 +118,8 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor
 
     Returns one line that says so. `restored` is what `unpack` made of the tensors of `prepared`.
     """
-    sources = fake_quantized_layers(prepared)
-    weights = 0
-    for name, source in sources.items():
-        target = restored.get_submodule(name)
-        assert isinstance(target, DynamicInt8) and target.weight.dtype == torch.int8, f"{name} holds no int8 weights"
-        same = torch.equal(target.dequantized().cpu(), source.quantized()[0].cpu())
-        assert same, f"{name}: the int8 weights are not those of the fake-quantized layer"
-        weights += target.weight.numel()
+    sources = layers_of(prepared, FakeQuantized)
+    weights = assert_int8_weights(sources, restored, DynamicInt8)
     assert_equal_outputs(prepared, restored, inputs)
     assert_company_changes_nothing(restored, inputs)
     return (

@@ -14,8 +14,17 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.tools import assert_equal_outputs, load_exactly
-from quantization.int8 import codes_of, fold, operation, replace_layers, round_channels
+from models.tools import assert_equal_outputs
+from quantization.int8 import (
+    codes_of,
+    fold,
+    layers_of,
+    operation,
+    pack_layers,
+    replace_layers,
+    round_channels,
+    unpack_layers,
+)
 
 DEGREE = "int4"
 WEIGHT_LEVELS = 7
@@ -92,20 +101,16 @@ def prepare(model: nn.Module, degree: str) -> nn.Module:
     return replace_layers(copy.deepcopy(model), Rounded).eval()
 
 
-def rounded_layers(model: nn.Module) -> dict[str, Rounded]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, Rounded)}
-
-
-@torch.no_grad()
 def pack(prepared: nn.Module) -> dict[str, Tensor]:
     """Per layer `codes`, two a byte, `scale` per group and `bias` per channel; all other tensors as they are."""
-    model = copy.deepcopy(prepared)
-    for name, source in rounded_layers(model).items():
-        target = Int4(source.layer, source.norm)
-        groups, target.scale, target.bias = source.quantized()
-        target.codes = two_in_a_byte(codes_of(groups, target.scale).flatten())
-        model.set_submodule(name, target)
-    return {name: t.cpu().contiguous().clone() for name, t in model.state_dict().items()}
+    return pack_layers(prepared, Rounded, pack_layer)
+
+
+def pack_layer(source: Rounded) -> Int4:
+    target = Int4(source.layer, source.norm)
+    groups, target.scale, target.bias = source.quantized()
+    target.codes = two_in_a_byte(codes_of(groups, target.scale).flatten())
+    return target
 
 
 def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
@@ -113,7 +118,7 @@ def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
 
     Raises ValueError naming the first tensor that does not fit.
     """
-    return load_exactly(replace_layers(copy.deepcopy(skeleton), Int4), tensors).eval().requires_grad_(False)
+    return unpack_layers(skeleton, Int4, tensors)
 
 
 @torch.no_grad()
@@ -122,7 +127,7 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor
 
     Returns one line that says so. `restored` is what `unpack` made of the tensors of `prepared`.
     """
-    sources = rounded_layers(prepared)
+    sources = layers_of(prepared, Rounded)
     weights = 0
     for name, source in sources.items():
         target = restored.get_submodule(name)

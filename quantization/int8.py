@@ -159,8 +159,12 @@ def replace_layers(model: nn.Module, make: Callable[[nn.Module, nn.Module | None
     return model
 
 
+def layers_of(model: nn.Module, kind: type[nn.Module]) -> dict[str, nn.Module]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
+
+
 def fake_quantized_layers(model: nn.Module) -> dict[str, FakeQuantized]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, FakeQuantized)}
+    return layers_of(model, FakeQuantized)
 
 
 def prepare(model: nn.Module, degree: str) -> nn.Module:
@@ -180,15 +184,28 @@ def pack(prepared: nn.Module) -> dict[str, Tensor]:
     All other tensors are packed as they are.
     Raises ValueError where the model has not seen a training batch.
     """
-    model = copy.deepcopy(prepared)
-    for name, source in fake_quantized_layers(model).items():
+    for name, source in fake_quantized_layers(prepared).items():
         if source.low.isnan():
             raise ValueError(f"{name} has seen no training batch and no calibration: its input's range is unknown")
-        target = Int8(source.layer, source.norm)
-        weight, target.scale, target.bias = source.quantized()
-        target.weight = codes_of(weight, target.scale)
-        target.input_scale, target.input_zero_point = source.input_grid()
-        model.set_submodule(name, target)
+    return pack_layers(prepared, FakeQuantized, pack_layer)
+
+
+def pack_layer(source: FakeQuantized) -> Int8:
+    target = Int8(source.layer, source.norm)
+    weight, target.scale, target.bias = source.quantized()
+    target.weight = codes_of(weight, target.scale)
+    target.input_scale, target.input_zero_point = source.input_grid()
+    return target
+
+
+@torch.no_grad()
+def pack_layers(
+    prepared: nn.Module, kind: type[nn.Module], pack_layer: Callable[[nn.Module], nn.Module]
+) -> dict[str, Tensor]:
+    """All tensors of a copy of `prepared` in which pack_layer(layer) replaces every layer of this kind."""
+    model = copy.deepcopy(prepared)
+    for name, layer in layers_of(model, kind).items():
+        model.set_submodule(name, pack_layer(layer))
     return {name: t.cpu().contiguous().clone() for name, t in model.state_dict().items()}
 
 
@@ -197,7 +214,12 @@ def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
 
     Raises ValueError naming the first tensor that does not fit.
     """
-    return load_exactly(replace_layers(copy.deepcopy(skeleton), Int8), tensors).eval().requires_grad_(False)
+    return unpack_layers(skeleton, Int8, tensors)
+
+
+def unpack_layers(skeleton: nn.Module, kind: type[nn.Module], tensors: dict[str, Tensor]) -> nn.Module:
+    """A copy of the float network whose conv and linear layers are of this kind, filled and in eval mode."""
+    return load_exactly(replace_layers(copy.deepcopy(skeleton), kind), tensors).eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -207,16 +229,22 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor
     The weights are those of the fake-quantized model `prepared`, and `restored` is what `unpack` made of its tensors.
     """
     sources = fake_quantized_layers(prepared)
-    weights = 0
-    for name, source in sources.items():
-        target = restored.get_submodule(name)
-        assert isinstance(target, Int8) and target.weight.dtype == torch.int8, f"{name} holds no int8 weights"
-        same = torch.equal(target.dequantized().cpu(), source.quantized()[0].cpu())
-        assert same, f"{name}: the int8 weights are not those of the fake-quantized layer"
-        weights += target.weight.numel()
+    weights = assert_int8_weights(sources, restored, Int8)
     assert_equal_outputs(prepared, restored, inputs)
     folded = ", batch norm folded" if any(source.norm is not None for source in sources.values()) else ""
     return (
         f"quantization {degree}: {weights:,} int8 weights in {len(sources)} layers{folded}; "
         f"restored outputs equal those of the fake-quantized model on {len(inputs)} images"
     )
+
+
+def assert_int8_weights(sources: dict[str, nn.Module], restored: nn.Module, kind: type[nn.Module]) -> int:
+    """Assert that the layers of these names are of this kind and hold their source's weights; how many weights."""
+    weights = 0
+    for name, source in sources.items():
+        target = restored.get_submodule(name)
+        assert isinstance(target, kind) and target.weight.dtype == torch.int8, f"{name} holds no int8 weights"
+        same = torch.equal(target.dequantized().cpu(), source.quantized()[0].cpu())
+        assert same, f"{name}: the int8 weights are not those of the fake-quantized layer"
+        weights += target.weight.numel()
+    return weights
