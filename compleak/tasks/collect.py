@@ -66,23 +66,28 @@ def by_asking(task: Task) -> Collected:
     opened = [open_entry(entry, task) for entry in task.models]
     if task.shadow_training:
         task = replace(task, shadows=train_shadows(opened, task))
-    shadows = [[open_entry(shadow.models[entry.name], task) for entry in task.models] for shadow in task.shadows]
-    references = [[open_entry(versions[entry.name], task) for entry in task.models] for versions in task.references]
+    entries = [*(shadow.models for shadow in task.shadows), *task.references]
+    others = [[open_entry(versions[model.name], task) for versions in entries] for model in task.models]
     points = points_of(task)
     files = AnswerFiles(task.folder / "answers", task, points)
     points = check_first_model(opened[0], files, task, points)
-    signals, facts = {}, []
     columns = points.columns()
-    for number, model in enumerate(opened):
-        others = [versions[number] for versions in (*shadows, *references)]
-        answers = [files.interview(model).answers(), *(files.interview(other).answers() for other in others)]
-        file = task.folder / "signals" / f"{model.entry.name}.npz"
-        signals_file.write(file, signal_arrays(answers, points, columns, len(references)), {"answers": files.sources})
-        signals[model.entry.name] = file
+    signals, facts = {}, []
+    for model, others_of_model in zip(opened, others, strict=True):
+        answers = [files.interview(asked).answers() for asked in (model, *others_of_model)]
+        arrays = signal_arrays(answers, points, columns, len(task.references))
+        signals[model.entry.name] = write_signals(task, model.entry, arrays, files.sources)
         facts.append(facts_of_model(model, answers[0], points))
     used = int(points.audit[0].sum()) // 2
     sides = [data_facts(points, side, used, task) for side in (0, 1)]
     return Collected(signals, points.names(), points.classes, tuple(facts), *sides, points.notes)
+
+
+def write_signals(task: Task, entry: ModelEntry, arrays: dict[str, np.ndarray], source: object) -> Path:
+    """Write a model's signals file; source: what its answers follow from."""
+    file = task.folder / "signals" / f"{entry.name}.npz"
+    signals_file.write(file, arrays, {"answers": source})
+    return file
 
 
 class AnswerFiles:
@@ -198,24 +203,27 @@ def by_answers(task: Task) -> Collected:
     audited = balanced_points(truth.member, task)
     signals, facts = {}, []
     for entry, content in zip(task.models, contents, strict=True):
-        table = as_table(content.answers, entry.name)
-        scale = scale_of(table)
-        logits = to_logits(table, scale)
-        if truth.labels.max() >= logits.shape[1]:
-            raise UserError(f"{entry.place}: label {truth.labels.max()} is none of its {logits.shape[1]} classes")
+        logits, scale = logits_of_answers(entry, content, truth)
         classes = truth.classes or tuple(str(number) for number in range(logits.shape[1]))
         judged = (logits[audited], truth.labels[audited], truth.member[audited])
         check_accuracy(entry.name, *judged, classes, task.accept_low_accuracy)
-        file = task.folder / "signals" / f"{entry.name}.npz"
         arrays = {"logits": logits[None], "labels": truth.labels, "member": truth.member[None], "audit": audited[None]}
-        signals_file.write(file, arrays, {"answers": sha256(entry.path)})
-        signals[entry.name] = file
-        facts.append(facts_of_file(entry, scale.name, accuracy_facts(*judged)))
+        signals[entry.name] = write_signals(task, entry, arrays, sha256(entry.path))
+        facts.append(facts_of_file(entry, scale, accuracy_facts(*judged)))
     path = task.models[0].path
     used = int(audited.sum()) // 2
     counts = [int(truth.member.sum()), int((~truth.member).sum())]
     sides = [DataFacts(str(path), sha256(path)[:16], count, used, "answers") for count in counts]
     return Collected(signals, truth.names, classes, tuple(facts), *sides)
+
+
+def logits_of_answers(entry: ModelEntry, content: AnswerFile, truth: Truth) -> tuple[np.ndarray, str]:
+    """(N, C) float32 logits, and what the file's answers are. UserError where a label is none of its classes."""
+    table = as_table(content.answers, entry.name)
+    scale = scale_of(table)
+    if truth.labels.max() >= table.shape[1]:
+        raise UserError(f"{entry.place}: label {truth.labels.max()} is none of its {table.shape[1]} classes")
+    return to_logits(table, scale), scale.name
 
 
 def truth_of_answers(first: AnswerFile, task: Task) -> Truth:

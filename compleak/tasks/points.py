@@ -134,29 +134,30 @@ def equal_count(members: int, others: int, max_points: int | None, what: str) ->
 def points_of_sources(task: Task) -> AuditPoints:
     if task.members is None or task.nonmembers is None:
         raise UserError("say which data the model was trained on, and which not: --members DATA --nonmembers DATA")
-    options = {"label_column": task.label_column}
-    pair = read_pair(task.members, task.nonmembers, classes=task.classes, **options)
+    pair = read_pair(task.members, task.nonmembers, classes=task.classes, label_column=task.label_column)
     members, others = map(with_digests, pair)
-    kind, classes = members.points.kind, members.points.classes
     notes = []
-    eligible = outside_members(members, others, kind, notes)
-    count = equal_count(len(members.digests), len(eligible), task.max_points, "the audit")
-    rng = np.random.default_rng([task.seed, 1])
     joined = Joined()
-    sides = [joined.add_source(members), joined.add_source(others)]
-    drawn = [draw(np.arange(len(members.digests)), count, rng), draw(eligible, count, rng)]
-    say_draw(len(members.digests), len(others.digests), count)
-    pairs = np.array([(side, record) for side, records in zip(sides, drawn, strict=True) for record in records])
-    for side, record in pairs[rng.permutation(len(pairs))]:
-        joined.add(side, record)
-    audited = np.arange(len(pairs))
-    trained_on = [{digest for digest in members.digests}]
-    roles = [Role(np.array([i for i in audited if joined.origin[i][0] == sides[0]]), audited)]
+    roles = [audited_role(members, others, task, joined, notes)]
+    trained_on = [set(members.digests)]
     for number, entry in enumerate(task.shadows):
-        role, trained = shadow_role(entry, number, task, classes, kind, joined)
+        role, trained = shadow_role(entry, number, task, members.points.classes, members.points.kind, joined)
         roles.append(role)
         trained_on.append(trained)
     return finish(task, joined, roles, trained_on, notes)
+
+
+def audited_role(members: Source, others: Source, task: Task, joined: Joined, notes: list[str]) -> Role:
+    """The audited model's points: drawn from both sources, and appended to the list in a mixed order."""
+    eligible = outside_members(members, others, members.points.kind, notes)
+    count = equal_count(len(members.digests), len(eligible), task.max_points, "the audit")
+    say_draw(len(members.digests), len(others.digests), count)
+    rng = np.random.default_rng([task.seed, 1])
+    drawn = [draw(np.arange(len(members.digests)), count, rng), draw(eligible, count, rng)]
+    sides = np.repeat([joined.add_source(members), joined.add_source(others)], count)
+    pairs = np.column_stack([sides, np.concatenate(drawn)])[rng.permutation(2 * count)]
+    positions = np.array([joined.add(side, record) for side, record in pairs])
+    return Role(positions[pairs[:, 0] == sides[0]], positions)
 
 
 def outside_members(members: Source, others: Source, kind: str, notes: list[str]) -> np.ndarray:

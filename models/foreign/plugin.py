@@ -3,6 +3,7 @@
 Such a file is the user's own code and is run as such. Weights are read without running anything.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -81,22 +82,9 @@ def open_plugin(spec: ModelSpec) -> ForeignModel:
     """
     file = plugin_file(spec.file) if spec.file.is_dir() else spec.file
     weights = spec.weights or _weights_beside(file)
-    module = import_plugin(file, "get_model")()
-    if not isinstance(module, nn.Module):
-        raise UserError(f"get_model() in {file} must return a torch.nn.Module, not {type(module).__name__}")
-    if weights is not None:
-        load_weights(module, weights)
-    module = module.cpu().eval()
+    module = _network(file, weights)
     takes = Inputs(None, _input_dtype(module))
-    parameter = next((value for value in module.parameters() if value.is_floating_point()), None)
-
-    def ask(batch: np.ndarray) -> np.ndarray:
-        inputs = torch.tensor(batch)  # a copy, because the model may change it in place
-        if inputs.is_floating_point() and parameter is not None:
-            inputs = inputs.to(parameter.dtype)
-        with torch.no_grad(), modules_beside(file.parent):
-            return choose_tensor(file, module(inputs), spec.output)
-
+    ask = functools.partial(_ask, module, file, spec.output)
     return ForeignModel(
         description=f"PyTorch, {type(module).__name__} from the user's own code ({file.name})",
         files=(*code_files(file), *([weights] if weights else [])),
@@ -109,6 +97,26 @@ def open_plugin(spec: ModelSpec) -> ForeignModel:
         tokenize=None,
         runs_code=True,
     )
+
+
+def _network(file: Path, weights: Path | None) -> nn.Module:
+    """What get_model() returns, on the processor, with these weights."""
+    module = import_plugin(file, "get_model")()
+    if not isinstance(module, nn.Module):
+        raise UserError(f"get_model() in {file} must return a torch.nn.Module, not {type(module).__name__}")
+    if weights is not None:
+        load_weights(module, weights)
+    return module.cpu().eval()
+
+
+def _ask(module: nn.Module, file: Path, output: str | None, batch: np.ndarray) -> np.ndarray:
+    """Ask the network about one batch; its code may import what lies beside the file."""
+    parameter = next((value for value in module.parameters() if value.is_floating_point()), None)
+    inputs = torch.tensor(batch)  # a copy, because the model may change it in place
+    if inputs.is_floating_point() and parameter is not None:
+        inputs = inputs.to(parameter.dtype)
+    with torch.no_grad(), modules_beside(file.parent):
+        return choose_tensor(file, module(inputs), output)
 
 
 def plugin_file(folder: Path) -> Path:
