@@ -62,8 +62,6 @@ def _session(file: Path, threads: int):
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
-    # Without this, sums of products of eight bits overflow on processors that have no instructions for them.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 4  # what goes wrong is raised as well, and becomes the one line below
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
