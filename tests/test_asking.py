@@ -57,7 +57,15 @@ def test_one_probability_a_point_becomes_two_classes(shape):
 
 def test_one_value_before_a_sigmoid_becomes_two_classes():
     z = np.array([-3.0, 0.5, 4.0])
-    np.testing.assert_allclose(softmax(as_table(z, "m"))[:, 1], 1 / (1 + np.exp(-z)))
+    table = as_table(z, "m")
+    np.testing.assert_allclose(softmax(to_logits(table, scale_of(table)).astype(float))[:, 1], 1 / (1 + np.exp(-z)))
+
+
+def test_probabilities_of_each_class_by_itself_become_their_log_odds():
+    p = 1 / (1 + np.exp(-LOGITS))
+    scale = scale_of(p)
+    assert scale.name.startswith("a probability of each class by itself")
+    np.testing.assert_allclose(to_logits(p, scale), LOGITS, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +118,13 @@ def test_a_model_whose_answers_do_not_depend_on_the_batch_is_asked_in_batches():
     company = find_company(asked(exact), 100)
     assert company.batch_size == 100
     assert "do not depend" in company.in_words
+
+
+def test_a_single_output_before_a_sigmoid_is_read_alike_alone_and_in_a_batch():
+    """Some of its values lie between 0 and 1, as probabilities do."""
+    subject = asked(lambda inputs: exact(inputs)[:, :1] / 4)
+    assert ((subject.table(np.arange(32)) > 0) & (subject.table(np.arange(32)) < 1)).any()
+    assert "do not depend" in find_company(subject, 100).in_words
 
 
 def test_random_answers_are_reported():

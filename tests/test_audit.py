@@ -348,3 +348,57 @@ def test_a_run_of_this_project_is_audited_with_its_own_shadow_models(tiny_run, t
     (finished,) = audit.main([*places, *flags, "--accept_low_accuracy"])
     assert finished.facts.attacker == "shadows"
     assert set(finished.findings.attacks["scenario"]) == {"NR", "SR", "MR"}
+
+
+# What may mislead
+
+
+def test_copies_of_images_are_one_person_and_never_a_non_member(tmp_path, capsys):
+    from compleak.tasks.points import points_of_sources
+    from compleak.tasks.task import ModelEntry, Task
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(30, 8, 8, 3), dtype=np.uint8)
+    members, others = images[[*range(10), 0, 1]], images[[*range(10, 30), 2, 3]]
+    for name, pixels in (("members", members), ("others", others)):
+        np.savez(tmp_path / f"{name}.npz", x=pixels, y=np.arange(len(pixels)) % 2)
+    task = Task((ModelEntry("m", "m.onnx"),), "t", "", tmp_path / "members.npz", tmp_path / "others.npz")
+    points = points_of_sources(task)
+    assert points.audit[0].sum() == 20
+    assert len(set(points.digests)) == 20
+    printed = capsys.readouterr().out
+    assert "2 of the 22 non-members have the same content as a member" in printed
+    assert "2 of the 12 members repeat another one" in printed
+
+
+def test_a_compressed_version_with_its_outputs_in_another_order_stops_the_audit(shipped, tmp_path):
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(shipped / "original.onnx")
+    order = np.random.default_rng(0).permutation(26)
+    model.graph.node[-1].output[0] = "straight"
+    model.graph.initializer.append(numpy_helper.from_array(order, "order"))
+    model.graph.node.append(helper.make_node("Gather", ["straight", "order"], ["output"], axis=1))
+    onnx.save(model, tmp_path / "mixed.onnx")
+    models = {"original": str(shipped / "original.onnx"), "mixed": str(tmp_path / "mixed.onnx")}
+    content = task_content(shipped, models=models, out=str(tmp_path / "out"))
+    refused(tmp_path, content, "mixed is right on .* With its outputs in another order")
+
+
+def test_classes_that_occur_more_often_among_members_are_noted():
+    from compleak.tasks.sanity import note_on_classes
+
+    rng = np.random.default_rng(0)
+    member = np.repeat([True, False], 500)
+    assert not note_on_classes(rng.integers(5, size=1000), member)
+    tilted = np.where(member, rng.choice(5, size=1000, p=[0.4, 0.2, 0.2, 0.1, 0.1]), rng.integers(5, size=1000))
+    assert note_on_classes(tilted, member)
+
+
+def test_shadow_models_that_do_not_memorise_as_the_audited_model_does_are_noted():
+    from compleak.tasks.sanity import note_on_shadows
+
+    assert not note_on_shadows([0.3])
+    assert not note_on_shadows([0.3, 0.25, 0.33])
+    assert "may miss" in note_on_shadows([0.3, 0.02, 0.04])[0]

@@ -22,6 +22,7 @@ from core.console import progress
 TOLERANCE = 1e-3  # of logits, by which rounding may change them when the batch changes
 TRIED = 32  # points that are asked in a batch, in the same batch again, and alone
 PILOT = 1000  # points after whose answers the accuracy is looked at
+FORMAT = 2  # of kept answers: another number makes them anew
 KEEP_EVERY = 10.0  # seconds between two writings of the answers so far
 
 
@@ -30,6 +31,7 @@ class Company(NamedTuple):
 
     batch_size: int  # in which points are to be asked
     in_words: str
+    is_random: bool = False  # the same question gets another answer each time
 
 
 class Asked(NamedTuple):
@@ -46,7 +48,7 @@ class Asked(NamedTuple):
     fixed_batch: int | None = None
 
     def table(self, positions: np.ndarray) -> np.ndarray:
-        """(B, C) float64 answers about the points at these positions, asked together."""
+        """(B, C) float64 answers about the points at these positions, asked together; C is 1 for a single output."""
         return as_table(self.answer(self.inputs(positions)), self.name)
 
 
@@ -59,7 +61,7 @@ def find_company(asked: Asked, batch_size: int) -> Company:
     random = _largest_difference(together, again, scale)
     if random > TOLERANCE:
         words = f"answers are random: the same question asked twice gave logits that differ by up to {random:.2g}"
-        return Company(batch_size, words)
+        return Company(batch_size, words, is_random=True)
     alone = np.concatenate([asked.table(positions[i : i + 1]) for i in range(len(positions))])
     difference = _largest_difference(together, alone, scale)
     if difference <= TOLERANCE:

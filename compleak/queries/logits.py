@@ -19,7 +19,10 @@ WORST_SUM_TOLERANCE = 0.1  # of a single point's sum
 
 
 class Scale(NamedTuple):
-    """What a model's answers are, and how they become logits. `convert` takes (n, C) float64 and gives the same."""
+    """What a model's answers are, and how they become logits.
+
+    `convert` takes (n, C) float64 and gives the same; of a single output it takes (n, 1) and gives (n, 2).
+    """
 
     name: str
     convert: Callable[[np.ndarray], np.ndarray]
@@ -35,14 +38,23 @@ LOG_PROBABILITIES = Scale("log-probabilities", lambda answers: answers)
 PROBABILITIES = _shares("probabilities", 1)
 PERCENTAGES = _shares("percentages", 100)
 CLASSES_ALONE = _shares("predicted classes alone (one-hot)", 1)
+ONE_PROBABILITY = Scale(
+    "one probability, turned into two logits",
+    lambda answers: np.log(np.maximum(np.hstack([1 - answers, answers]), SMALLEST)),
+)
+BEFORE_SIGMOID = Scale(
+    "one value before a sigmoid, turned into two logits",
+    lambda answers: np.hstack([np.zeros_like(answers), answers]),
+)
+OF_EACH_CLASS = Scale(
+    "a probability of each class by itself, turned into logits",
+    lambda answers: np.log(np.maximum(answers, SMALLEST)) - np.log(np.maximum(1 - answers, SMALLEST)),
+)
 LOSSES = Scale("losses of each class, turned into logits", lambda answers: -answers)
 
 
 def as_table(answers: np.ndarray, name: str) -> np.ndarray:
-    """Raw answers (n, ...) as (n, C) float64, C >= 2. UserError where they are no answer of a classifier.
-
-    A single output is a probability of the second class where all values lie in [0, 1], else what precedes a sigmoid.
-    """
+    """Raw answers (n, ...) as (n, C) float64; C is 1 for a single output. UserError where no classifier answers so."""
     answers = np.asarray(answers)
     if answers.dtype.kind not in "fiu":
         raise UserError(f"{name} answers values of type {answers.dtype}: numbers are needed, name another output")
@@ -53,17 +65,19 @@ def as_table(answers: np.ndarray, name: str) -> np.ndarray:
     if not np.isfinite(table).all():
         point = int(np.argmax(~np.isfinite(table).all(axis=1)))
         raise UserError(f"{name} answers a value that is not finite, first for point {point}: no attack can use it")
-    if table.shape[1] > 1:
-        return table
-    if answers.dtype.kind in "iu":
+    if table.shape[1] == 1 and answers.dtype.kind in "iu":
         raise UserError(f"{name} answers one whole number a point, perhaps the predicted class: scores are needed")
-    if table.min() >= 0 and table.max() <= 1:
-        return np.hstack([1 - table, table])
-    return np.hstack([np.zeros_like(table), table])
+    return table
 
 
 def scale_of(table: np.ndarray) -> Scale:
-    """What the answers (n, C) float64 of one model are. Counts are whole numbers of one sum, such as trees' votes."""
+    """What the answers (n, C) float64 of one model are. Counts are whole numbers of one sum, such as trees' votes.
+
+    All answers of a model are looked at together: a few logits of a two-class model may well lie between 0 and 1.
+    """
+    lies_in_unit = table.min() >= 0 and table.max() <= 1
+    if table.shape[1] == 1:
+        return ONE_PROBABILITY if lies_in_unit else BEFORE_SIGMOID
     if table.min() < -ROUNDING:
         is_log = table.max() <= ROUNDING and sums_are(np.exp(table), 1)
         return LOG_PROBABILITIES if is_log else LOGITS
@@ -71,6 +85,8 @@ def scale_of(table: np.ndarray) -> Scale:
         return CLASSES_ALONE if np.isin(table, (0, 1)).all() else PROBABILITIES
     if sums_are(table, 100):
         return PERCENTAGES
+    if lies_in_unit and table.max() > 0.5:
+        return OF_EACH_CLASS
     total = float(np.median(table.sum(axis=1)))
     if total > 1 and sums_are(table, total) and (table == np.round(table)).all():
         return _shares(f"counts out of {total:g}", total)

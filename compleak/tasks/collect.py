@@ -17,7 +17,7 @@ from compleak.queries.logits import as_table, scale_of, to_logits
 from compleak.queries.run_models import check_names, open_run_variant
 from compleak.tasks.models import Interview, ModelAnswers, OpenModel, open_entry
 from compleak.tasks.points import AuditPoints, points_of, say_draw
-from compleak.tasks.sanity import check_accuracy, with_classes_of_model
+from compleak.tasks.sanity import check_accuracy, note_on_classes, note_on_shadows, with_classes_of_model
 from compleak.tasks.shadow_training import train_shadows
 from compleak.tasks.task import RUN_PREFIX, ModelEntry, Task
 from core import devices
@@ -73,14 +73,41 @@ def by_asking(task: Task) -> Collected:
     points = check_first_model(opened[0], files, task, points)
     columns = points.columns()
     signals, facts = {}, []
+    notes = [*points.notes, *note_on_classes(*points.audited_truth())]
     for model, others_of_model in zip(opened, others, strict=True):
         answers = [files.interview(asked).answers() for asked in (model, *others_of_model)]
         arrays = signal_arrays(answers, points, columns, len(task.references))
         signals[model.entry.name] = write_signals(task, model.entry, arrays, files.sources)
         facts.append(facts_of_model(model, answers[0], points))
+        if model is not opened[0]:
+            check_model(model.entry.name, answers[0].logits, points, task)
+        notes += notes_on_answers(model.entry.name, answers, points)
     used = int(points.audit[0].sum()) // 2
     sides = [data_facts(points, side, used, task) for side in (0, 1)]
-    return Collected(signals, points.names(), points.classes, tuple(facts), *sides, points.notes)
+    return Collected(signals, points.names(), points.classes, tuple(facts), *sides, tuple(dict.fromkeys(notes)))
+
+
+def check_model(name: str, logits: np.ndarray, points: AuditPoints, task: Task) -> None:
+    """UserError where a model is near chance on the audited points, or its classes seem to be in another order."""
+    labels, member = points.audited_truth()
+    check_accuracy(name, logits[points.audit[0]], labels, member, points.classes, task.accept_low_accuracy)
+
+
+def notes_on_answers(name: str, answers: Sequence[ModelAnswers], points: AuditPoints) -> list[str]:
+    """What people should know of the answers of a model and of its shadow models."""
+    notes = []
+    if answers[0].company.is_random:
+        notes.append(
+            f"{name} answers at random: asked twice, it answers differently. Whoever asks often can average; this "
+            "audit asked once, so its numbers are too low for such an attacker."
+        )
+    gaps = []
+    for row in range(len(points.member)):
+        audited = points.audit[row]
+        right = answers[row].logits[audited].argmax(axis=1) == points.labels[audited]
+        member = points.member[row, audited]
+        gaps.append(float(right[member].mean() - right[~member].mean()))
+    return notes + note_on_shadows(gaps)
 
 
 def write_signals(task: Task, entry: ModelEntry, arrays: dict[str, np.ndarray], source: object) -> Path:
@@ -155,7 +182,7 @@ def facts_of_model(opened: OpenModel, answers: ModelAnswers, points: AuditPoints
         files=opened.files,
         bytes=sum(file.bytes for file in opened.files),
         answers=answers.scale,
-        company=answers.company,
+        company=answers.company.in_words,
         runs_code=opened.model.runs_code,
         **measured,
     )
@@ -201,29 +228,34 @@ def by_answers(task: Task) -> Collected:
     for entry, content in zip(task.models, contents, strict=True):
         check_same_points(entry, content, truth)
     audited = balanced_points(truth.member, task)
+    order = np.random.default_rng([task.seed, 6]).permutation(len(truth.labels))  # the file's may go by class
     signals, facts = {}, []
     for entry, content in zip(task.models, contents, strict=True):
         logits, scale = logits_of_answers(entry, content, truth)
         classes = truth.classes or tuple(str(number) for number in range(logits.shape[1]))
         judged = (logits[audited], truth.labels[audited], truth.member[audited])
         check_accuracy(entry.name, *judged, classes, task.accept_low_accuracy)
-        arrays = {"logits": logits[None], "labels": truth.labels, "member": truth.member[None], "audit": audited[None]}
+        arrays = {"logits": logits, "labels": truth.labels, "member": truth.member, "audit": audited}
+        arrays = {name: values[order] if name == "labels" else values[order][None] for name, values in arrays.items()}
         signals[entry.name] = write_signals(task, entry, arrays, sha256(entry.path))
         facts.append(facts_of_file(entry, scale, accuracy_facts(*judged)))
     path = task.models[0].path
     used = int(audited.sum()) // 2
     counts = [int(truth.member.sum()), int((~truth.member).sum())]
     sides = [DataFacts(str(path), sha256(path)[:16], count, used, "answers") for count in counts]
-    return Collected(signals, truth.names, classes, tuple(facts), *sides)
+    names = [truth.names[place] for place in order]
+    notes = tuple(note_on_classes(truth.labels[audited], truth.member[audited]))
+    return Collected(signals, names, classes, tuple(facts), *sides, notes)
 
 
 def logits_of_answers(entry: ModelEntry, content: AnswerFile, truth: Truth) -> tuple[np.ndarray, str]:
     """(N, C) float32 logits, and what the file's answers are. UserError where a label is none of its classes."""
     table = as_table(content.answers, entry.name)
     scale = scale_of(table)
-    if truth.labels.max() >= table.shape[1]:
-        raise UserError(f"{entry.place}: label {truth.labels.max()} is none of its {table.shape[1]} classes")
-    return to_logits(table, scale), scale.name
+    logits = to_logits(table, scale)
+    if truth.labels.max() >= logits.shape[1]:
+        raise UserError(f"{entry.place}: label {truth.labels.max()} is none of its {logits.shape[1]} classes")
+    return logits, scale.name
 
 
 def truth_of_answers(first: AnswerFile, task: Task) -> Truth:

@@ -9,7 +9,7 @@ import numpy as np
 
 from attacks.common.statistics import posterior
 from compleak.findings.shipped import FileFacts
-from compleak.queries.asking import PILOT, Asked, Company, ask, find_company
+from compleak.queries.asking import FORMAT, PILOT, Asked, Company, ask, find_company
 from compleak.queries.logits import Scale, as_table, scale_of, to_logits
 from compleak.queries.probes import EPSILON
 from compleak.queries.run_models import open_run_model
@@ -43,7 +43,7 @@ class ModelAnswers(NamedTuple):
     logits: np.ndarray  # (N, C) float32
     sensitivity: np.ndarray | None  # (N, C) float32, where it was asked for
     scale: str  # what the answers are
-    company: str  # how they depend on what else is in the batch
+    company: Company  # how they depend on what else is in the batch
 
 
 def open_entry(entry: ModelEntry, task: Task) -> OpenModel:
@@ -103,6 +103,7 @@ class Interview:
             "points": points.fingerprint(),
             "preprocessing": repr(how),
             "batch_size": self.company.batch_size,
+            "format": FORMAT,
         }
 
     def pilot(self) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +116,7 @@ class Interview:
         table = ask(self.asked, self.company.batch_size, self.file, self.source)
         scale = scale_of(table)
         logits = self.in_list_order(to_logits(table, scale))
-        return ModelAnswers(logits, self.sensitivity(scale), scale.name, self.company.in_words)
+        return ModelAnswers(logits, self.sensitivity(scale), scale.name, self.company)
 
     def sensitivity(self, scale: Scale) -> np.ndarray | None:
         """How far each probability moves when the input does: SAMIA's input (`queries.probes.sensitivity`).

@@ -18,6 +18,8 @@ from data.foreign import Points, content_digests, read_list, read_pair, read_poi
 from data.inputs import FEATURES
 
 FEWEST = 4  # of each kind; two halves of them must hold two each
+FEW_COPIES = 0.05  # of a table's rows may be equal by chance
+TABLES = ("features", "arrays")
 AT_ONCE = 256  # records that are read together
 
 
@@ -61,6 +63,11 @@ class AuditPoints(NamedTuple):
             for place, value in zip(places, source.load(self.origin[positions[places], 1]), strict=True):
                 values[place] = value
         return values
+
+    def audited_truth(self) -> tuple[np.ndarray, np.ndarray]:
+        """(A,) labels and (A,) bool membership of the audited model's points."""
+        audited = self.audit[0]
+        return self.labels[audited], self.member[0, audited]
 
     def groups(self) -> np.ndarray:
         """(N,) int64: copies of each other have the same number."""
@@ -149,34 +156,54 @@ def points_of_sources(task: Task) -> AuditPoints:
 
 def audited_role(members: Source, others: Source, task: Task, joined: Joined, notes: list[str]) -> Role:
     """The audited model's points: drawn from both sources, and appended to the list in a mixed order."""
-    eligible = outside_members(members, others, members.points.kind, notes)
-    count = equal_count(len(members.digests), len(eligible), task.max_points, "the audit")
+    kind = members.points.kind
+    of_members = first_copies(np.arange(len(members.digests)), members.digests, kind, "members", notes)
+    outside = outside_members(set(members.digests), np.arange(len(others.digests)), others.digests, kind, notes)
+    of_others = first_copies(outside, others.digests, kind, "non-members", notes)
+    count = equal_count(len(of_members), len(of_others), task.max_points, "the audit")
     say_draw(len(members.digests), len(others.digests), count)
     rng = np.random.default_rng([task.seed, 1])
-    drawn = [draw(np.arange(len(members.digests)), count, rng), draw(eligible, count, rng)]
+    drawn = [draw(of_members, count, rng), draw(of_others, count, rng)]
     sides = np.repeat([joined.add_source(members), joined.add_source(others)], count)
     pairs = np.column_stack([sides, np.concatenate(drawn)])[rng.permutation(2 * count)]
     positions = np.array([joined.add(side, record) for side, record in pairs])
     return Role(positions[pairs[:, 0] == sides[0]], positions)
 
 
-def outside_members(members: Source, others: Source, kind: str, notes: list[str]) -> np.ndarray:
+def outside_members(
+    contents: set[bytes], others: np.ndarray, digests: Sequence[bytes], kind: str, notes: list[str]
+) -> np.ndarray:
     """The records of non-members that are to be audited: images that are copies of members are left out.
 
     Two rows of a table may be equal by chance and belong to different people, so they stay.
     """
-    known = set(members.digests)
-    copies = np.array([digest in known for digest in others.digests])
+    copies = np.array([digests[record] in contents for record in others], dtype=bool)
     if not copies.any():
-        return np.arange(len(copies))
+        return others
     count = f"{copies.sum():,} of the {len(copies):,} non-members have the same content as a member"
-    if kind in ("features", "arrays"):
-        notes.append(f"{count}. They stay: rows of a table may be equal by chance.")
-        say(notes[-1])
-        return np.arange(len(copies))
-    notes.append(f"{count}. They are left out: the model may well have been trained on them.")
-    say(notes[-1])
-    return np.flatnonzero(~copies)
+    if kind in TABLES:
+        note(f"{count}. They stay: rows of a table may be equal by chance.", notes)
+        return others
+    note(f"{count}. They are left out: the model may well have been trained on them.", notes)
+    return others[~copies]
+
+
+def first_copies(records: np.ndarray, digests: Sequence[bytes], kind: str, what: str, notes: list[str]) -> np.ndarray:
+    """The records without those that repeat an earlier one: copies are one person, and would count as many.
+
+    A few equal rows of a table stay, since they may be equal by chance; if there are many of them, they go.
+    """
+    _, first = np.unique([digests[record] for record in records], return_index=True)
+    repeated = len(records) - len(first)
+    if not repeated or (kind in TABLES and repeated <= FEW_COPIES * len(records)):
+        return records
+    note(f"{repeated:,} of the {len(records):,} {what} repeat another one and are left out.", notes)
+    return records[np.sort(first)]
+
+
+def note(text: str, notes: list[str]) -> None:
+    say(text)
+    notes.append(text)
 
 
 def say_draw(members: int, others: int, count: int) -> None:
@@ -250,9 +277,18 @@ def points_of_lists(task: Task) -> AuditPoints:
     members, others = (read_list(file, points) for file in (task.members, task.nonmembers))
     if both := np.intersect1d(members, others).tolist():
         raise UserError(f"{points.names[both[0]]} stands in {task.members} and in {task.nonmembers}")
-    roles = [Role(members, equal_draw(members, others, task, 1))]
+    notes: list[str] = []
+    outside = outside_members(
+        {source.digests[record] for record in members}, others, source.digests, points.kind, notes
+    )
+    audited = [
+        first_copies(records, source.digests, points.kind, what, notes)
+        for records, what in ((members, "members"), (outside, "non-members"))
+    ]
+    roles = [Role(members, equal_draw(*audited, task, 1))]
     roles += [listed_role(entry, row, points, task) for row, entry in enumerate(task.shadows, start=1)]
-    return finish(task, joined, roles, [set() for _ in roles], [])
+    trained_on = [{source.digests[record] for record in role.members} for role in roles]
+    return finish(task, joined, roles, trained_on, notes)
 
 
 def listed_role(entry: ShadowEntry, row: int, points: Points, task: Task) -> Role:

@@ -8,12 +8,16 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import chi2_contingency
 
 from compleak.tasks.points import AuditPoints
 from core.console import say
 from core.errors import UserError
 
-MARGIN = 0.1  # of the way from chance to 1: accuracies below that are near chance
+MARGIN = (
+    0.1  # of the way from chance to 1: accuracies below that are near chance; also a gap of accuracies worth a word
+)
+RARE = 1e-3  # a p-value below which a difference is no chance
 SHOWN_CLASSES = 4  # that a message lists
 
 
@@ -64,27 +68,57 @@ def check_accuracy(
     right = logits.argmax(axis=1) == labels
     accuracies = right[member].mean(), right[~member].mean()
     say(f"{model}: {accuracies[0]:.1%} right on members, {accuracies[1]:.1%} on non-members")
-    chance = max(1 / logits.shape[1], np.bincount(labels).max() / len(labels))
-    if max(accuracies) >= chance + MARGIN * (1 - chance) or accept:
+    if accept:
         return
+    chance = max(1 / logits.shape[1], np.bincount(labels).max() / len(labels))
+    is_near_chance = max(accuracies) < chance + MARGIN * (1 - chance)
+    other_order = _better_order(logits, labels, classes)
+    if not is_near_chance and not other_order:
+        return
+    cause = other_order or "Is the preprocessing right (mean, std, range, layout, channels, size), and the output?"
     raise UserError(
         f"{model} is right on {accuracies[0]:.1%} of the members and {accuracies[1]:.1%} of the non-members, and a "
-        f"guess on {chance:.1%}. {_likely_cause(logits, labels, classes)} If the model really is that bad, "
-        "--accept_low_accuracy goes on"
+        f"guess on {chance:.1%}. {cause} If all is as it should be, --accept_low_accuracy goes on"
     )
 
 
-def _likely_cause(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str:
-    """A permutation of the classes under which the model would be right, or what else to look at."""
+def _better_order(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str:
+    """A question about an order of the classes under which the model would be right much more often; "" if none."""
     count = logits.shape[1]
     confusion = np.zeros((count, count), dtype=np.int64)
     np.add.at(confusion, (labels, logits.argmax(axis=1)), 1)
     rows, columns = linear_sum_assignment(-confusion)
     accuracy = confusion[rows, columns].sum() / len(labels)
-    if accuracy > max(0.5, 3 / count):
-        moved = [f"{classes[r]} is output {c}" for r, c in zip(rows, columns, strict=True) if r != c]
-        return (
-            f"With its outputs in another order it would be right on {accuracy:.1%} "
-            f"({'; '.join(moved[:SHOWN_CLASSES])}): are the classes in the order of its outputs (--classes)?"
-        )
-    return "Is the preprocessing right (mean, std, range, layout, channels, size), and is it the right output?"
+    # The best of all orders is better by chance, the more so with few points of a class.
+    by_chance = np.sqrt(count / len(labels))
+    if accuracy <= np.trace(confusion) / len(labels) + MARGIN + by_chance:
+        return ""
+    moved = [f"{classes[r]} is output {c}" for r, c in zip(rows, columns, strict=True) if r != c]
+    return (
+        f"With its outputs in another order it would be right on {accuracy:.1%} "
+        f"({'; '.join(moved[:SHOWN_CLASSES])}): are the classes in the order of its outputs (--classes)?"
+    )
+
+
+def note_on_classes(labels: np.ndarray, member: np.ndarray) -> list[str]:
+    """A sentence where members and others differ in how often the classes occur: labels alone then tell them apart."""
+    counts = np.stack([np.bincount(labels[kind], minlength=labels.max() + 1) for kind in (member, ~member)])
+    counts = counts[:, counts.sum(axis=0) > 0]
+    if counts.shape[1] < 2 or chi2_contingency(counts).pvalue >= RARE:
+        return []
+    return [
+        "Members and non-members differ in how often the classes occur, so that a label alone says something about "
+        "membership. Audit as many of each class on both sides."
+    ]
+
+
+def note_on_shadows(gaps: Sequence[float]) -> list[str]:
+    """A sentence where shadow models do not resemble the audited model. gaps: of accuracy, the audited model's first."""
+    audited, *shadows = gaps
+    if not shadows or abs(np.mean(shadows) - audited) <= MARGIN:
+        return []
+    return [
+        f"The audited model is right more often on its members than on others by {audited:.1%}, the shadow models by "
+        f"{np.mean(shadows):.1%} on average. Attacks that learn from such shadow models may miss what the audited "
+        "model gives away. Train them longer or like it, or audit with --attacker known_half as well."
+    ]
