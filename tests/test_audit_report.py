@@ -210,6 +210,25 @@ def test_an_attacker_with_half_of_the_points_has_wider_intervals(leaky):
         shipped.audit_findings(facts, leaky.table, None, leaky.truth, leaky.labels, leaky.names)
 
 
+def test_an_attack_that_errs_is_turned_round_wherever_people_and_versions_are_named():
+    world = World(audit_facts(MODELS[:2]), leak=-1.5)
+    findings = world.findings()
+    assert findings.overall.level == levels.HIGH and "inverted" in findings.overall.reason
+    assert " inverted on " in findings.exposed_by and findings.classes["auc"].min() > 0.8
+    first = np.argmin(np.where(world.truth, world.scores_of_row[f"{name_of(leading_row(findings))}"], np.inf))
+    assert findings.records.loc[0, "place"] == first
+    alone, pair = (world.scores_of_row[f"{name} rmia"] for name in ("NR original.onnx", "SR int8.onnx"))
+    difference = metrics.auc(-pair, world.truth) - metrics.auc(-alone, world.truth)
+    assert findings.added.loc[0, "difference"] == pytest.approx(difference)
+    assert findings.curves.loc[findings.curves["form"] == "headline", "auc"].min() > 0.8
+    audit_report.draw_figures(world.facts, findings)
+
+
+def leading_row(findings):
+    headlines = findings.headlines
+    return headlines.loc[(headlines["auc"] - 0.5).abs().idxmax()]
+
+
 def test_classes_with_few_points_are_left_out_and_the_rest_are_measured_alone(leaky):
     labels = leaky.labels.copy()
     rare = np.flatnonzero(labels == 2)

@@ -61,6 +61,17 @@ def test_without_an_attack_chosen_beforehand_all_attacks_count_with_their_upper_
     assert verdict.level == LOW and verdict.reason.startswith("By every attack AUC at most 52 %")
 
 
+def test_an_auc_below_one_half_counts_inverted():
+    verdict = judge(row(headline=True, auc=(0.26, 0.24, 0.281)))
+    assert (verdict.level, verdict.measure) == (HIGH, "auc")
+    assert "has AUC 26 [24, 28.1] %, which is 74 [71.9, 76] % inverted: the upper end reaches HIGH" in verdict.reason
+    other = judge(row(headline=True), row("base", auc=(0.26, 0.24, 0.281)))
+    assert (other.level, other.attack, other.proven) == (MIDDLE, "base", True)
+    assert judge(row(headline=True, auc=(0.45, 0.405, 0.495))).reason.startswith(
+        "By rmia, the attack chosen beforehand, AUC at most 59.5 % (inverted; limit 60 %)"
+    )
+
+
 def test_controls_have_no_part_in_the_level():
     assert judge(row(headline=True), row("null", auc=(0.9, 0.88, 0.92))).level == LOW
 

@@ -9,6 +9,9 @@ promise. **Every other attack** counts with the lower end: with what it surely r
 by chance, and the lower end keeps such luck from raising a level; a headline that was badly chosen still does not hide
 a leak that another attack proves. The worst of all these is the level.
 
+**An AUC below one half counts the other way round** (`auc_evidence`): whoever learns that an attack errs turns its
+answers round, and an AUC of 26 % becomes one of 74 %.
+
 **A small sample** has wide intervals, and LOW cannot be read from them even if nothing leaks. `null_ends` says how far
 up the intervals of a model that leaks nothing reach on a sample of this size. Unless they stay below the limit of LOW
 in all three measures, the upper ends decide nothing: the verdict is what lower ends prove, or TOO_FEW. All three
@@ -86,9 +89,15 @@ class Evidence(NamedTuple):
     limit: Limit
     upper: bool
 
-    @property
-    def value(self) -> float:
-        return self.row[self.limit.measure + ("_hi" if self.upper else "_lo")]
+
+def auc_evidence(low: float, high: float) -> tuple[float, float]:
+    """(low, high) of the AUC of whoever turns the attack round where that does better: max(AUC, 1 - AUC)."""
+    return max(low, 1 - high), max(high, 1 - low)
+
+
+def is_inverted(row: pd.Series) -> bool:
+    """Whether the whole interval of a row's AUC lies below one half: an attacker would turn its scores round."""
+    return bool(row["auc_hi"] < 0.5)
 
 
 def judge(scenario: str, variant: str, table: pd.DataFrame, halves: int = 1) -> Verdict:
@@ -165,6 +174,7 @@ def smallest_size(halves: int = 1) -> int:
 def null_ends(n_member: int, n_other: int, halves: int = 1) -> dict[str, float]:
     """How far up the intervals of a model that leaks nothing reach, by measure: the mean, and MARGIN deviations more.
 
+    The end of an AUC counts both ways (`auc_evidence`), so either tail beyond MARGIN deviations is one too many.
     With two fits (see `metrics.evaluate`) the interval of an AUC is as wide as that of one half, and that of a TPR is
     over all points. Both fits may err by the same amount, so either end varies as much as with half of the points.
     """
@@ -216,9 +226,17 @@ def _ends(rows: pd.DataFrame, upper: bool) -> Iterator[Evidence]:
     """The ends that have a value."""
     for _, row in rows.iterrows():
         for limit in LIMITS:
-            value = row.get(limit.measure + ("_hi" if upper else "_lo"), np.nan)
+            value = _end(row, limit, upper)
             if not np.isnan(value):
                 yield Evidence(limit.level_of(value), row, limit, upper)
+
+
+def _end(row: pd.Series, limit: Limit, upper: bool) -> float:
+    """One end of a row's interval, NaN where there is none; an AUC's is that of `auc_evidence`."""
+    ends = tuple(row.get(limit.measure + suffix, np.nan) for suffix in ("_lo", "_hi"))
+    if limit.measure == "auc":
+        ends = auc_evidence(*ends)
+    return ends[upper]
 
 
 def _worst(evidence: Iterable[Evidence]) -> Evidence:
@@ -236,22 +254,39 @@ def _reason(evidence: Evidence) -> str:
     row, limit = evidence.row, evidence.limit
     end = "the upper end" if evidence.upper else "even the lower end"
     chosen = CHOSEN_BEFOREHAND if row["headline"] else ""
-    ends = [_percent(row[limit.measure + suffix]) for suffix in metrics.INTERVAL_ENDS]
+    value, low, high = (row[limit.measure + suffix] for suffix in metrics.INTERVAL_ENDS)
+    numbers = _interval(value, low, high)
+    if _turned_round(row, limit):
+        numbers += f", which is {_interval(1 - value, 1 - high, 1 - low)} inverted"
     return (
-        f"{attack_in_words(row)}{chosen} has {limit.title} {ends[0]} [{ends[1]}, {ends[2]}] %: "
+        f"{attack_in_words(row)}{chosen} has {limit.title} {numbers}: "
         f"{end} reaches {evidence.level} ({_percent(limit.reached(evidence.level))} % or more)."
     )
 
 
+def _turned_round(row: pd.Series, limit: Limit) -> bool:
+    """Whether it is the attack with its scores turned round that has the ends which count."""
+    return limit.measure == "auc" and row["auc_lo"] + row["auc_hi"] < 1
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{_percent(value)} [{_percent(low)}, {_percent(high)}] %"
+
+
 def _reason_of_low(rows: pd.DataFrame) -> str:
     """All measures with the largest upper end of these rows."""
-    ends = [
-        f"{limit.title} at most {_percent(rows[limit.measure + '_hi'].max())} % (limit {_percent(limit.low)} %)"
-        for limit in LIMITS
-    ]
+    ends = [_largest_end(rows, limit) for limit in LIMITS]
     chosen = rows["headline"].any()
     name = attack_in_words(rows.iloc[0]) + CHOSEN_BEFOREHAND if chosen else "every attack"
     return f"By {name} {', '.join(ends)}. No other attack surely reaches a limit."
+
+
+def _largest_end(rows: pd.DataFrame, limit: Limit) -> str:
+    """`AUC at most 52 % (limit 60 %)`, or `(inverted; limit 60 %)` where an attack turned round reaches so far."""
+    ends = [_end(row, limit, upper=True) for _, row in rows.iterrows()]
+    largest = int(np.argmax(ends))
+    inverted = "inverted; " if _turned_round(rows.iloc[largest], limit) else ""
+    return f"{limit.title} at most {_percent(ends[largest])} % ({inverted}limit {_percent(limit.low)} %)"
 
 
 def _too_few(sizes: tuple[int, int], halves: int) -> str:

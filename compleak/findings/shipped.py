@@ -144,11 +144,11 @@ def audit_findings(
         added=_added(facts, headlines, judged),
         controls=controls.check_controls(control_rows) if len(control_rows) else None,
         failed_controls=tuple(_failed(control_rows)),
-        exposed_by="" if leading is None else f"{levels.attack_in_words(leading)} on {target_in_words(leading, facts)}",
+        exposed_by=_exposed_by(leading, facts),
         classes=_classes(leading, judged, labels, facts),
         records=_records(leading, judged, labels, names, facts),
         found_alone=_found_alone(leading, judged),
-        curves=_curves(headlines, table, scores, truth),
+        curves=_curves(headlines, table, judged),
     )
 
 
@@ -206,19 +206,33 @@ def _headlines(table: pd.DataFrame, verdicts: Sequence[levels.Verdict]) -> pd.Da
 
 
 def _leading(headlines: pd.DataFrame) -> pd.Series | None:
-    """The headline of largest AUC."""
-    return headlines.loc[headlines["auc"].idxmax()] if len(headlines) else None
+    """The headline of largest AUC, turned round where it lies below one half."""
+    return headlines.loc[_auc(headlines).idxmax()] if len(headlines) else None
+
+
+def _auc(headlines: pd.DataFrame) -> pd.Series:
+    """The AUC of each headline, of 1 - AUC where the attack is turned round."""
+    inverted = headlines["auc_hi"] < 0.5
+    return headlines["auc"].where(~inverted, 1 - headlines["auc"])
 
 
 # What versions add
 
 
 class _Judged:
-    """Measures of rows on the points that they judged; intervals allow for several fits (`metrics.auc_interval`)."""
+    """Measures of rows on the points that they judged; intervals allow for several fits (`metrics.auc_interval`).
+
+    An attack that errs (`levels.is_inverted`) has its scores turned round, as an attacker would.
+    """
 
     def __init__(self, scores: Scores, truth: np.ndarray, scored_by: np.ndarray | None, seed: int) -> None:
-        self.scores, self.truth, self.seed = scores, truth, seed
+        self.scores_as_given, self.truth, self.seed = scores, truth, seed
         self.scored_by = scored_by
+
+    def scores(self, row: pd.Series) -> np.ndarray:
+        """(A,) the scores behind a row of the table, NaN on points that it left out."""
+        scores = self.scores_as_given(row)
+        return -scores if levels.is_inverted(row) else scores
 
     def difference(self, row: pd.Series, baseline: pd.Series) -> tuple[float, float, float]:
         """(difference of AUC, low, high) on the points that both judged."""
@@ -250,7 +264,10 @@ class _Judged:
 
 
 def _added(facts: AuditFacts, headlines: pd.DataFrame, judged: _Judged) -> pd.DataFrame:
-    """SR minus NR of the original, and MR minus the best SR: differences of the headlines' AUC, paired."""
+    """SR minus NR of the original, and MR minus the best SR: differences of the headlines' AUC, paired.
+
+    An AUC that surely lies below one half enters as 1 - AUC.
+    """
     rows = []
     original = _row_of(headlines, "NR", facts.models[0].name)
     pairs = [row for _, row in headlines[headlines["scenario"] == "SR"].iterrows()]
@@ -258,7 +275,7 @@ def _added(facts: AuditFacts, headlines: pd.DataFrame, judged: _Judged) -> pd.Da
         rows += [(pair, original) for pair in pairs]
     together = _row_of(headlines, "MR", ALL)
     if together is not None and len(pairs) > 1:
-        rows.append((together, max(pairs, key=lambda pair: pair["auc"])))
+        rows.append((together, _leading(pd.DataFrame(pairs))))
     lines = []
     for row, baseline in rows:
         against = target_in_words(baseline, facts)
@@ -281,6 +298,13 @@ def _failed(control_rows: pd.DataFrame) -> Iterator[str]:
 
 
 # Who is exposed
+
+
+def _exposed_by(leading: pd.Series | None, facts: AuditFacts) -> str:
+    if leading is None:
+        return ""
+    inverted = " inverted" if levels.is_inverted(leading) else ""
+    return f"{levels.attack_in_words(leading)}{inverted} on {target_in_words(leading, facts)}"
 
 
 def _classes(leading: pd.Series | None, judged: _Judged, labels: np.ndarray, facts: AuditFacts) -> pd.DataFrame:
@@ -339,16 +363,16 @@ def _found_alone(leading: pd.Series | None, judged: _Judged) -> int:
 # Curves
 
 
-def _curves(headlines: pd.DataFrame, table: pd.DataFrame, scores: Scores, truth: np.ndarray) -> pd.DataFrame:
+def _curves(headlines: pd.DataFrame, table: pd.DataFrame, judged: _Judged) -> pd.DataFrame:
     """The headline of largest AUC of each scenario, and the null control of the last."""
     curves = []
     for _, own in headlines.groupby("scenario", sort=False):
         row = _leading(own)
-        curves.append(_curve(row, "headline", scores(row), truth))
+        curves.append(_curve(row, "headline", judged.scores(row), judged.truth))
     nulls = table[table["attack"] == "null"]
     if len(nulls):
         row = nulls.iloc[-1]
-        others = scores(row)[~truth]
+        others = judged.scores_as_given(row)[~judged.truth]
         curves.append(_curve(row, "null", others, np.arange(len(others)) < len(others) // 2))
     return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE_COLUMNS)
 
@@ -357,8 +381,9 @@ def _curve(row: pd.Series, form: str, scores: np.ndarray, member: np.ndarray) ->
     judged = np.isfinite(scores)
     fpr, tpr = metrics.roc_curve(scores[judged], member[judged])
     curve = {"scenario": row["scenario"], "form": form, "variant": row["variant"], "attack": key_of(row)}
+    curve["auc"] = metrics.auc(scores[judged], member[judged])
     least = 1 / (~member[judged]).sum()
-    return pd.DataFrame({**curve, "auc": row["auc"], "least": least, "fpr": fpr, "tpr": tpr})[CURVE_COLUMNS]
+    return pd.DataFrame({**curve, "least": least, "fpr": fpr, "tpr": tpr})[CURVE_COLUMNS]
 
 
 # The whole as data

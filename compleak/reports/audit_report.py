@@ -269,8 +269,9 @@ def _leakage(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
             """Each line is what one attacker holds, and what the attack finds that was chosen beforehand, without a
             look at the points that it is judged on. All numbers are percent with 95 % intervals. TPR is the share of
             members found while at most 0.1 % or 1 % of the others are accused; a guess has 0.1 and 1. AUC is how often
-            a random member scores higher than a random other; a guess has 50. The advantage is the share of members
-            that are called members minus the share of others that are; a guess has 0."""
+            a random member scores higher than a random other; a guess has 50. An AUC below 50 counts by how far below
+            it lies: whoever turns the attack round gets 100 minus it. The advantage is the share of members that are
+            called members minus the share of others that are; a guess has 0."""
         )
         yield Table(leakage_cells(facts, findings.headlines), TONES)
         yield Figure(
@@ -543,6 +544,8 @@ def _rule(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
         [
             "The attack chosen beforehand counts with the *upper* end of each interval, because LOW is a promise; the "
             "worst of the three measures is the level.",
+            "An AUC below 50 % counts inverted, as 100 % minus it: an attacker who learns that an attack errs turns it "
+            "round.",
             "Every other attack counts with the *lower* end: what it surely reaches. So the luck of the best of many "
             "attacks raises no level, and an attack that was badly chosen hides no leak.",
             f"LOW can be read only from a sample on which a model that leaks nothing would read LOW: at least "

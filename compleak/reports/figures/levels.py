@@ -42,9 +42,7 @@ def _draw_measure(axes, headlines: pd.DataFrame, limit: Limit) -> None:
     values, low, high = (100 * headlines[limit.measure + end].to_numpy(float) for end in ("", "_lo", "_hi"))
     left = min(LEFT_END.get(limit.measure, -1.0), low.min() - 1)
     right = max(high.max() + 1.5, 120 * limit.middle if limit.middle < 0.5 else 85)
-    edges = (left, 100 * limit.low, 100 * limit.middle, right)
-    for start, end, colour in zip(edges, edges[1:], ZONES.values(), strict=False):
-        axes.axvspan(start, end, color=colour, alpha=FAINT, linewidth=0)
+    _draw_zones(axes, limit, left, right)
     for place, row_scenario in enumerate(headlines["scenario"]):
         ends = [[max(values[place] - low[place], 0)], [max(high[place] - values[place], 0)]]
         style = {"fmt": "o", "color": SCENARIO_COLOURS[row_scenario], "markersize": 5, "elinewidth": 1.4, "capsize": 2}
@@ -55,6 +53,17 @@ def _draw_measure(axes, headlines: pd.DataFrame, limit: Limit) -> None:
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", **GRID)
     axes.set_xlabel(f"{limit.title}, %".replace(" false", "\nfalse"), fontsize=MEDIUM)
+
+
+def _draw_zones(axes, limit: Limit, left: float, right: float) -> None:
+    """Colour each level's part of the axis, in percent; an AUC below one half counts as one minus it."""
+    edges = [left, 100 * limit.low, 100 * limit.middle, right]
+    colours = list(ZONES.values())
+    if limit.measure == "auc":
+        edges[:1] = [min(left, 0), 100 - edges[2], 100 - edges[1]]
+        colours = [*colours[:0:-1], *colours]
+    for start, end, colour in zip(edges, edges[1:], colours, strict=False):
+        axes.axvspan(start, end, color=colour, alpha=FAINT, linewidth=0)
 
 
 def _patch(level: str, colour: str):
