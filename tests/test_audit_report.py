@@ -12,7 +12,7 @@ from planted import planted_signals, write_signals
 
 import CompLeakNR
 from compleak.audits import metrics
-from compleak.findings import levels, shipped
+from compleak.findings import controls, levels, shipped
 from compleak.findings.rows import key_of, name_of
 from compleak.findings.shipped import AuditFacts, DataFacts, FileFacts, ModelFacts
 from compleak.reports import audit_report
@@ -397,13 +397,44 @@ def test_only_what_leaks_in_company_is_advised_against():
     assert "That is about somebody who holds original.onnx and int8.onnx, the worst of 4 cases." in text
 
 
-@pytest.mark.parametrize("name", ["null", "blind"])
+@pytest.mark.parametrize("name", ["null", "blind", "references"])
 def test_a_control_that_finds_something_is_said_first(name):
-    world = World(audit_facts(MODELS[:1]), controls=("null", "blind") if name == "null" else (name,), control_leak=0.8)
+    world = World(audit_facts(MODELS[:1]), controls=(name,), leak=0.0, control_leak=0.8)
     text = world.page()
     assert name in world.findings().failed_controls
     assert text.index("> **A control failed**: `" + name) < text.index("## What to do next")
     assert f"`{name}` FAILED" in text and "Mend what the failed control points to" in text
+    assert "Nothing has to be done" not in text and "> **not measured**: There is no level" in text
+    overall = world.findings().overall
+    assert overall.level == levels.NOT_MEASURED and f"the control {name} failed" in overall.reason
+
+
+def test_high_stays_beside_a_failed_control_and_says_so():
+    text = World(audit_facts(MODELS[:1]), controls=("blind",), control_leak=0.8).page()
+    assert (
+        "> **HIGH**: An attacker tells members from others far better than by guessing, but the control blind" in text
+    )
+    assert "HIGH, but the control blind failed: the data may differ by themselves." in text
+
+
+def test_a_failed_null_control_concerns_its_own_target_alone():
+    world = World(audit_facts(MODELS[:2]), leak=0.0)
+    failing = (world.table["attack"] == "null") & (world.table["scenario"] == "SR")
+    findings = world.findings(table=world.table.assign(auc=world.table["auc"].where(~failing, 0.7)))
+    assert [verdict.level for verdict in findings.verdicts][:3] == [levels.LOW, levels.LOW, levels.NOT_MEASURED]
+    assert findings.overall.level == levels.NOT_MEASURED and findings.failed_controls == ("null",)
+
+
+def test_clean_controls_of_many_audits_fail_together_in_one_audit_of_a_hundred():
+    rng = np.random.default_rng(0)
+    deviation = np.sqrt(1501 / (12 * 750 * 750))
+    failing = 0
+    for _ in range(400):
+        aucs = 0.5 + deviation * rng.normal(size=6)
+        names = ["null"] * 5 + ["blind"]
+        table = pd.DataFrame({"attack": names, "auc": aucs, "auc_lo": 0, "auc_hi": 1})
+        failing += len(controls.failed_controls(table.assign(n_member=750, n_nonmember=750))) > 0
+    assert 0 < failing <= 10
 
 
 def test_without_an_attack_chosen_beforehand_or_controls_the_page_says_so(leaky, tmp_path):

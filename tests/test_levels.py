@@ -84,6 +84,19 @@ def test_no_level_is_read_from_a_number_that_was_not_measured():
     assert judge(row(headline=True, tpr=(np.nan, np.nan, np.nan), auc=(0.9, 0.88, 0.92))).level == HIGH
 
 
+def test_a_failed_control_leaves_high_and_takes_every_better_level_away():
+    verdict = judge(row(headline=True))
+    assert levels.with_failed_controls(verdict, []) == verdict
+    for level in (LOW, MIDDLE, AT_LEAST_MIDDLE, TOO_FEW):
+        failed = levels.with_failed_controls(verdict._replace(level=level, proven=True), ["blind"])
+        assert failed.level == NOT_MEASURED and not failed.proven
+        assert "the control blind failed" in failed.reason and verdict.reason in failed.reason
+        assert levels.exceeds(failed.level, MIDDLE)
+    high = levels.with_failed_controls(verdict._replace(level=HIGH), ["blind", "null"])
+    assert high.level == HIGH
+    assert high.reason.startswith("HIGH, but the controls blind and null failed: the data may differ by themselves.")
+
+
 def test_each_half_with_an_attack_of_its_own_choice_is_put_in_words():
     verdict = judge(row("chosen", headline=True) | {"chosen": "rmia | joint"})
     assert verdict.reason.startswith("By rmia in one half, joint in the other, the attack chosen beforehand,")

@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from compleak.audits import metrics
 from compleak.findings.rows import CONTROLS
 
 LEVEL = 0.05  # of the test that the controls do not differ from 0.5
+LEVEL_OF_AUDIT = 0.01  # of the same test in an audit of shipped models, where a failed control takes a level away
 
 
 class ControlTest(NamedTuple):
@@ -33,6 +35,14 @@ def check_controls(controls: pd.DataFrame) -> ControlTest:
     columns = [pd.to_numeric(controls[key]) for key in ("auc", "n_member", "n_nonmember")]
     smallest = min(metrics.auc_p_value(*row) for row in zip(*columns, strict=True))
     return ControlTest(len(controls), smallest, min(1.0, smallest * len(controls)))
+
+
+def failed_controls(table: pd.DataFrame, level: float = LEVEL_OF_AUDIT) -> pd.DataFrame:
+    """The control rows of a table that differ from 0.5 by more than chance, tested together at `level` (Bonferroni)."""
+    rows = table[table["attack"].isin(CONTROLS)]
+    columns = [pd.to_numeric(rows[key]) for key in ("auc", "n_member", "n_nonmember")]
+    p_values = np.array([metrics.auc_p_value(*row) for row in zip(*columns, strict=True)], dtype=float)
+    return rows[p_values * len(control_rows(table)) <= level]
 
 
 def count_at_chance(rows: pd.DataFrame, key: str = "auc") -> int:

@@ -19,7 +19,7 @@ measures must be bounded because otherwise a smaller sample would get a better l
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -134,6 +134,26 @@ def _judge_small_sample(proven: Evidence, sizes: tuple[int, int], halves: int) -
         reason = f"{_reason(proven)} {_too_few(sizes, halves)} So HIGH is not ruled out."
         return _verdict(AT_LEAST_MIDDLE, proven, reason)
     return _verdict(TOO_FEW, proven, _too_few(sizes, halves))
+
+
+def with_failed_controls(verdict: Verdict, failed: Sequence[str]) -> Verdict:
+    """The verdict where these controls failed: HIGH stays and says so, anything better is no longer measured.
+
+    A failed control shows a difference between members and others that no model made. It may feign a leak, and it may
+    as well hide one. HIGH stays because it must not become harmless without a proof.
+    """
+    if not failed or verdict.level == NOT_MEASURED:
+        return verdict
+    if verdict.level == HIGH:
+        reason = f"HIGH, but {name_failed(failed)}: the data may differ by themselves. {verdict.reason}"
+        return verdict._replace(reason=reason)
+    reason = f"No level, because {name_failed(failed)}. Without it this would read {verdict.level}: {verdict.reason}"
+    return verdict._replace(level=NOT_MEASURED, proven=False, reason=reason)
+
+
+def name_failed(failed: Sequence[str]) -> str:
+    """`the control null failed`."""
+    return f"the control {failed[0]} failed" if len(failed) == 1 else f"the controls {' and '.join(failed)} failed"
 
 
 def worst_of(verdicts: Iterable[Verdict]) -> Verdict:

@@ -14,7 +14,7 @@ from compleak.audits.table import CHOSEN
 from compleak.runs import variants
 
 ORIGINAL = str(variants.ORIGINAL)  # as tables spell it
-CONTROLS = ("null", "blind")
+CONTROLS = ("null", "blind", "references")
 FORMS = ("published", "headline")  # which attack speaks for a target: see `rows_of_form`
 OURS = {attack.name for attack in (*attacks.NR, *attacks.SR, *attacks.MR) if not attack.published}
 TARGET = ["scenario", "variant"]

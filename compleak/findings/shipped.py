@@ -96,7 +96,7 @@ class AuditFindings(NamedTuple):
     headlines: pd.DataFrame  # the attack that speaks for each target, with `advantage`, `level` and `privbox`
     added: pd.DataFrame  # ADDED_COLUMNS: what a further version adds to AUC
     controls: controls.ControlTest | None
-    failed_controls: tuple[str, ...]  # of `null` and `blind`, those that find something
+    failed_controls: tuple[str, ...]  # of `findings.rows.CONTROLS`, those that find something
     exposed_by: str  # name of the headline behind `classes` and `records`; "" where there is none
     classes: pd.DataFrame  # CLASS_COLUMNS, the most exposed first
     records: pd.DataFrame  # RECORD_COLUMNS, the most exposed members first
@@ -131,7 +131,8 @@ def audit_findings(
     if facts.attacker == KNOWN_HALF and scored_by is None:
         raise ValueError("the fit behind each score of this attacker is needed for its intervals")
     table = with_numbers(table)
-    verdicts = tuple(_verdicts(facts, table))
+    failed = controls.failed_controls(table)
+    verdicts = tuple(_verdicts(facts, table, failed))
     headlines = _headlines(table, verdicts)
     leading = _leading(headlines)
     control_rows = controls.control_rows(table)
@@ -143,7 +144,7 @@ def audit_findings(
         headlines=headlines,
         added=_added(facts, headlines, judged),
         controls=controls.check_controls(control_rows) if len(control_rows) else None,
-        failed_controls=tuple(_failed(control_rows)),
+        failed_controls=tuple(failed["attack"].unique()),
         exposed_by=_exposed_by(leading, facts),
         classes=_classes(leading, judged, labels, facts),
         records=_records(leading, judged, labels, names, facts),
@@ -186,12 +187,19 @@ def target_in_words(row: pd.Series, facts: AuditFacts) -> str:
     return in_words(row["scenario"], row["variant"], facts)
 
 
-def _verdicts(facts: AuditFacts, table: pd.DataFrame) -> Iterator[levels.Verdict]:
+def _verdicts(facts: AuditFacts, table: pd.DataFrame, failed: pd.DataFrame) -> Iterator[levels.Verdict]:
     targets = targets_of(facts)
     if not rows_of_target(table, "MR", ALL).empty and ("MR", ALL) not in targets:
         targets.append(("MR", ALL))  # of the original and one compressed model
     for scenario, variant in targets:
-        yield levels.judge(scenario, variant, rows_of_target(table, scenario, variant), facts.halves)
+        verdict = levels.judge(scenario, variant, rows_of_target(table, scenario, variant), facts.halves)
+        yield levels.with_failed_controls(verdict, _failed_for(scenario, variant, failed))
+
+
+def _failed_for(scenario: str, variant: str, failed: pd.DataFrame) -> list[str]:
+    """The failed controls on which a target rests: `null` is one target's, and the others look at the data of all."""
+    rests = (failed["attack"] != "null") | ((failed["scenario"] == scenario) & (failed["variant"] == variant))
+    return list(failed.loc[rests, "attack"].unique())
 
 
 def _headlines(table: pd.DataFrame, verdicts: Sequence[levels.Verdict]) -> pd.DataFrame:
@@ -286,15 +294,6 @@ def _added(facts: AuditFacts, headlines: pd.DataFrame, judged: _Judged) -> pd.Da
 def _row_of(headlines: pd.DataFrame, scenario: str, variant: str) -> pd.Series | None:
     rows = rows_of_target(headlines, scenario, variant)
     return rows.iloc[0] if len(rows) else None
-
-
-# Controls
-
-
-def _failed(control_rows: pd.DataFrame) -> Iterator[str]:
-    for name, own in control_rows.groupby("attack", sort=False):
-        if not controls.check_controls(own).passed:
-            yield str(name)
 
 
 # Who is exposed

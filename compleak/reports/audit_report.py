@@ -67,6 +67,8 @@ CONTROL_TEXTS = {
         the numbers of this report may say how points were prepared or asked about, and not what models remember""",
     "blind": """a classifier that sees the data and no model tells members from others: the two sets differ by
         themselves (in source, time, format or classes), and attacks may find that difference and no memory""",
+    "references": """the loss of a reference model, which was trained on neither, tells members from others: the two
+        sets differ by themselves in what is hard to learn, or the reference model did see some of the points""",
 }
 NO_TOOL = "Testing is evidence of resistance to these attacks only, and no proof that others find nothing."
 
@@ -178,12 +180,12 @@ def _target(verdict: levels.Verdict, facts: AuditFacts) -> str:
 def _head(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
     overall = findings.overall
     yield Heading(f"Membership audit of {escaped(facts.name)}", level=1)
-    meaning = PROVEN.get(overall.level, "") if overall.proven else ""
+    meaning = _meaning(findings)
     holder = f"somebody who holds {_target(overall, facts)}"
     where = (
         f"That is about {holder}, the worst of {len(findings.verdicts)} cases." if len(findings.verdicts) > 1 else ""
     )
-    yield Callout(overall.level, f"{meaning or MEANING[overall.level]} {where}", TONES[overall.level])
+    yield Callout(overall.level, f"{meaning} {where}", TONES[overall.level])
     yield Text(
         f"""The question behind it: can somebody who asks {_these_models(facts)} find out whether a certain record was
         in the training data? Why this level: {escaped_sentence(overall.reason)}"""
@@ -195,6 +197,18 @@ def _head(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
     for model in facts.models:
         if model.runs_code:
             yield Callout("Note", f"To open {escaped(model.name)}, Python code that came with it was run.", "unknown")
+
+
+def _meaning(findings: AuditFindings) -> str:
+    """What the overall level means, in a sentence."""
+    level, proven = findings.overall.level, findings.overall.proven
+    meaning = PROVEN[level] if proven and level in PROVEN else MEANING[level]
+    if not findings.failed_controls:
+        return meaning
+    failed = levels.name_failed(findings.failed_controls)
+    if level == levels.HIGH:
+        return f"{meaning.removesuffix('.')}, but {failed}: the data may differ by themselves."
+    return f"There is no level, because {failed}: the attacks may find or miss something else than memory."
 
 
 def _these_models(facts: AuditFacts) -> str:
@@ -216,14 +230,14 @@ def _steps(facts: AuditFacts, findings: AuditFindings) -> Iterator[str]:
     level = findings.overall.level
     if findings.failed_controls:
         yield "Mend what the failed control points to, then audit again: the numbers may not be about memory."
+    elif level == levels.NOT_MEASURED:
+        yield "See [Coverage](#coverage) for what did not run and why, and supply what is missing."
     if level in (levels.TOO_FEW, levels.AT_LEAST_MIDDLE):
         size = levels.smallest_size(facts.halves)
         yield f"Put at least {size:,} members and {size:,} others into the audit: LOW takes so many."
-    if level == levels.NOT_MEASURED:
-        yield "See [Coverage](#coverage) for what did not run and why, and supply what is missing."
     if level in (levels.HIGH, levels.AT_LEAST_MIDDLE, levels.MIDDLE):
         yield from _steps_against_a_leak(facts, findings)
-    if level == levels.LOW:
+    if level == levels.LOW and not findings.failed_controls:
         yield "Nothing has to be done against these attacks."
     if len(facts.models) == 1:
         yield "Audit again before a compressed version ships: give it to the same command, behind the original."
@@ -373,7 +387,9 @@ def _controls(findings: AuditFindings) -> Iterator[Block]:
         return
     yield Text(
         """`null` is an attack on non-members alone, half of which stand for members. `blind` is a classifier that sees
-        the data and no model. Neither may find anything: their AUC must be 50."""
+        the data and no model. `references` is the loss of a model that saw neither members nor others. None may find
+        anything: their AUC must be 50. All of them together are tested at 1 %, and where one fails, no level better
+        than HIGH rests on it."""
     )
     for name in findings.failed_controls:
         yield Text(f"`{name}` FAILED: {CONTROL_TEXTS[name]}.")
