@@ -397,6 +397,21 @@ def test_only_what_leaks_in_company_is_advised_against():
     assert "That is about somebody who holds original.onnx and int8.onnx, the worst of 4 cases." in text
 
 
+def test_a_weak_attack_on_more_models_gives_no_better_level_and_is_called_weak():
+    world = World(audit_facts(), leak=0.0)
+    leak = World(audit_facts(), leak=2.0)
+    original = "NR original.onnx"
+    leaking = (leak.table["scenario"] == "NR") & (leak.table["variant"] == "original.onnx")
+    table = pd.concat([leak.table[leaking], world.table[~leaking]], ignore_index=True)
+    world.scores_of_row |= {name: scores for name, scores in leak.scores_of_row.items() if name.startswith(original)}
+    level_of = {(v.scenario, v.variant): v.level for v in world.findings(table=table).verdicts}
+    assert level_of.pop(("NR", "int8.onnx")) == level_of.pop(("NR", "pruned.onnx")) == levels.LOW
+    assert set(level_of.values()) == {levels.HIGH}
+    text = world.page(table=table)
+    assert "Whoever holds original.onnx and int8.onnx can attack original.onnx alone, which reads HIGH:" in text
+    assert "the attack on both is weaker here; holding more never takes anything away" in text
+
+
 @pytest.mark.parametrize("name", ["null", "blind", "references"])
 def test_a_control_that_finds_something_is_said_first(name):
     world = World(audit_facts(MODELS[:1]), controls=(name,), leak=0.0, control_leak=0.8)
@@ -421,7 +436,8 @@ def test_a_failed_null_control_concerns_its_own_target_alone():
     world = World(audit_facts(MODELS[:2]), leak=0.0)
     failing = (world.table["attack"] == "null") & (world.table["scenario"] == "SR")
     findings = world.findings(table=world.table.assign(auc=world.table["auc"].where(~failing, 0.7)))
-    assert [verdict.level for verdict in findings.verdicts][:3] == [levels.LOW, levels.LOW, levels.NOT_MEASURED]
+    assert [verdict.level for verdict in findings.verdicts][:2] == [levels.LOW, levels.LOW]
+    assert {verdict.level for verdict in findings.verdicts[2:]} == {levels.NOT_MEASURED}
     assert findings.overall.level == levels.NOT_MEASURED and findings.failed_controls == ("null",)
 
 

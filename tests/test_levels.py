@@ -199,6 +199,20 @@ def test_the_worst_target_gives_the_level_of_the_audit():
         assert levels.worst_of(verdicts[:worst][::-1]).level == order[worst - 1]
 
 
+def test_whoever_holds_more_gets_no_better_level():
+    in_words = lambda scenario, variant: f"{scenario} of {variant}"  # noqa: E731
+    pair = judge(row(headline=True))._replace(scenario="SR", level=MIDDLE, reason="The pair leaks.")
+    alone = pair._replace(scenario="NR", variant="original", level=HIGH, reason="It leaks.", proven=True)
+    raised = levels.with_contained(pair, [alone._replace(level=LOW), alone], in_words)
+    assert (raised.scenario, raised.variant, raised.level, raised.proven) == ("SR", "model", HIGH, True)
+    assert raised.reason == (
+        "Whoever holds SR of model can attack NR of original, which reads HIGH: It leaks. "
+        "The attacks on SR of model together read MIDDLE only."
+    )
+    for contained in ([], [alone._replace(level=MIDDLE)], [alone._replace(level=LOW)]):
+        assert levels.with_contained(pair, contained, in_words) == pair
+
+
 def test_what_is_no_evidence_exceeds_every_limit():
     assert not levels.exceeds(LOW, LOW) and not levels.exceeds(MIDDLE, MIDDLE) and not levels.exceeds(LOW, MIDDLE)
     assert levels.exceeds(MIDDLE, LOW)

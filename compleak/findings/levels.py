@@ -19,7 +19,7 @@ measures must be bounded because otherwise a smaller sample would get a better l
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +75,7 @@ class Verdict(NamedTuple):
     scenario: str
     variant: str
     level: str  # of FROM_BEST_TO_WORST
-    attack: str  # the key of the attack that decides; "" where none does
+    attack: str  # the key of the attack that decides, maybe on a part of the target; "" where none does
     measure: str  # the column that decides; "" where nothing was measured
     proven: bool  # a lower end decides: the level is not only not ruled out
     reason: str  # one or two sentences without markup
@@ -154,6 +154,25 @@ def with_failed_controls(verdict: Verdict, failed: Sequence[str]) -> Verdict:
 def name_failed(failed: Sequence[str]) -> str:
     """`the control null failed`."""
     return f"the control {failed[0]} failed" if len(failed) == 1 else f"the controls {' and '.join(failed)} failed"
+
+
+def with_contained(verdict: Verdict, contained: Sequence[Verdict], in_words: Callable[[str, str], str]) -> Verdict:
+    """The verdict, raised to the worst on what the attacker holds as well: whoever holds more cannot find less.
+
+    contained: on each model, or pair of models, that is part of the target. in_words(scenario, variant): what it is.
+    """
+    if not contained:
+        return verdict
+    worst = worst_of([verdict, *contained])
+    if worst is verdict:
+        return verdict
+    part = in_words(worst.scenario, worst.variant)
+    whole = in_words(verdict.scenario, verdict.variant)
+    reason = (
+        f"Whoever holds {whole} can attack {part}, which reads {worst.level}: {worst.reason} "
+        f"The attacks on {whole} together read {verdict.level} only."
+    )
+    return worst._replace(scenario=verdict.scenario, variant=verdict.variant, reason=reason)
 
 
 def worst_of(verdicts: Iterable[Verdict]) -> Verdict:

@@ -3,7 +3,7 @@
 The original is `models[0]`. A target is a scenario with a variant, which is a model's name, or `all` in MR.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -132,7 +132,7 @@ def audit_findings(
         raise ValueError("the fit behind each score of this attacker is needed for its intervals")
     table = with_numbers(table)
     failed = controls.failed_controls(table)
-    verdicts = tuple(_verdicts(facts, table, failed))
+    verdicts = _verdicts(facts, table, failed)
     headlines = _headlines(table, verdicts)
     leading = _leading(headlines)
     control_rows = controls.control_rows(table)
@@ -187,13 +187,29 @@ def target_in_words(row: pd.Series, facts: AuditFacts) -> str:
     return in_words(row["scenario"], row["variant"], facts)
 
 
-def _verdicts(facts: AuditFacts, table: pd.DataFrame, failed: pd.DataFrame) -> Iterator[levels.Verdict]:
+def _verdicts(facts: AuditFacts, table: pd.DataFrame, failed: pd.DataFrame) -> tuple[levels.Verdict, ...]:
+    """Of each target in its order; a pair's is no better than its models', and that of all no better than any."""
+    verdicts = []
+    for scenario, variant in _targets_measured(facts, table):
+        verdict = levels.judge(scenario, variant, rows_of_target(table, scenario, variant), facts.halves)
+        verdict = levels.with_failed_controls(verdict, _failed_for(scenario, variant, failed))
+        contained = [other for other in verdicts if _contains(scenario, variant, other, facts)]
+        verdicts.append(levels.with_contained(verdict, contained, lambda *part: in_words(*part, facts)))
+    return tuple(verdicts)
+
+
+def _contains(scenario: str, variant: str, other: levels.Verdict, facts: AuditFacts) -> bool:
+    """Whether whoever holds a target holds what another verdict is about. Pairs and all models come last."""
+    if scenario == "SR":
+        return other.scenario == "NR" and other.variant in (facts.models[0].name, variant)
+    return scenario == "MR"
+
+
+def _targets_measured(facts: AuditFacts, table: pd.DataFrame) -> list[tuple[str, str]]:
     targets = targets_of(facts)
     if not rows_of_target(table, "MR", ALL).empty and ("MR", ALL) not in targets:
         targets.append(("MR", ALL))  # of the original and one compressed model
-    for scenario, variant in targets:
-        verdict = levels.judge(scenario, variant, rows_of_target(table, scenario, variant), facts.halves)
-        yield levels.with_failed_controls(verdict, _failed_for(scenario, variant, failed))
+    return targets
 
 
 def _failed_for(scenario: str, variant: str, failed: pd.DataFrame) -> list[str]:

@@ -306,7 +306,8 @@ def _leakage(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
         yield Heading("What each further version adds", level=3)
         yield Text(
             """The difference of AUC between two attackers on the same points, in percentage points. An interval that
-            holds 0 does not show that the further version adds anything."""
+            holds 0 does not show that the further version adds anything. One below 0 says something about the attacks
+            and not about the models: whoever holds more may always leave it aside."""
         )
         yield Table(added_cells(facts, findings.added))
 
@@ -351,7 +352,15 @@ def added_cells(facts: AuditFacts, added: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame({"the attacker holds": holders, "instead of": added["baseline"].map(escaped_sentence)})
     rounded = added[["difference", "low", "high"]].astype(float).round(3) + 0.0  # no -0.0
     shown["adds to AUC"] = cells.intervals_of(rounded, "difference", "low", "high")
+    shown["so"] = [_what_it_adds(row.scenario, row.low, row.high) for row in added.itertuples()]
     return shown
+
+
+def _what_it_adds(scenario: str, low: float, high: float) -> str:
+    if high < 0:
+        held = "both" if scenario == "SR" else "all"
+        return f"the attack on {held} is weaker here; holding more never takes anything away"
+    return "more is found" if low > 0 else "no difference is shown"
 
 
 def _accusations(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
@@ -567,6 +576,8 @@ def _rule(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
             f"LOW can be read only from a sample on which a model that leaks nothing would read LOW: at least "
             f"{levels.smallest_size(facts.halves):,} members and as many others for this attacker. A smaller sample "
             f"says *{levels.TOO_FEW}*, unless lower ends already prove HIGH or *{levels.AT_LEAST_MIDDLE}*.",
+            "Whoever holds more cannot find less: a pair reads no better than each of its models, and all models no "
+            "better than any of them or any pair.",
             "The level of the audit is that of the worst target. The limits are this project's choice. Those of the "
             "TPR at 0.1 % come from what an accusation is worth where one of a hundred is a member: with 3 % a quarter "
             "of the accused are members, with 10 % half of them.",
