@@ -49,6 +49,26 @@ def test_audited_points_without_a_reference_are_left_out_and_counted(tmp_path, c
     assert metrics.auc(scores[asked], truth[asked]) == pytest.approx(rows.loc["rmia", "auc"])
 
 
+def test_a_shadow_model_none_of_whose_points_has_a_reference_still_serves_the_other_attacks(tmp_path, capsys):
+    """The only shadow model is trained on half of the victim's non-members: no other model says how hard they are."""
+    _, arrays = write_world(tmp_path, models=2)
+    others = np.flatnonzero(arrays["audit"][0] & ~arrays["member"][0])
+    roles = {"member": others[::2], "audit": others}
+
+    def give_the_shadow_model(name):
+        def change(array):
+            array[1] = False
+            array[1, roles[name]] = True
+
+        return change
+
+    file, _ = write_world(tmp_path, models=2, **{name: give_the_shadow_model(name) for name in roles})
+    table = CompLeakNR.main(["--signals", str(file), "--attacks", "yeom2018,gap,rmia"]).set_index("attack")
+    assert {"yeom2018", "gap"} <= set(table.index) and "rmia" not in table.index
+    assert table.loc["yeom2018", "n_member"] == table.loc["yeom2018", "n_nonmember"] == len(others)
+    assert "left out rmia: these signals hold no reference model for every audit point" in capsys.readouterr().out
+
+
 def test_a_file_with_the_victim_alone_is_refused_in_one_line_where_shadow_models_are_asked_for(tmp_path):
     file, arrays = write_world(tmp_path)
     alone = {name: array[:1] for name, array in arrays.items() if name != "labels"}

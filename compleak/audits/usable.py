@@ -12,12 +12,13 @@ from core.console import say
 def with_references(records: dict[Path, Record]) -> dict[Path, Record]:
     """The records without the audited points that have no reference model, which no calibrated attack can score.
 
-    The records describe the same points. Where too few points would be left, the records stay as they are, and the
-    attacks that need references are left out instead.
+    The records describe the same points. Where too few points of a model would be left, the records stay as they are,
+    and the attacks that need references are left out instead.
     """
-    lacking = points_without_reference(next(iter(records.values())))
-    audit = next(iter(records.values())).audit & ~lacking
-    if not lacking.any() or not all(has_both_kinds(record.member, audit) for record in records.values()):
+    record = next(iter(records.values()))
+    lacking = points_without_reference(record)
+    audit = record.audit & ~lacking
+    if not lacking.any() or not has_both_kinds(record, audit):
         return records
     say(
         f"left out: {count_lacking(lacking, audit)}, since every model is known or assumed to have trained on them; a "
@@ -38,14 +39,15 @@ def points_without_reference(record: Record) -> np.ndarray:
     return record.audit & (count == 0)
 
 
-def has_both_kinds(member: np.ndarray, audit: np.ndarray) -> bool:
-    """Whether each audit set has at least two members and two non-members. Both (R, N) bool.
+def has_both_kinds(record: Record, remaining: np.ndarray) -> bool:
+    """Whether two members and two non-members remain of each audit set of the record. remaining: (R, N) bool.
 
-    References have no audit set.
+    A model that has no audit set in the record is a reference. A shadow model of which no point remains is none: the
+    attacks would have nothing to be fitted on.
     """
-    pairs = zip(member[1:], audit[1:], strict=True)
-    shadow_models = [(row, kept) for row, kept in pairs if kept.any()]
-    return all(min(count_of(row, kept)) >= 2 for row, kept in [(member[0], audit[0]), *shadow_models])
+    models = record.audit.any(axis=1)
+    pairs = zip(record.member[models], remaining[models], strict=True)
+    return all(min(count_of(member, audit)) >= 2 for member, audit in pairs)
 
 
 def count_of(member: np.ndarray, audit: np.ndarray) -> tuple[int, int]:
