@@ -10,6 +10,11 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from attacks.common.classifiers import boosted_trees
+from attacks.common.signals import Unusable
+
+LEAF = 50  # points of a leaf, at least, where there are many
+LEAVES = 8  # that the fitted points must be enough for: with a fixed leaf, few points could not be split at all
+FEWEST = 16  # fitted members, and fitted non-members, without which trees find nothing and the control says nothing
 
 
 def blind(columns, member, *, seed: int, fitted_on=None) -> np.ndarray:
@@ -18,14 +23,27 @@ def blind(columns, member, *, seed: int, fitted_on=None) -> np.ndarray:
     columns: (A, F), what the points look like; member: (A,), the truth, which the auditor has and no attacker. One half
     is fitted and the other scored. Cross-validation would score all, but folds err together, and an interval over
     points would be too narrow for them, by a quarter with three folds. fitted_on: (A,) bool, the half that is fitted;
-    None draws one.
+    None draws one. Raises Unusable where that half would hold fewer than FEWEST members or non-members.
     """
     if fitted_on is None:
+        check_size(np.bincount(member, minlength=2) // 2)
         every = np.arange(len(member))
         fitted, scored = train_test_split(every, test_size=0.5, stratify=member, random_state=seed)
     else:
         fitted, scored = np.flatnonzero(fitted_on), np.flatnonzero(~fitted_on)
-    trees = boosted_trees(seed).fit(columns[fitted], member[fitted])
+    check_size(np.bincount(member[fitted], minlength=2))
+    trees = boosted_trees(seed).set_params(min_samples_leaf=min(LEAF, len(fitted) // LEAVES))
+    trees.fit(columns[fitted], member[fitted])
     scores = np.full(len(member), np.nan)
     scores[scored] = trees.decision_function(columns[scored])
     return scores
+
+
+def check_size(fitted) -> None:
+    """Raises Unusable where there are too few points to fit on. fitted: (2,), how many non-members and members."""
+    others, members = fitted
+    if min(fitted) < FEWEST:
+        raise Unusable(
+            f"half of the audited points are {members} members and {others} non-members, and it is fitted on at least "
+            f"{FEWEST} of each"
+        )

@@ -21,9 +21,10 @@ import attacks
 from attacks import Signals, blind, membership
 from attacks.calibrated import calibrated
 from attacks.common import classifiers
-from attacks.common.classifiers import forest
+from attacks.common.classifiers import boosted_trees, forest
 from attacks.common.networks import ROWS_AT_ONCE, Recipe, one_cycle, train_and_score
 from attacks.common.references import known_outsiders, reference_log_p, reference_moments
+from attacks.common.signals import Unusable
 from attacks.common.statistics import confidence, cross_entropy, log_odds, modified_entropy, posterior
 from attacks.common.thresholds import balanced_threshold
 from attacks.mr import inputs as mr_inputs
@@ -542,3 +543,47 @@ def test_blind_finds_a_difference_in_the_victims_images_and_nothing_where_there_
     auc = roc_auc_score(member[asked], scores[asked])
     assert (auc > 0.9) if brighter else (abs(auc - 0.5) < 4 * standard_error(member[asked] == 1))
     assert asked.sum() == 400 and member[asked].sum() == 200
+
+
+def columns_that_tell(rng, member):
+    """(n, 2): a column that tells members from others, and one that does not."""
+    return np.c_[member + 0.01 * rng.normal(size=len(member)), rng.normal(size=len(member))]
+
+
+@pytest.mark.parametrize("of_each", [32, 40, 60, 100])
+def test_blind_finds_a_perfect_difference_among_few_points_too(of_each):
+    rng = np.random.default_rng(0)
+    member = rng.permutation(np.arange(2 * of_each) < of_each)
+    scores = blind(columns_that_tell(rng, member), member, seed=0)
+    asked = ~np.isnan(scores)
+    assert roc_auc_score(member[asked], scores[asked]) > 0.95
+
+
+def test_blind_finds_nothing_among_few_points_that_do_not_differ():
+    aucs = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        member = rng.permutation(np.arange(80) < 40)
+        scores = blind(rng.normal(size=(80, 3)), member, seed=seed)
+        asked = ~np.isnan(scores)
+        aucs.append(roc_auc_score(member[asked], scores[asked]))
+    assert abs(np.mean(aucs) - 0.5) < 4 * 0.09 / np.sqrt(20)  # the standard error of an AUC of 20 + 20 points is 0.09
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_blind_says_that_so_few_points_tell_it_nothing(drawn):
+    rng = np.random.default_rng(0)
+    member = np.arange(62) < 31
+    fitted_on = np.arange(62) % 2 == 0 if drawn else None
+    with pytest.raises(Unusable, match="15 .* is fitted on at least 16 of each"):
+        blind(columns_that_tell(rng, member), member, seed=0, fitted_on=fitted_on)
+
+
+def test_blind_has_the_same_trees_as_ever_where_there_are_400_points_to_fit_on():
+    rng = np.random.default_rng(0)
+    member = rng.permutation(np.arange(800) < 400)
+    columns = rng.normal(size=(800, 3)) + 0.3 * member[:, None]
+    fitted_on = rng.permutation(np.arange(800) < 400)
+    scores = blind(columns, member, seed=5, fitted_on=fitted_on)
+    trees = boosted_trees(5).fit(columns[fitted_on], member[fitted_on])
+    np.testing.assert_array_equal(scores[~fitted_on], trees.decision_function(columns[~fitted_on]))

@@ -381,6 +381,12 @@ def test_the_blind_control_reads_the_columns_of_a_file(tmp_path, capsys, attacke
     assert "blind left out: it needs what the points look like" in capsys.readouterr().out
 
 
+def test_the_blind_control_says_that_it_has_too_few_points(tmp_path, capsys):
+    (file,) = World(size=31).write(tmp_path, columns=np.arange(62.0)[:, None])
+    assert "blind" not in nr(file, "--attacks", "gap").index
+    assert "blind left out: half of the audited points are 15 members" in capsys.readouterr().out
+
+
 # The headline, which the judged points do not choose
 
 

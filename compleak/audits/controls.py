@@ -29,14 +29,14 @@ def null_control(scores: np.ndarray, decision: np.ndarray, truth: np.ndarray) ->
 def blind_control(run: Run | None, file: Path, record: signals_file.Record, seed: int, code: str) -> np.ndarray | None:
     """Scores (A,) of the classifier that sees the points and no model, NaN on the half that it was fitted on.
 
-    It sees the images of a run or the array `columns` of a signals file; None where there is neither. The scores of a
-    run are kept with it, since its variants share them.
+    It sees the images of a run or the array `columns` of a signals file; None, with the reason printed, where there is
+    neither or there are too few points. The scores of a run are kept with it, since its variants share them.
     """
     if run is None and record.columns is None:
         say("blind left out: it needs what the points look like, the array columns, which these signals lack")
         return None
     if run is None:
-        return blind_to_columns(record, seed)
+        return blind_scores(record.columns[record.audit[0]], record, seed)
     points = signals_file.points(file)[record.audit[0]]
     content = points.tobytes() + record.truth.tobytes() + f"{seed} {code}".encode()
     key = hashlib.sha256(content).hexdigest()
@@ -46,25 +46,20 @@ def blind_control(run: Run | None, file: Path, record: signals_file.Record, seed
             return kept["scores"]
     data = dataset(run)
     scores = blind_scores(data.kind.summarise(data.images[points]), record, seed)
-    write_atomically(kept_file, lambda part: np.savez(part, scores=scores, key=np.array(key)))
+    if scores is not None:
+        write_atomically(kept_file, lambda part: np.savez(part, scores=scores, key=np.array(key)))
     return scores
 
 
-def blind_to_columns(record: signals_file.Record, seed: int) -> np.ndarray | None:
-    """The scores from the array `columns`; None, with the reason printed, where copies leave no two halves."""
-    try:
-        return blind_scores(record.columns[record.audit[0]], record, seed)
-    except UserError as error:
-        say(f"blind left out: {error}")
-        return None
-
-
-def blind_scores(columns: np.ndarray, record: signals_file.Record, seed: int) -> np.ndarray:
+def blind_scores(columns: np.ndarray, record: signals_file.Record, seed: int) -> np.ndarray | None:
     """What the classifier says of the victim's audited points: columns (A, F) -> (A,), NaN where it was fitted.
 
     Copies of a point are fitted together or scored together: they would tell the classifier each other's membership.
+    None, with the reason printed, where copies leave no two halves or a half has too few points.
     """
-    if record.group is None:
-        return attacks.blind(columns, record.truth, seed=seed)
-    fitted_on = draw_half(record.truth, record.group[record.audit[0]], seed)
-    return attacks.blind(columns, record.truth, seed=seed, fitted_on=fitted_on)
+    try:
+        fitted_on = None if record.group is None else draw_half(record.truth, record.group[record.audit[0]], seed)
+        return attacks.blind(columns, record.truth, seed=seed, fitted_on=fitted_on)
+    except (UserError, attacks.Unusable) as error:
+        say(f"blind left out: {error}")
+        return None
