@@ -10,7 +10,9 @@ from planted import planted_signals
 import attacks
 import CompLeakNR
 from compleak.audits import job, metrics
+from compleak.audits.controls import reference_control
 from compleak.audits.target import folder_for
+from compleak.queries.signals_file import Record
 from core.errors import UserError
 
 
@@ -67,6 +69,26 @@ def test_a_shadow_model_none_of_whose_points_has_a_reference_still_serves_the_ot
     assert {"yeom2018", "gap"} <= set(table.index) and "rmia" not in table.index
     assert table.loc["yeom2018", "n_member"] == table.loc["yeom2018", "n_nonmember"] == len(others)
     assert "left out rmia: these signals hold no reference model for every audit point" in capsys.readouterr().out
+
+
+def test_the_control_of_references_asks_of_each_point_the_models_that_did_not_train_on_it():
+    """Point 2 has one such model and point 3 has none. The confidence of the second of two classes is z_1 - z_0."""
+    confidences = np.array([[9.0, 9, 9, 9, 9], [1.0, 2, 3, 4, 5], [3.0, -2, 7, 8, 9]])
+    logits = np.stack([np.zeros_like(confidences), confidences], axis=-1).astype(np.float32)
+    member = np.array([[1, 1, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 1, 1, 0]], dtype=bool)
+    audit = np.array([[1, 1, 1, 1, 0], [0] * 5, [0] * 5], dtype=bool)
+    record = Record(logits, np.ones(5, dtype=np.int64), member, audit, {})
+    np.testing.assert_allclose(reference_control(None, record), [2, 0, 3, np.nan], atol=1e-6)
+    of_victim = record._replace(logits=logits[:1], member=member[:1], audit=audit[:1])
+    assert reference_control(None, of_victim) is None
+
+
+def test_the_control_of_references_is_left_out_where_no_member_has_one(capsys):
+    member = np.array([[1, 1, 0, 0], [1, 1, 0, 0]], dtype=bool)
+    audit = np.array([[True] * 4, [False] * 4])
+    record = Record(np.zeros((2, 4, 2), dtype=np.float32), np.zeros(4, dtype=np.int64), member, audit, {})
+    assert reference_control(None, record) is None
+    assert "references left out: every model trained on all of the audited members" in capsys.readouterr().out
 
 
 def test_a_file_with_the_victim_alone_is_refused_in_one_line_where_shadow_models_are_asked_for(tmp_path):

@@ -172,12 +172,13 @@ def nr(files, out, *flags):
     return NR(["--signals", files[0], "--out", str(out), *flags])
 
 
+CONTROLS = ("null", "references")  # of signals files without `columns`
 THRESHOLDS = [f"threshold/{name}" for name in STATISTICS]
 
 
 def test_chosen_attacks_come_in_the_tables_order_and_optional_attacks_only_when_chosen(files, tmp_path):
     table = nr(files, tmp_path, "--attacks", "threshold, nn_cls,gap,nn,nn_top3,samia")
-    assert keys(table) == ["samia", "gap", "nn", "nn_top3", "nn_cls", *THRESHOLDS, "null"]
+    assert keys(table) == ["samia", "gap", "nn", "nn_top3", "nn_cls", *THRESHOLDS, *CONTROLS]
     assert sorted(np.load(tmp_path / "NR_scores.npz").files) == sorted(keys(table))
     assert table.loc[table["headline"], "attack"].isin(["gap", "threshold"]).tolist() == [True]
     assert not {attack.name for attack in attacks.NR} & {"nn", "nn_top3", "nn_cls", "threshold"}
@@ -191,8 +192,8 @@ def test_combined_scores_the_same_alone_as_among_all_attacks(files, tmp_path):
     ):
         every = main(["--signals", *given, "--out", str(tmp_path / "every")])
         alone = main(["--signals", *given, "--out", str(tmp_path / "alone"), "--attacks", "combined"])
-        assert list(dict.fromkeys(every["attack"])) == [*usual, "null"]
-        assert keys(alone) == ["combined", "null"] and alone["headline"].tolist() == [True, False]
+        assert list(dict.fromkeys(every["attack"])) == [*usual, *CONTROLS]
+        assert keys(alone) == ["combined", *CONTROLS] and alone["headline"].tolist() == [True, False, False]
         assert alone["auc"][0] == every.loc[every["attack"] == "combined", "auc"].item()
 
 
@@ -232,7 +233,7 @@ def test_a_table_is_kept_only_for_the_same_attacks_in_whatever_order_they_are_na
 
 def test_without_an_eligible_attack_there_is_no_headline_and_the_first_row_gives_the_null_control(files, tmp_path):
     table = nr(files, tmp_path, "--attacks", "nn,samia")
-    assert keys(table) == ["samia", "nn", "null"] and not table["headline"].any()
+    assert keys(table) == ["samia", "nn", *CONTROLS] and not table["headline"].any()
     assert table["auc"][2] == table["null_auc"][0] != table["null_auc"][1]
     scores = np.load(tmp_path / "NR_scores.npz")
     others = np.isfinite(scores["null"])

@@ -24,6 +24,7 @@ from compleak.audits import attackers, job, metrics
 from compleak.audits.chosen import choose, rarity
 from compleak.audits.halves import draw_half
 from compleak.audits.verdicts import join_results
+from compleak.findings.controls import check_controls, control_rows
 from compleak.findings.rows import key_of
 from compleak.queries import signals_file
 from compleak.queries.signals_file import Record
@@ -385,6 +386,28 @@ def test_the_blind_control_says_that_it_has_too_few_points(tmp_path, capsys):
     (file,) = World(size=31).write(tmp_path, columns=np.arange(62.0)[:, None])
     assert "blind" not in nr(file, "--attacks", "gap").index
     assert "blind left out: half of the audited points are 15 members" in capsys.readouterr().out
+
+
+# A reference that trained on the points
+
+
+@pytest.mark.parametrize("saw", ["nothing", "members", "others"])
+def test_a_reference_that_trained_on_audited_points_invents_a_leak_and_the_control_of_references_fails(tmp_path, saw):
+    (record,) = World(difficulty=1.5, references=1, size=1500, seed=3).records()
+    seen = {"nothing": np.zeros(3000, dtype=bool), "members": record.truth, "others": ~record.truth}[saw]
+    record.logits[1, seen] += np.array([1.5, -1.5], dtype=np.float32)
+    file = tmp_path / "model.npz"
+    np.savez(file, **{key: getattr(record, key) for key in ("logits", "labels", "member", "audit")})
+    table = nr(file, "--attacks", "yeom2018,joint")
+    row = table.loc["references"]
+    failed = not check_controls(control_rows(table[table["attack"] == "references"])).passed
+    assert row["auc_lo"] <= row["auc"] <= row["auc_hi"] and row["n_member"] == row["n_nonmember"] == 1500
+    assert not row["headline"] and row["needs"] == ""
+    scores = np.load(tmp_path / "model/NR_scores.npz")["references"]
+    assert metrics.auc(scores, record.truth) == pytest.approx(row["auc"])
+    assert failed == (saw != "nothing")
+    assert (table.loc["joint", "auc"] > 0.6) == (saw != "nothing")
+    assert table.loc["null", "auc_lo"] < 0.5 < table.loc["null", "auc_hi"]
 
 
 # The headline, which the judged points do not choose

@@ -253,10 +253,11 @@ def test_signals_files_alone_are_enough_and_what_is_missing_is_named(tmp_path):
         assert done.returncode == 0, done.stderr
         assert "left out samia: these signals hold no sensitivity" in done.stdout and "rmia" in done.stdout
     pair = [str(tmp_path / "original.npz"), str(tmp_path / "compressed.npz")]
-    assert set(CompLeakSR.main(["--signals", *pair])["attack"]) == {"SR1", "SR2", "model_updates", *OURS, "null"}
-    assert set(CompLeakMR.main(["--signals", *pair])["attack"]) == {"MR", *OURS, "null"}
+    controls = ("null", "references")
+    assert set(CompLeakSR.main(["--signals", *pair])["attack"]) == {"SR1", "SR2", "model_updates", *OURS, *controls}
+    assert set(CompLeakMR.main(["--signals", *pair])["attack"]) == {"MR", *OURS, *controls}
     alone = CompLeakMR.main(["--signals", pair[1], "--without_original"])
-    assert set(alone["attack"]) == {"MR", *OURS, "null"}
+    assert set(alone["attack"]) == {"MR", *OURS, *controls}
     nr = pd.read_csv(tmp_path / "original/NR.csv", keep_default_na=False)
     assert nr.loc[nr["attack"] == "calibrated", "auc_lo"].item() > 0.55  # a fifth of its labels had to be memorised
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 import attacks
 from compleak.audits.attackers import Attacker, as_known, attacker_of, halves_of, parts_of
-from compleak.audits.controls import blind_control
+from compleak.audits.controls import blind_control, reference_control
 from compleak.audits.first_stage import pair_files
 from compleak.audits.job import Job
 from compleak.audits.table import TableFiles, UnfinishedTable, control_names, measured_row
@@ -131,7 +131,7 @@ def attack_jobs(
     device,
     unfinished: UnfinishedTable,
 ) -> Attacked:
-    """The rows of all jobs and of the blind control, and the scores (A,) behind them.
+    """The rows of all jobs, then of the controls that a table has once, and the scores (A,) behind them.
 
     Scores go by `attack` or `attack/classifier`. Those of the second job and all after it begin with `<job>/`. Of an
     attacker who knows half of the points, `half` says which fit judged each point.
@@ -156,11 +156,20 @@ def attack_jobs(
     judged_by = number_of_part(parts)
     if judged_by is not None:
         scores["half"] = judged_by.astype(np.float64)
-    blind = blind_control(target.run, file, record, seed, code)
-    if blind is not None:
-        names = control_names(settings.scenario, next(iter(target.jobs)), "blind")
-        judged = ~np.isnan(blind)
-        row = measured_row(names, blind[judged], blind[judged] >= 0, truth[judged], seed=seed, seconds=0.0)
-        rows.append(row | {"headline": False, "needs": "", "chosen": ""})
-        scores["blind"] = blind
+    controls = {
+        "blind": blind_control(target.run, file, record, seed, code),
+        "references": reference_control(target.run, record),
+    }
+    for control, of_points in controls.items():
+        if of_points is not None:
+            names = control_names(settings.scenario, next(iter(target.jobs)), control)
+            rows.append(control_row(names, of_points, truth, seed))
+            scores[control] = of_points
     return Attacked(rows, scores, left_out)
+
+
+def control_row(names: dict, scores: np.ndarray, truth: np.ndarray, seed: int) -> dict:
+    """The row of a control, measured where its scores (A,) are not NaN. A score is a log-odds: from 0 on it accuses."""
+    judged = ~np.isnan(scores)
+    row = measured_row(names, scores[judged], scores[judged] >= 0, truth[judged], seed=seed, seconds=0.0)
+    return row | {"headline": False, "needs": "", "chosen": ""}

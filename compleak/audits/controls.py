@@ -1,4 +1,8 @@
-"""The two controls that run with every attack and must find nothing (PROTOCOL §7)."""
+"""The controls, which must find nothing (PROTOCOL §7): `null`, `blind` and `references`.
+
+`null` runs with every attack, the other two once for a table. A control that finds something says that the attacks may
+find it too, although it is no memory.
+"""
 
 import contextlib
 import hashlib
@@ -7,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import attacks
+from attacks.common.references import known_outsiders
+from attacks.common.statistics import confidence
 from compleak.audits.halves import draw_half
 from compleak.queries import signals_file
 from compleak.runs.run import Run, dataset
@@ -63,3 +69,26 @@ def blind_scores(columns: np.ndarray, record: signals_file.Record, seed: int) ->
     except (UserError, attacks.Unusable) as error:
         say(f"blind left out: {error}")
         return None
+
+
+def reference_control(run: Run | None, record: signals_file.Record) -> np.ndarray | None:
+    """Scores (A,) from the models that are stated not to have trained on a point: how sure they are of its class.
+
+    The score is the mean of their logit-scaled confidence log p_y / (1 - p_y) (Carlini et al. 2022, section VI.B). It
+    must not tell members from others. If it does, one of these models saw some of the points after all, or one kind of
+    point is harder than the other; attacks that compare the victim with these models then err. NaN on points without
+    such a model. None without shadow models and references, and for a run of this project, whose split keeps the
+    victim's points from the shadow models. None, with the reason printed, where the scores are not of both kinds.
+    """
+    if run is not None or len(record.logits) == 1:
+        return None
+    audited = np.flatnonzero(record.audit[0])
+    outsiders = known_outsiders(signals_file.attacker_view(record))[1:, audited]  # (R - 1, A)
+    labels = record.labels[audited]
+    sure = np.stack([confidence(logits[audited], labels) for logits in record.logits[1:]])  # (R - 1, A)
+    count = outsiders.sum(axis=0)
+    if len(np.unique(record.truth[count > 0])) < 2:
+        say("references left out: every model trained on all of the audited members, or on all of the non-members")
+        return None
+    total = np.where(outsiders, sure, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -25,7 +25,9 @@ class ControlTest(NamedTuple):
 
 
 def control_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The control rows. The blind control, which is the same for all variants of a run, has one."""
+    """The control rows without repetitions: `blind` is the same in all tables of the same points, and `references` in
+    all tables that begin with the same model.
+    """
     controls = table[table["attack"].isin(CONTROLS)]
     return controls.drop_duplicates(["attack", "auc", "auc_lo", "auc_hi"])
 

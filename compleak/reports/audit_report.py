@@ -67,8 +67,9 @@ CONTROL_TEXTS = {
         the numbers of this report may say how points were prepared or asked about, and not what models remember""",
     "blind": """a classifier that sees the data and no model tells members from others: the two sets differ by
         themselves (in source, time, format or classes), and attacks may find that difference and no memory""",
-    "references": """the loss of a reference model, which was trained on neither, tells members from others: the two
-        sets differ by themselves in what is hard to learn, or the reference model did see some of the points""",
+    "references": """models that are said not to have trained on these points answer them otherwise if they are members:
+        one of them did train on some of the points, or was made from a model that did, or the two sets differ in
+        difficulty. Attacks that compare with these models may then find a leak that is none, or miss one""",
 }
 NO_TOOL = "Testing is evidence of resistance to these attacks only, and no proof that others find nothing."
 
@@ -396,9 +397,9 @@ def _controls(findings: AuditFindings) -> Iterator[Block]:
         return
     yield Text(
         """`null` is an attack on non-members alone, half of which stand for members. `blind` is a classifier that sees
-        the data and no model. `references` is the loss of a model that saw neither members nor others. None may find
-        anything: their AUC must be 50. All of them together are tested at 1 %, and where one fails, no level better
-        than HIGH rests on it."""
+        the data and no model. `references` is how sure shadow models and references are of points that they are said
+        not to have trained on, where there are such models. None of them may find anything: their AUC must be 50. All
+        of them together are tested at 1 %, and where one fails, no level better than HIGH rests on it."""
     )
     for name in findings.failed_controls:
         yield Text(f"`{name}` FAILED: {CONTROL_TEXTS[name]}.")
