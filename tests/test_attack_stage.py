@@ -1,5 +1,6 @@
 """The attack stage on files of planted worlds: what it leaves out, what it keeps when it is killed, what it refuses."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,20 @@ def test_the_control_of_references_is_left_out_where_no_member_has_one(capsys):
     record = Record(np.zeros((2, 4, 2), dtype=np.float32), np.zeros(4, dtype=np.int64), member, audit, {})
     assert reference_control(None, record) is None
     assert "references left out: every model trained on all of the audited members" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("pairs", "says"), [(3, None), (4, "8 of 120 audited points are copies .* 116 are distinct")])
+def test_many_copies_among_the_audited_points_are_counted_in_one_line(tmp_path, capsys, pairs, says):
+    """Points outside the audit set do not count, although all of them are copies."""
+    file, arrays = write_world(tmp_path, models=2)
+    audited = np.flatnonzero(arrays["audit"][0])
+    group = np.full(300, 1000)
+    group[audited] = np.arange(len(audited))
+    group[audited[:pairs]] = group[audited[-pairs:]]
+    np.savez(file, **arrays, group=group)
+    CompLeakNR.main(["--signals", str(file), "--attacks", "gap"])
+    printed = capsys.readouterr().out
+    assert re.search(says, printed) if says else "copies" not in printed
 
 
 def test_a_file_with_the_victim_alone_is_refused_in_one_line_where_shadow_models_are_asked_for(tmp_path):

@@ -14,7 +14,7 @@ from compleak.audits.first_stage import pair_files
 from compleak.audits.job import Job
 from compleak.audits.table import TableFiles, UnfinishedTable, control_names, measured_row
 from compleak.audits.target import Target, check_out, target_of
-from compleak.audits.usable import with_references
+from compleak.audits.usable import copies_in_words, with_references
 from compleak.audits.verdicts import number_of_part
 from compleak.queries import signals_file
 from compleak.runs.run import defence_in_words
@@ -54,6 +54,8 @@ def attack(settings: AttackSettings) -> pd.DataFrame:
         say(f"{target.run.name}: {defence_in_words(target.run)}")
     say(attacker.describe())
     usable = with_references(as_known(attacker, records))
+    if warning := copies_in_words(next(iter(usable.values()))):
+        say(warning)
     unfinished = UnfinishedTable(target.out, settings.scenario, made_from)
     attacked = attack_jobs(settings, target, attacker, usable, made_from, device, unfinished)
     table = pd.DataFrame(attacked.rows)

@@ -1,4 +1,4 @@
-"""What of a signals file the attacks can be run on: points that have a reference."""
+"""What of a signals file the attacks can be run on, points that have a reference, and how many copies are among it."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ import numpy as np
 from attacks.common.references import known_outsiders, reference_count
 from compleak.queries.signals_file import Record, attacker_view
 from core.console import say
+
+COPIES = 0.05  # the share of the audited points from which copies are worth a line
 
 
 def with_references(records: dict[Path, Record]) -> dict[Path, Record]:
@@ -53,3 +55,20 @@ def has_both_kinds(record: Record, remaining: np.ndarray) -> bool:
 def count_of(member: np.ndarray, audit: np.ndarray) -> tuple[int, int]:
     """Audited members and audited non-members of one model, (N,) bool each."""
     return int((member & audit).sum()), int((~member & audit).sum())
+
+
+def copies_in_words(record: Record) -> str | None:
+    """A warning where more than COPIES of the victim's audited points are copies of another one; None elsewhere.
+
+    Intervals and tests count each point by itself. Copies are answered alike, so the intervals are then too narrow.
+    """
+    if record.group is None:
+        return None
+    _, sizes = np.unique(record.group[record.audit[0]], return_counts=True)
+    copies = int(sizes[sizes > 1].sum())
+    if copies <= COPIES * sizes.sum():
+        return None
+    return (
+        f"{copies} of {sizes.sum()} audited points are copies of another one, {len(sizes)} are distinct: intervals and "
+        "tests count every copy as a further point and are too sure; audit one of each"
+    )
