@@ -17,7 +17,7 @@ from compleak.audits.target import Target, check_out, target_of
 from compleak.audits.usable import copies_in_words, with_references
 from compleak.audits.verdicts import number_of_part
 from compleak.queries import signals_file
-from compleak.runs.run import defence_in_words
+from compleak.runs.run import Run, defence_in_words
 from compleak.runs.settings import AttackSettings
 from core import devices
 from core.console import say
@@ -76,10 +76,10 @@ class Attacked(NamedTuple):
 def in_file_order(scores: dict[str, np.ndarray], records: dict, usable: dict) -> dict[str, np.ndarray]:
     """Scores over all audit points of the victim, in file order, NaN on those that were left out."""
     path = next(iter(records))
-    audited, kept = records[path].audit[0], usable[path].audit[0]
-    if np.array_equal(audited, kept):
+    audited, attacked = records[path].audit[0], usable[path].audit[0]
+    if np.array_equal(audited, attacked):
         return scores
-    place = kept[audited]
+    place = attacked[audited]
     whole = {key: np.full(len(place), np.nan) for key in scores}
     for key, values in scores.items():
         whole[key][place] = values
@@ -158,16 +158,19 @@ def attack_jobs(
     judged_by = number_of_part(parts)
     if judged_by is not None:
         scores["half"] = judged_by.astype(np.float64)
-    controls = {
-        "blind": blind_control(target.run, file, record, seed, code),
-        "references": reference_control(target.run, record),
-    }
-    for control, of_points in controls.items():
-        if of_points is not None:
-            names = control_names(settings.scenario, next(iter(target.jobs)), control)
-            rows.append(control_row(names, of_points, truth, seed))
-            scores[control] = of_points
+    for control, of_points in control_scores(target.run, file, record, seed, code).items():
+        names = control_names(settings.scenario, next(iter(target.jobs)), control)
+        rows.append(control_row(names, of_points, truth, seed))
+        scores[control] = of_points
     return Attacked(rows, scores, left_out)
+
+
+def control_scores(
+    run: Run | None, file: Path, record: signals_file.Record, seed: int, code: str
+) -> dict[str, np.ndarray]:
+    """The scores (A,) of each control that a table has once and that can run, by its name."""
+    scores = {"blind": blind_control(run, file, record, seed, code), "references": reference_control(run, record)}
+    return {name: of_points for name, of_points in scores.items() if of_points is not None}
 
 
 def control_row(names: dict, scores: np.ndarray, truth: np.ndarray, seed: int) -> dict:

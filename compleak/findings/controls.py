@@ -1,4 +1,4 @@
-"""Do the controls of a run sit at an AUC of 0.5, as they must?"""
+"""Do the controls of a run or of an audit sit at an AUC of 0.5, as they must?"""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ LEVEL_OF_AUDIT = 0.01  # of the same test in an audit of shipped models, where a
 
 
 class ControlTest(NamedTuple):
-    """All control rows of a run, tested together."""
+    """All control rows of a run, or those of one kind, tested together."""
 
     count: int
     smallest: float  # p-value of the row that is furthest from 0.5 (Mann-Whitney)
