@@ -397,6 +397,51 @@ def test_only_what_leaks_in_company_is_advised_against():
     assert "That is about somebody who holds original.onnx and int8.onnx, the worst of 4 cases." in text
 
 
+class WorldOfClasses(World):
+    """50 classes of 60 members and 60 others, of which the first `exposed` leak."""
+
+    def __init__(self, exposed, leak=3.0, points=6000):
+        self.facts = audit_facts(MODELS[:1], classes=tuple(f"class {label}" for label in range(50)))
+        rng = np.random.default_rng(1)
+        self.truth = np.arange(points) % 2 == 0
+        self.labels = np.arange(points) // 4 % 50
+        self.names = [f"record {place}" for place in range(points)]
+        scores = rng.normal(size=points) + leak * (self.truth & (self.labels < exposed))
+        self.scores_of_row = {"NR original.onnx rmia": scores}
+        measured = metrics.evaluate(scores, scores > 0.7, self.truth, seed=0, replicates=50)
+        names = {"scenario": "NR", "variant": "original.onnx", "attack": "rmia", "classifier": "", "headline": True}
+        self.table = pd.DataFrame([names | measured])
+
+
+def test_an_exposed_class_keeps_an_audit_from_reading_low():
+    world = WorldOfClasses(exposed=1)
+    findings = world.findings()
+    assert [verdict.level for verdict in findings.verdicts] == [levels.LOW]
+    assert (findings.overall.level, findings.overall.proven) == (levels.HIGH, True)
+    assert findings.overall.reason.startswith("On class class 0 alone, rmia on original.onnx alone has AUC 9")
+    assert list(findings.classes["level"]) == [levels.HIGH] + [""] * 49
+    text = world.page()
+    assert text.index("> **Exposed classes**: 1 of 50 measured classes") < text.index("## What to do next")
+    assert "Nothing has to be done" not in text
+    assert "Members of some classes are found far better than by guessing; all together read LOW." in text
+    for level, leak in ((levels.AT_LEAST_MIDDLE, 1.6), (levels.LOW, 0.3)):
+        assert WorldOfClasses(exposed=1, leak=leak).findings().overall.level == level
+
+
+def test_no_class_of_50_is_exposed_by_chance_and_both_halves_count():
+    world = WorldOfClasses(exposed=0)
+    assert world.findings().overall.level == levels.LOW
+    facts = world.facts._replace(attacker="known_half")
+    halves = WorldOfClasses(exposed=1).findings(facts=facts)
+    assert halves.overall.level == levels.HIGH
+    assert halves.classes["auc_proven"].iloc[0] < WorldOfClasses(exposed=1).findings().classes["auc_proven"].iloc[0]
+
+
+def test_a_class_adds_nothing_to_middle_unless_it_reaches_high():
+    middle = World(audit_facts(MODELS[:1]), leak=0.72).findings()
+    assert set(middle.classes["level"]) == {levels.AT_LEAST_MIDDLE} and middle.overall.level == levels.MIDDLE
+
+
 def test_a_weak_attack_on_more_models_gives_no_better_level_and_is_called_weak():
     world = World(audit_facts(), leak=0.0)
     leak = World(audit_facts(), leak=2.0)

@@ -18,9 +18,9 @@ REPLICATES = 1000
 PRIOR_POINTS = 0.5  # how many points the largest possible variance counts for, beside those of the audit set
 
 
-def clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
-    """Exact interval of a binomial proportion (Clopper & Pearson 1934)."""
-    return binomial_low(successes, trials, TAIL), binomial_high(successes, trials, TAIL)
+def clopper_pearson(successes: float, trials: float, tail: float = TAIL) -> tuple[float, float]:
+    """Exact interval of a binomial proportion (Clopper & Pearson 1934). tail: the chance of an error at each end."""
+    return binomial_low(successes, trials, tail), binomial_high(successes, trials, tail)
 
 
 def binomial_low(successes: float, trials: float, tail: float) -> float:
@@ -51,7 +51,7 @@ def _share_below(scores, reference) -> np.ndarray:
     return (below + up_to) / (2 * len(ranked))
 
 
-def auc_interval_of_any_size(placed: Placements) -> tuple[float, float]:
+def auc_interval_of_any_size(placed: Placements, tail: float = TAIL) -> tuple[float, float]:
     """Clopper and Pearson's interval of an AUC, for as many trials as have the AUC's variance.
 
     The effective number of trials is Korn and Graubard's (1998): A (1 - A) over the variance, which is DeLong's (1988).
@@ -67,7 +67,7 @@ def auc_interval_of_any_size(placed: Placements) -> tuple[float, float]:
     auc = float(np.mean(placed.members))
     weight = PRIOR_POINTS / fewer
     trials = (auc * (1 - auc) + weight) / (_variance_of_mean(placed) + weight / fewer)
-    return clopper_pearson(auc * trials, trials)
+    return clopper_pearson(auc * trials, trials, tail)
 
 
 def difference_interval_of_any_size(placed_a: Placements, placed_b: Placements) -> tuple[float, float]:
@@ -88,7 +88,7 @@ def _variance_of_mean(placed: Placements) -> float:
     return float(sum(np.var(kind, ddof=min(1, len(kind) - 1)) / len(kind) for kind in placed))
 
 
-def tpr_interval(member_scores, other_scores, fpr: float) -> tuple[float, float]:
+def tpr_interval(member_scores, other_scores, fpr: float, tail: float = TAIL) -> tuple[float, float]:
     """Interval of the TPR at this FPR, whose threshold is unknown: it depends on the tail of all non-members.
 
     How many of the n non-members lie above the true threshold is binomial, so two of them bracket it. The members
@@ -101,16 +101,16 @@ def tpr_interval(member_scores, other_scores, fpr: float) -> tuple[float, float]
     descending = np.sort(other_scores)[::-1]
     n = len(descending)
     low, high = 0.0, 1.0
-    # So many non-members lie above the threshold, or more; the chance of fewer is at most TAIL / 2.
-    at_least = int(binom.ppf(TAIL / 2, n, fpr))
+    # So many non-members lie above the threshold, or more; the chance of fewer is at most tail / 2.
+    at_least = int(binom.ppf(tail / 2, n, fpr))
     if at_least > 0:
         hits = int((member_scores > descending[at_least - 1]).sum())
-        low = binomial_low(hits, len(member_scores), TAIL - binom.cdf(at_least - 1, n, fpr))
-    # Fewer than so many do; the chance of so many or more is at most TAIL / 2.
-    fewer_than = int(binom.isf(TAIL / 2, n, fpr)) + 1
+        low = binomial_low(hits, len(member_scores), tail - binom.cdf(at_least - 1, n, fpr))
+    # Fewer than so many do; the chance of so many or more is at most tail / 2.
+    fewer_than = int(binom.isf(tail / 2, n, fpr)) + 1
     if fewer_than <= n:
         hits = int((member_scores > descending[fewer_than - 1]).sum())
-        high = binomial_high(hits, len(member_scores), TAIL - binom.sf(fewer_than - 1, n, fpr))
+        high = binomial_high(hits, len(member_scores), tail - binom.sf(fewer_than - 1, n, fpr))
     return low, high
 
 

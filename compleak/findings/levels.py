@@ -136,6 +136,34 @@ def _judge_small_sample(proven: Evidence, sizes: tuple[int, int], halves: int) -
     return _verdict(TOO_FEW, proven, _too_few(sizes, halves))
 
 
+def level_of_class(auc: float, tpr: float) -> str:
+    """The level that the lower ends of a class's AUC and TPR at 1 % false alarms prove, or ""."""
+    reached = {limit.level_of(end) for limit, end in zip(LIMITS, (auc, tpr), strict=False)}
+    if HIGH in reached:
+        return HIGH
+    return AT_LEAST_MIDDLE if MIDDLE in reached else ""
+
+
+def judge_class(headline: pd.Series, target: str, line: pd.Series, count: int) -> Verdict:
+    """The verdict on one class, of which a level is proven, by a headline's row.
+
+    target: what the attacker holds, in words. line: the class's row of `shipped.AuditFindings.classes`. count: how many
+    classes were measured.
+    """
+    ends = {limit: line[limit.measure + "_proven"] for limit in LIMITS if limit.measure + "_proven" in line}
+    limit = max(ends, key=lambda limit: FROM_BEST_TO_WORST.index(limit.level_of(ends[limit])))
+    level = limit.level_of(ends[limit])
+    value, low, high = (line[limit.measure + suffix] for suffix in metrics.INTERVAL_ENDS)
+    inverted = ", inverted," if _turned_round(line, limit) else ""
+    reason = (
+        f"On class {line['name']} alone, {attack_in_words(headline)} on {target} has {limit.title} "
+        f"{_interval(value, low, high)}{inverted}: even the lower end that allows for {count} classes, "
+        f"{_percent(ends[limit])} %, reaches {level} ({_percent(limit.reached(level))} % or more)."
+    )
+    names = (headline["scenario"], headline["variant"], line["level"], key_of(headline))
+    return Verdict(*names, limit.measure, True, reason)
+
+
 def with_failed_controls(verdict: Verdict, failed: Sequence[str]) -> Verdict:
     """The verdict where these controls failed: HIGH stays and says so, anything better is no longer measured.
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from compleak.audits import metrics
+from compleak.audits import intervals, metrics
 from compleak.audits.attackers import KNOWN_HALF
 from compleak.findings import controls, levels
 from compleak.findings.exposure import first_false_positive_rate
@@ -90,7 +90,7 @@ class AuditFacts(NamedTuple):
 class AuditFindings(NamedTuple):
     """All numbers of a report; fractions. A frame may be empty and then has its columns all the same."""
 
-    overall: levels.Verdict
+    overall: levels.Verdict  # on the worst target, or on a class that surely is more exposed than all targets
     verdicts: tuple[levels.Verdict, ...]  # of each target, in the order of `targets_of`
     attacks: pd.DataFrame  # every row of the table, controls too
     headlines: pd.DataFrame  # the attack that speaks for each target, with `advantage`, `level` and `privbox`
@@ -98,7 +98,7 @@ class AuditFindings(NamedTuple):
     controls: controls.ControlTest | None
     failed_controls: tuple[str, ...]  # of `findings.rows.CONTROLS`, those that find something
     exposed_by: str  # name of the headline behind `classes` and `records`; "" where there is none
-    classes: pd.DataFrame  # CLASS_COLUMNS, the most exposed first
+    classes: pd.DataFrame  # CLASS_COLUMNS, the most exposed first; `level` is what is proven of a class, or ""
     records: pd.DataFrame  # RECORD_COLUMNS, the most exposed members first
     found_alone: int  # members that score above every non-member
     curves: pd.DataFrame  # for `reports.figures.roc`
@@ -107,6 +107,7 @@ class AuditFindings(NamedTuple):
 ADDED_COLUMNS = ["variant", "scenario", "baseline", "difference", "low", "high"]
 CLASS_COLUMNS = ["label", "name", "n_member", "n_nonmember", "auc", "auc_lo", "auc_hi"]
 CLASS_COLUMNS += [metrics.WIDER_TPR + end for end in metrics.INTERVAL_ENDS]
+CLASS_COLUMNS += ["auc_proven", metrics.WIDER_TPR + "_proven", "level"]  # see `_proven_of_classes`
 RECORD_COLUMNS = ["place", "name", "label", "class", "exposure"]
 TEXTS = ("scenario", "variant", "attack", "classifier", "artifact_row", "needs", "chosen")  # columns of a table
 CURVE_COLUMNS = ["scenario", "form", "variant", "attack", "auc", "least", "fpr", "tpr"]
@@ -137,8 +138,9 @@ def audit_findings(
     leading = _leading(headlines)
     control_rows = controls.control_rows(table)
     judged = _Judged(scores, truth, scored_by, facts.seed)
+    classes = _classes(leading, judged, labels, facts)
     return AuditFindings(
-        overall=levels.worst_of(verdicts),
+        overall=_overall(verdicts, leading, classes, failed, facts),
         verdicts=verdicts,
         attacks=table,
         headlines=headlines,
@@ -146,7 +148,7 @@ def audit_findings(
         controls=controls.check_controls(control_rows) if len(control_rows) else None,
         failed_controls=tuple(failed["attack"].unique()),
         exposed_by=_exposed_by(leading, facts),
-        classes=_classes(leading, judged, labels, facts),
+        classes=classes,
         records=_records(leading, judged, labels, names, facts),
         found_alone=_found_alone(leading, judged),
         curves=_curves(headlines, table, judged),
@@ -277,6 +279,23 @@ class _Judged:
         value = metrics.tpr_at_fpr(scores, truth, metrics.WIDER_FPR)
         return value, *metrics.tpr_interval(scores, truth, metrics.WIDER_FPR)
 
+    def proven_auc(self, scores: np.ndarray, chosen: np.ndarray, tail: float) -> float:
+        """The lower end of the AUC on the chosen points, either way round; it errs with the chance `tail`."""
+        parts = [chosen] if self.scored_by is None else [chosen & (self.scored_by == fit) for fit in self._each_fit()]
+        ends = [intervals.auc_interval_of_any_size(self._placements(scores, part), tail) for part in parts]
+        return levels.auc_evidence(*np.mean(ends, axis=0))[0]
+
+    def proven_tpr(self, scores: np.ndarray, chosen: np.ndarray, tail: float) -> float:
+        """The same of the TPR at 1 % false alarms."""
+        kinds = (scores[chosen & self.truth], scores[chosen & ~self.truth])
+        return intervals.tpr_interval(*kinds, metrics.WIDER_FPR, tail)[0]
+
+    def _placements(self, scores: np.ndarray, chosen: np.ndarray) -> intervals.Placements:
+        return intervals.placements(scores[chosen & self.truth], scores[chosen & ~self.truth])
+
+    def _each_fit(self) -> np.ndarray:
+        return np.unique(self.scored_by)
+
     def least_of_a_fit(self, chosen: np.ndarray) -> int:
         """How many of the chosen members, or of the chosen others, the fit judged that judged fewest."""
         fits = np.zeros(len(self.truth)) if self.scored_by is None else self.scored_by
@@ -332,8 +351,53 @@ def _classes(leading: pd.Series | None, judged: _Judged, labels: np.ndarray, fac
         if min(count, others) >= LEAST_OF_CLASS and judged.least_of_a_fit(chosen) >= LEAST_OF_FIT:
             measured = judged.auc(scores, chosen) + judged.tpr(scores, chosen)
             lines.append([int(label), _class_name(label, facts), count, others, *measured])
-    frame = pd.DataFrame(lines, columns=CLASS_COLUMNS)
+    frame = pd.DataFrame(lines, columns=CLASS_COLUMNS[:-3])
+    frame[CLASS_COLUMNS[-3:]] = _proven_of_classes(frame["label"], judged, scores, labels)
     return frame.sort_values("auc", ascending=False, kind="stable", ignore_index=True)
+
+
+def _proven_of_classes(measured: Sequence[int], judged: _Judged, scores: np.ndarray | None, labels: np.ndarray) -> list:
+    """For each class the lower ends of AUC and TPR, and the level that they prove, or "".
+
+    Among many classes one does well by chance. Each end therefore errs with the chance of an interval's end divided by
+    the number of classes (Bonferroni).
+    """
+    lines = []
+    for label in measured:
+        chosen = (labels == label) & np.isfinite(scores)
+        tail = intervals.TAIL / len(measured)
+        ends = judged.proven_auc(scores, chosen, tail), judged.proven_tpr(scores, chosen, tail)
+        lines.append([*ends, levels.level_of_class(*ends)])
+    return lines or np.empty((0, 3))
+
+
+def exposed_classes(classes: pd.DataFrame) -> pd.DataFrame:
+    """The classes of `AuditFindings.classes` of which a level is proven."""
+    return classes[classes["level"] != ""]
+
+
+def _overall(
+    verdicts: Sequence[levels.Verdict],
+    leading: pd.Series | None,
+    classes: pd.DataFrame,
+    failed: pd.DataFrame,
+    facts: AuditFacts,
+) -> levels.Verdict:
+    """The worst verdict on a target, or that on the most exposed class where this is worse.
+
+    A class that reaches MIDDLE adds nothing where the whole reads MIDDLE.
+    """
+    worst = levels.worst_of(verdicts)
+    exposed = exposed_classes(classes)
+    if exposed.empty:
+        return worst
+    high = exposed[exposed["level"] == levels.HIGH]
+    first = (high if len(high) else exposed).iloc[0]
+    verdict = levels.judge_class(leading, target_in_words(leading, facts), first, len(classes))
+    if (worst.level, verdict.level) == (levels.MIDDLE, levels.AT_LEAST_MIDDLE):
+        return worst
+    names = _failed_for(verdict.scenario, verdict.variant, failed)
+    return levels.worst_of([worst, levels.with_failed_controls(verdict, names)])
 
 
 def _class_name(label: int, facts: AuditFacts) -> str:

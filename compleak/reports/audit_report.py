@@ -14,7 +14,16 @@ import pandas as pd
 from compleak.audits import metrics
 from compleak.findings import levels
 from compleak.findings.rows import attack_rows, key_of
-from compleak.findings.shipped import KNOWN_HALF, PRIORS, AuditFacts, AuditFindings, ModelFacts, as_data, in_words
+from compleak.findings.shipped import (
+    KNOWN_HALF,
+    PRIORS,
+    AuditFacts,
+    AuditFindings,
+    ModelFacts,
+    as_data,
+    exposed_classes,
+    in_words,
+)
 from compleak.reports import cells
 from compleak.reports.figures.classes import classes_figure
 from compleak.reports.figures.levels import levels_figure
@@ -38,6 +47,7 @@ from core.files import write_json, write_text
 FIGURES = "figures"  # the folder beside the page
 SHOWN_RECORDS = 20
 SHOWN_CLASSES = 25
+NAMED_CLASSES = 5  # exposed ones, at the top
 FIGURE_NAME = 28  # characters of a name in a figure
 WIDE_GAP = 0.1  # of accuracy between members and others, from which the report speaks of it
 
@@ -62,6 +72,7 @@ PROVEN = {
     levels.MIDDLE: "An attacker tells members from others noticeably better than by guessing.",
     levels.HIGH: "An attacker tells members from others far better than by guessing.",
 }
+HOW_WELL = {levels.AT_LEAST_MIDDLE: "noticeably better than", levels.HIGH: "far better than"}
 CONTROL_TEXTS = {
     "null": """the attack finds a difference between two halves of the non-members, where there is nothing to find:
         the numbers of this report may say how points were prepared or asked about, and not what models remember""",
@@ -191,6 +202,7 @@ def _head(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
         f"""The question behind it: can somebody who asks {_these_models(facts)} find out whether a certain record was
         in the training data? Why this level: {escaped_sentence(overall.reason)}"""
     )
+    yield from _exposed_classes(findings)
     for name in findings.failed_controls:
         yield Callout("A control failed", f"`{name}`: {CONTROL_TEXTS[name]}. Settle this first.", "bad")
     for note in facts.notes:
@@ -204,12 +216,39 @@ def _meaning(findings: AuditFindings) -> str:
     """What the overall level means, in a sentence."""
     level, proven = findings.overall.level, findings.overall.proven
     meaning = PROVEN[level] if proven and level in PROVEN else MEANING[level]
+    if _is_of_a_class(findings):
+        whole = levels.worst_of(findings.verdicts).level
+        meaning = f"Members of some classes are found {HOW_WELL[level]} by guessing; all together read {whole}."
     if not findings.failed_controls:
         return meaning
     failed = levels.name_failed(findings.failed_controls)
     if level == levels.HIGH:
         return f"{meaning.removesuffix('.')}, but {failed}: the data may differ by themselves."
     return f"There is no level, because {failed}: the attacks may find or miss something else than memory."
+
+
+def _is_of_a_class(findings: AuditFindings) -> bool:
+    """Whether the overall verdict is on a class and on no target as a whole."""
+    return findings.overall not in findings.verdicts
+
+
+def _exposed_classes(findings: AuditFindings) -> Iterator[Block]:
+    """Which classes surely are exposed, where there are any."""
+    exposed = exposed_classes(findings.classes)
+    if exposed.empty:
+        return
+    named = [
+        f"{escaped(line['name'])} (AUC {cells.row_interval(line, 'auc')} %: {line['level']})"
+        for _, line in exposed.head(NAMED_CLASSES).iterrows()
+    ]
+    if len(exposed) > NAMED_CLASSES:
+        named.append(f"and {len(exposed) - NAMED_CLASSES} more")
+    yield Callout(
+        "Exposed classes",
+        f"""{len(exposed)} of {len(findings.classes)} measured classes, by intervals that allow for their number:
+        {"; ".join(named)}. See [Who is exposed](#who-is-exposed).""",
+        "bad",
+    )
 
 
 def _these_models(facts: AuditFacts) -> str:
@@ -233,7 +272,7 @@ def _steps(facts: AuditFacts, findings: AuditFindings) -> Iterator[str]:
         yield "Mend what the failed control points to, then audit again: the numbers may not be about memory."
     elif level == levels.NOT_MEASURED:
         yield "See [Coverage](#coverage) for what did not run and why, and supply what is missing."
-    if level in (levels.TOO_FEW, levels.AT_LEAST_MIDDLE):
+    if levels.worst_of(findings.verdicts).level in (levels.TOO_FEW, levels.AT_LEAST_MIDDLE):
         size = levels.smallest_size(facts.halves)
         yield f"Put at least {size:,} members and {size:,} others into the audit: LOW takes so many."
     if level in (levels.HIGH, levels.AT_LEAST_MIDDLE, levels.MIDDLE):
@@ -251,6 +290,24 @@ def _steps(facts: AuditFacts, findings: AuditFindings) -> Iterator[str]:
 
 def _steps_against_a_leak(facts: AuditFacts, findings: AuditFindings) -> Iterator[str]:
     original = facts.models[0]
+    if _is_of_a_class(findings):
+        yield (
+            f"{findings.overall.level} is what the exposed classes give to {_target(findings.overall, facts)}: decide "
+            "whether those who get it may know this much about their members."
+        )
+    else:
+        yield from _steps_by_target(facts, findings)
+    if original.gap >= WIDE_GAP:
+        yield (
+            f"{escaped(original.name)} is right on {cells.percent(original.member_accuracy)} % of the members and on "
+            f"{cells.percent(original.nonmember_accuracy)} % of the others. Such a gap is what attacks live on: train "
+            "for less of it, and audit again."
+        )
+    yield "To lower it, train with a defence ([Mitigations](#mitigations)), and audit again with the same command."
+
+
+def _steps_by_target(facts: AuditFacts, findings: AuditFindings) -> Iterator[str]:
+    """What gives the overall level, and what gives less."""
     worst = [verdict for verdict in findings.verdicts if verdict.level == findings.overall.level]
     names = "; ".join(_target(verdict, facts) for verdict in worst)
     if len(worst) == len(findings.verdicts) > 1:
@@ -263,13 +320,6 @@ def _steps_against_a_leak(facts: AuditFacts, findings: AuditFindings) -> Iterato
         better = [v for v in findings.verdicts if v.scenario == "NR" and v not in alone]
         names = ", ".join(_target(verdict, facts) for verdict in better)
         yield f"Better than that: {names}. It helps only as long as nobody can ask the others."
-    if original.gap >= WIDE_GAP:
-        yield (
-            f"{escaped(original.name)} is right on {cells.percent(original.member_accuracy)} % of the members and on "
-            f"{cells.percent(original.nonmember_accuracy)} % of the others. Such a gap is what attacks live on: train "
-            "for less of it, and audit again."
-        )
-    yield "To lower it, train with a defence ([Mitigations](#mitigations)), and audit again with the same command."
 
 
 # Leakage
@@ -428,7 +478,11 @@ def _exposed(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
         yield Text("No class has enough members and others to be measured alone: it takes 20 of each.")
     else:
         yield Text("Classes with fewer than 20 members or 20 others are left out. Intervals are wider than above.")
-        yield Table(class_cells(findings.classes.head(SHOWN_CLASSES)))
+        yield Text(
+            f"""A level stands where the lower end of AUC or TPR reaches it, with an interval that allows for
+            {len(findings.classes)} classes (Bonferroni)."""
+        )
+        yield Table(class_cells(findings.classes.head(SHOWN_CLASSES)), TONES)
         yield Figure(f"{FIGURES}/classes.svg", "AUC of each class with its 95 % interval; a guess has 50.")
     yield Heading("Records", level=3)
     yield Text(
@@ -447,6 +501,7 @@ def class_cells(classes: pd.DataFrame) -> pd.DataFrame:
     shown["others"] = classes["n_nonmember"]
     shown["AUC"] = cells.intervals(classes, "auc")
     shown["TPR at 1 %"] = cells.intervals(classes, metrics.WIDER_TPR)
+    shown["level"] = classes["level"]
     return shown
 
 
@@ -579,9 +634,10 @@ def _rule(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
             f"says *{levels.TOO_FEW}*, unless lower ends already prove HIGH or *{levels.AT_LEAST_MIDDLE}*.",
             "Whoever holds more cannot find less: a pair reads no better than each of its models, and all models no "
             "better than any of them or any pair.",
-            "The level of the audit is that of the worst target. The limits are this project's choice. Those of the "
-            "TPR at 0.1 % come from what an accusation is worth where one of a hundred is a member: with 3 % a quarter "
-            "of the accused are members, with 10 % half of them.",
+            "The level of the audit is that of the worst target, or of the most exposed class where this is worse: a "
+            "class counts with the lower end of an interval that allows for the number of classes.",
+            "The limits are this project's choice. Those of the TPR at 0.1 % come from what an accusation is worth "
+            "where one of a hundred is a member: with 3 % a quarter of the accused are members, and with 10 % half.",
         ]
     )
     if len(findings.headlines):
@@ -620,7 +676,8 @@ def _limits(facts: AuditFacts) -> Iterator[Block]:
             "reconstructed or attributes inferred, nor what somebody finds who reads the weights.",
             "Everything rests on members being members, and on others being drawn as members were. The controls see "
             "some errors in this, and not all.",
-            "Intervals of many targets and classes stand side by side and are not corrected for their number.",
+            "Intervals of many targets and classes stand side by side and are not corrected for their number. The "
+            "level of a class is.",
         ]
     )
 
