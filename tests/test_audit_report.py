@@ -379,6 +379,45 @@ def test_a_model_that_leaks_nothing_reads_low_and_has_nothing_to_do():
     assert "What each further version adds" not in text
 
 
+def test_members_above_all_others_are_evidence_only_from_six_on(leaky):
+    findings = leaky.findings()
+    pages = {
+        count: to_markdown(audit_report.page_of_audit(leaky.facts, findings._replace(found_alone=count)))
+        for count in (0, 1, 5, 6)
+    }
+    for count in (0, 1, 5):
+        assert f"{count} of 1000 members score above every one of the 1000 others. Chance alone gives 1" in pages[count]
+        assert "this is no evidence" in pages[count] and "can name" not in pages[count].replace("can name anybody", "")
+    assert "an attacker can name most of them" in pages[6] and "this is no evidence" not in pages[6]
+
+
+def test_chance_alone_puts_six_members_above_all_others_in_one_world_of_64():
+    ranks = np.random.default_rng(0).permuted(np.tile(np.arange(400), (4000, 1)), axis=1)
+    alone = (ranks[:, :200] > ranks[:, 200:].max(axis=1, keepdims=True)).sum(axis=1)
+    assert alone.mean() == pytest.approx(1, abs=0.1)
+    assert (alone >= shipped.ALONE_BY_CHANCE).mean() == pytest.approx(1 / 64, abs=0.007)
+
+
+def test_the_list_of_records_is_called_noise_where_the_level_is_low(leaky):
+    assert "This list is noise" in World(audit_facts(MODELS[:1]), leak=0.0).page()
+    assert "This list is noise" not in leaky.page()
+
+
+def test_no_accusation_is_called_certain_because_no_other_was_accused():
+    world = World(audit_facts(MODELS[:1]), leak=0.0)
+    accused = np.zeros(POINTS, bool)
+    accused[0] = world.truth[0]
+    cells = [
+        audit_report.accusation_cells(
+            world.facts,
+            world.findings(table=world.table.assign(**metrics.accusations(decision, world.truth))).headlines,
+        )["PPV at 1 %"][0]
+        for decision in (accused, accused | (np.arange(POINTS) == 1), np.zeros(POINTS, bool))
+    ]
+    assert cells[0].startswith("[0.") and cells[0].endswith(", 100.0]")
+    assert cells[1].startswith("1.0 [") and cells[2] == ""
+
+
 def test_a_small_sample_asks_for_more_points():
     world = World(audit_facts(MODELS[:1]), leak=0.0, points=100)
     text = world.page()

@@ -133,6 +133,12 @@ def test_the_fewer_of_members_and_others_limit_what_can_be_said():
     assert not levels.can_read_low(1, 1, halves=2)
 
 
+def test_no_bound_lies_above_100_percent():
+    for points in (1, 3, 10):
+        assert max(levels.null_ends(points, points).values()) <= 1
+    assert "may show AUC up to 100 %" in judge(row(headline=True, points=2)).reason
+
+
 def test_null_ends_bound_the_intervals_of_a_model_that_leaks_nothing():
     rng = np.random.default_rng(0)
     ends = np.array([list(upper_ends(rng.normal(size=400), rng.normal(size=400)).values()) for _ in range(400)])

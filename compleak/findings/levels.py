@@ -239,7 +239,7 @@ def smallest_size(halves: int = 1) -> int:
 
 @functools.lru_cache(maxsize=64)
 def null_ends(n_member: int, n_other: int, halves: int = 1) -> dict[str, float]:
-    """How far up the intervals of a model that leaks nothing reach, by measure: the mean, and MARGIN deviations more.
+    """How far up the intervals of a model that leaks nothing reach, by measure: mean and MARGIN deviations, at most 1.
 
     The end of an AUC counts both ways (`auc_evidence`), so either tail beyond MARGIN deviations is one too many.
     With two fits (see `metrics.evaluate`) the interval of an AUC is as wide as that of one half, and that of a TPR is
@@ -252,7 +252,7 @@ def null_ends(n_member: int, n_other: int, halves: int = 1) -> dict[str, float]:
         metrics.WIDER_TPR: _moments_of_tpr_end(n_member, n_other, metrics.WIDER_FPR, halves),
         metrics.TPR: _moments_of_tpr_end(n_member, n_other, metrics.FPR, halves),
     }
-    return {measure: mean + MARGIN * deviation for measure, (mean, deviation) in moments.items()}
+    return {measure: min(1.0, mean + MARGIN * deviation) for measure, (mean, deviation) in moments.items()}
 
 
 def _moments_of_auc_end(members: int, others: int) -> tuple[float, float]:

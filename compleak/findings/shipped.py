@@ -18,6 +18,7 @@ from compleak.findings.rows import headline_rows, key_of, rows_of_target
 PRIORS = (0.001, 0.01, 0.1)  # of membership, in the report
 LEAST_OF_CLASS = 20  # members and others that a class must have to be measured,
 LEAST_OF_FIT = 5  # and that each fit must have judged of it
+ALONE_BY_CHANCE = 6  # members that score above all others: from so many on it is evidence (see `found_alone`)
 RECORDS = 100  # the most exposed members that are listed
 ALL = "all"  # MR's variant
 
@@ -100,7 +101,9 @@ class AuditFindings(NamedTuple):
     exposed_by: str  # name of the headline behind `classes` and `records`; "" where there is none
     classes: pd.DataFrame  # CLASS_COLUMNS, the most exposed first; `level` is what is proven of a class, or ""
     records: pd.DataFrame  # RECORD_COLUMNS, the most exposed members first
-    found_alone: int  # members that score above every non-member
+    # Members that score above every non-member. Without a leak and with equal numbers, the chance of k or more is about
+    # 1 / 2^k: the k points of largest score are all members. Such are 1 in the mean, and 6 or more in one audit of 64.
+    found_alone: int
     curves: pd.DataFrame  # for `reports.figures.roc`
 
 

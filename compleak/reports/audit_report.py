@@ -15,6 +15,7 @@ from compleak.audits import metrics
 from compleak.findings import levels
 from compleak.findings.rows import attack_rows, key_of
 from compleak.findings.shipped import (
+    ALONE_BY_CHANCE,
     KNOWN_HALF,
     PRIORS,
     AuditFacts,
@@ -82,6 +83,8 @@ CONTROL_TEXTS = {
         one of them did train on some of the points, or was made from a model that did, or the two sets differ in
         difficulty. Attacks that compare with these models may then find a leak that is none, or miss one""",
 }
+NOISE = """This list is noise: where the level is LOW, an order like this one comes about by chance. It names nobody who
+    is found out."""
 NO_TOOL = "Testing is evidence of resistance to these attacks only, and no proof that others find nothing."
 
 
@@ -422,7 +425,7 @@ def _accusations(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
         f"""The attacker sets a threshold beforehand that should give 0.1 % false alarms, and accuses whom scores above
         it. PPV is the share of members among the accused. It depends on how many of those whom the attacker asks about
         are members at all: {", ".join(f"{100 * prior:g}" for prior in PRIORS)} % here. No PPV stands where nobody is
-        accused."""
+        accused, and only the ends of its interval where no other is: it would be 100 % by a single member."""
     )
     yield Table(accusation_cells(facts, findings.headlines))
 
@@ -430,11 +433,22 @@ def _accusations(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
 def accusation_cells(facts: AuditFacts, headlines: pd.DataFrame) -> pd.DataFrame:
     """What the strict threshold of each headline does."""
     shown = pd.DataFrame({"the attacker holds": [_holder(row, facts) for _, row in headlines.iterrows()]})
+    rows = list(headlines.iterrows())
     titles = {"strict_tpr": "members found", "strict_fpr": "others accused"}
     titles |= {f"ppv_{prior}": f"PPV at {100 * prior:g} %" for prior in PRIORS}
     for key, title in titles.items():
         shown[title] = cells.intervals(headlines, key)
+        if key.startswith("ppv_"):
+            shown[title] = [_ends_alone(row, key, cell) for (_, row), cell in zip(rows, shown[title], strict=True)]
     return shown
+
+
+def _ends_alone(row: pd.Series, key: str, cell: str) -> str:
+    """The cell of a PPV; without its value where no other is accused."""
+    if not cell or row["strict_fpr"] > 0:
+        return cell
+    low, high = (cells.percent(row[key + end]) for end in ("_lo", "_hi"))
+    return f"[{low}, {high}]"
 
 
 # Can it be trusted, and whom does it concern
@@ -485,15 +499,27 @@ def _exposed(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
         yield Table(class_cells(findings.classes.head(SHOWN_CLASSES)), TONES)
         yield Figure(f"{FIGURES}/classes.svg", "AUC of each class with its 95 % interval; a guess has 50.")
     yield Heading("Records", level=3)
-    yield Text(
-        f"""{findings.found_alone} of {facts.members.used} members score above every one of the
-        {facts.nonmembers.used} others: an attacker can name them without a false alarm in this sample."""
-    )
+    yield Text(_found_alone(facts, findings))
     if facts.redact:
         yield Text("Names and places of records are left out, as asked.")
     elif len(findings.records):
-        yield Text("The members that are found first, with the share of others that is accused with or before them.")
+        noise = NOISE if findings.overall.level == levels.LOW else ""
+        yield Text(
+            f"The members that are found first, with the share of others that is accused with or before them. {noise}"
+        )
         yield Table(record_cells(findings.records.head(SHOWN_RECORDS)))
+
+
+def _found_alone(facts: AuditFacts, findings: AuditFindings) -> str:
+    """How many members score above every other, and whether that is more than chance gives."""
+    count = findings.found_alone
+    counted = (
+        f"{count} of {facts.members.used} members score above every one of the {facts.nonmembers.used} others. Chance "
+        f"alone gives 1 on average, and {ALONE_BY_CHANCE} or more in one audit of {2**ALONE_BY_CHANCE}"
+    )
+    if count < ALONE_BY_CHANCE:
+        return f"{counted}: this is no evidence that an attacker can name anybody."
+    return f"{counted}: an attacker can name most of them, without a false alarm in this sample."
 
 
 def class_cells(classes: pd.DataFrame) -> pd.DataFrame:
