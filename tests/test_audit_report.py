@@ -516,6 +516,19 @@ def test_high_stays_beside_a_failed_control_and_says_so():
     assert "HIGH, but the control blind failed: the data may differ by themselves." in text
 
 
+def test_null_is_no_success_where_the_audit_asked_in_one_mixed_order_by_itself(leaky):
+    asked = leaky.page(facts=leaky.facts._replace(asked=True))
+    assert "`null` can only confirm here what is so by construction" in asked and "`null` passed" not in asked
+    assert "`null` passed: AUC" in leaky.page()
+
+
+def test_without_blind_the_page_says_that_no_control_looks_at_the_data(leaky):
+    sentence = "So no control looks at the data: if members and others differ by themselves"
+    assert f"`blind` did not run. {sentence}" in leaky.page()
+    assert sentence not in World(audit_facts(MODELS[:1]), controls=("null", "blind")).page()
+    assert sentence in leaky.page(table=leaky.table[leaky.table["attack"] != "null"])
+
+
 def test_a_failed_null_control_concerns_its_own_target_alone():
     world = World(audit_facts(MODELS[:2]), leak=0.0)
     failing = (world.table["attack"] == "null") & (world.table["scenario"] == "SR")

@@ -81,6 +81,7 @@ class AuditFacts(NamedTuple):
     seed: int
     seconds: float
     redact: bool  # names and indices of records are left out
+    asked: bool = False  # this audit asked the models; False where answers or signals were given
 
     @property
     def halves(self) -> int:

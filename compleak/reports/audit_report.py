@@ -85,6 +85,8 @@ CONTROL_TEXTS = {
 }
 NOISE = """This list is noise: where the level is LOW, an order like this one comes about by chance. It names nobody who
     is found out."""
+NO_LOOK_AT_THE_DATA = """So no control looks at the data: if members and others differ by themselves (in source, time,
+    format or classes), nothing here shows it, and the level may be too good or too bad."""
 NO_TOOL = "Testing is evidence of resistance to these attacks only, and no proof that others find nothing."
 
 
@@ -158,7 +160,7 @@ def page_of_audit(facts: AuditFacts, findings: AuditFindings) -> list[Block]:
         *_next_steps(facts, findings),
         *_leakage(facts, findings),
         *_accusations(facts, findings),
-        *_controls(findings),
+        *_controls(facts, findings),
         *_exposed(facts, findings),
         *_attacker(facts),
         *_coverage(facts, findings),
@@ -454,10 +456,11 @@ def _ends_alone(row: pd.Series, key: str, cell: str) -> str:
 # Can it be trusted, and whom does it concern
 
 
-def _controls(findings: AuditFindings) -> Iterator[Block]:
+def _controls(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
     yield Heading("Controls")
     if findings.controls is None:
         yield Text("No control ran, so nothing here says that the attacks find memory and not something else.")
+        yield Text(NO_LOOK_AT_THE_DATA)
         return
     yield Text(
         """`null` is an attack on non-members alone, half of which stand for members. `blind` is a classifier that sees
@@ -471,9 +474,19 @@ def _controls(findings: AuditFindings) -> Iterator[Block]:
     for name in CONTROL_TEXTS:
         own = ran[ran["attack"] == name]
         if own.empty:
-            yield Text(f"`{name}` did not run.")
+            yield Text(f"`{name}` did not run. {NO_LOOK_AT_THE_DATA if name == 'blind' else ''}")
         elif name not in findings.failed_controls:
-            yield Text(f"`{name}` passed: AUC {_range(own)}, no further from 50 than chance takes it.")
+            yield Text(_what_it_shows(name, f"AUC {_range(own)}, no further from 50 than chance takes it", facts))
+
+
+def _what_it_shows(name: str, result: str, facts: AuditFacts) -> str:
+    """What a control shows that did not fail."""
+    if name == "null" and facts.asked:
+        return (
+            "`null` can only confirm here what is so by construction: this audit asked about all points along one path "
+            f"in one mixed order. {result}. It does not see whether members and others differ by themselves."
+        )
+    return f"`{name}` passed: {result}."
 
 
 def _range(rows: pd.DataFrame) -> str:
