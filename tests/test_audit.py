@@ -402,3 +402,30 @@ def test_shadow_models_that_do_not_memorise_as_the_audited_model_does_are_noted(
     assert not note_on_shadows([0.3])
     assert not note_on_shadows([0.3, 0.25, 0.33])
     assert "may miss" in note_on_shadows([0.3, 0.02, 0.04])[0]
+
+
+def test_exchanged_members_and_non_members_are_asked_about(shipped, tmp_path):
+    places = {"members": str(shipped / "nonmembers.npz"), "nonmembers": str(shipped / "members.npz")}
+    content = task_content(shipped, **places, out=str(tmp_path / "out"))
+    refused(tmp_path, content, "are the two exchanged")
+
+
+def test_an_audited_model_is_no_reference(shipped, tmp_path):
+    content = task_content(shipped, references=[str(shipped / "original.onnx")], out=str(tmp_path / "out"))
+    refused(tmp_path, content, "is one of the audited models")
+
+
+def test_the_audit_of_another_model_is_not_overwritten(shipped, audited, tmp_path):
+    content = task_content(shipped, models={"other": str(shipped / "innocent.onnx")}, out=str(audited[0]))
+    refused(tmp_path, content, "holds the audit of other models or data")
+
+
+def test_members_are_no_data_for_shadow_models(letters, tmp_path):
+    inputs, labels = letters
+    (tmp_path / "model.py").write_text(PLUGIN)
+    for name, part in (("members", slice(0, 100)), ("nonmembers", slice(100, 200))):
+        write_npz(tmp_path / f"{name}.npz", inputs[part], labels[part])
+    torch.save(nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 26)).state_dict(), tmp_path / "model.pt")
+    write_npz(tmp_path / "pool.npz", inputs[50:150], labels[50:150])
+    data = {"members": "members.npz", "nonmembers": "nonmembers.npz", "shadows": {"train": {"data": "pool.npz"}}}
+    refused(tmp_path, {"models": ["model.py"], "out": "out", **data}, "must be trained on other points")

@@ -81,6 +81,8 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
         frame = pd.read_csv(path)
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable table ({error})") from error
+    if str(frame.columns[0]).startswith("Unnamed"):
+        raise UserError(f"{path}: the first column has no name; pandas writes row numbers so: to_csv(..., index=False)")
     columns = {str(name).strip().lower(): name for name in frame.columns}
     arrays = {name: frame[columns[name]].to_numpy() for name in (*LABELS, *MEMBER) if name in columns}
     scores = frame.drop(columns=[columns[name] for name in arrays])

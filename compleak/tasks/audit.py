@@ -1,5 +1,6 @@
 """A whole audit of shipped models: collect answers, attack, work the findings out, write the report."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,9 +24,12 @@ from compleak.tasks.privbox_run import run_privbox
 from compleak.tasks.task import Task
 from core import devices
 from core.console import say
-from core.files import read_json, write_atomically
+from core.errors import UserError
+from core.files import read_json, write_atomically, write_json
 from core.provenance import provenance
 from core.threads import threads_for_stage, threads_in_use, use_threads
+
+SUBJECT = "subject.json"  # what the folder's audit is about
 
 
 class Target(NamedTuple):
@@ -47,10 +51,12 @@ class Audit(NamedTuple):
 def run_audit(task: Task) -> Audit:
     """Carry a task out. UserError where it cannot be done; the report is written when everything else is there."""
     started = time.monotonic()
+    refuse_other_audit(task)
     use_threads(threads_for_stage(task.threads))
     if task.privbox:
         run_privbox_attacks(task)
     collected = collect_signals(task)
+    write_json(task.folder / SUBJECT, subject_of(task))
     first_file = next(iter(collected.signals.values()))
     first = signals_file.load(first_file)
     attacker = attacker_of(task.attacker, {first_file: first})
@@ -67,6 +73,23 @@ def run_audit(task: Task) -> Audit:
     write_audit_report(task.folder, facts, findings)
     fails = task.fail_above is not None and exceeds(findings.overall.level, task.fail_above)
     return Audit(facts, findings, fails)
+
+
+def refuse_other_audit(task: Task) -> None:
+    """UserError where the folder holds an audit of other models or data, which this one would overwrite."""
+    file = task.folder / SUBJECT
+    if file.exists() and read_json(file) != subject_of(task):
+        raise UserError(
+            f"{task.folder} holds the audit of other models or data: choose another --name or --out, or delete it"
+        )
+
+
+def subject_of(task: Task) -> dict:
+    """What is audited, by its places."""
+    return {
+        "models": {entry.name: os.path.abspath(entry.place) for entry in task.models},
+        "data": [str(place and os.path.abspath(place)) for place in (task.members, task.nonmembers, task.data)],
+    }
 
 
 def run_privbox_attacks(task: Task) -> None:

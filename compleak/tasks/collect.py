@@ -15,15 +15,15 @@ from compleak.queries.answer_files import AnswerFile, is_answer_file, is_signals
 from compleak.queries.collect import collect
 from compleak.queries.logits import as_table, scale_of, to_logits
 from compleak.queries.run_models import check_names, open_run_variant
-from compleak.tasks.models import Interview, ModelAnswers, OpenModel, open_entry
-from compleak.tasks.points import AuditPoints, points_of, say_draw
+from compleak.tasks.models import Interview, ModelAnswers, OpenModel, note_on_preprocessing, open_entry
+from compleak.tasks.points import FEW_COPIES, AuditPoints, points_of, say_draw, with_digests
 from compleak.tasks.sanity import check_accuracy, note_on_classes, note_on_shadows, with_classes_of_model
 from compleak.tasks.shadow_training import train_shadows
 from compleak.tasks.task import RUN_PREFIX, ModelEntry, Task
 from core import devices
 from core.errors import UserError
 from core.files import sha256
-from data.foreign import read_pair
+from data.foreign import read_pair, read_points
 
 NOT_ASKED = "the answers were there already"
 
@@ -65,15 +65,18 @@ def _way_of(entry: ModelEntry, task: Task) -> str:
 def by_asking(task: Task) -> Collected:
     opened = [open_entry(entry, task) for entry in task.models]
     if task.shadow_training:
+        refuse_members_for_shadows(task)
         task = replace(task, shadows=train_shadows(opened, task))
     entries = [*(shadow.models for shadow in task.shadows), *task.references]
     others = [[open_entry(versions[model.name], task) for versions in entries] for model in task.models]
+    refuse_audited_references(opened, others, len(task.references))
     points = points_of(task)
     files = AnswerFiles(task.folder / "answers", task, points)
     points = check_first_model(opened[0], files, task, points)
     columns = points.columns()
     signals, facts = {}, []
-    notes = [*points.notes, *note_on_classes(*points.audited_truth())]
+    notes = [*note_on_preprocessing(opened[0], task, points.kind), *points.notes]
+    notes += note_on_classes(*points.audited_truth())
     for model, others_of_model in zip(opened, others, strict=True):
         answers = [files.interview(asked).answers() for asked in (model, *others_of_model)]
         arrays = signal_arrays(answers, points, columns, len(task.references))
@@ -85,6 +88,35 @@ def by_asking(task: Task) -> Collected:
     used = int(points.audit[0].sum()) // 2
     sides = [data_facts(points, side, used, task) for side in (0, 1)]
     return Collected(signals, points.names(), points.classes, tuple(facts), *sides, tuple(dict.fromkeys(notes)))
+
+
+def refuse_members_for_shadows(task: Task) -> None:
+    """UserError where the data for shadow models hold many of the audited model's members."""
+    if task.members is None or task.data:
+        return
+    options = {"label_column": task.label_column, "classes": task.classes}
+    sources = [with_digests(read_points(place, **options)) for place in (task.members, task.shadow_training.data)]
+    members = set(sources[0].digests)
+    shared = np.mean([digest in members for digest in sources[1].digests])
+    if shared > FEW_COPIES:
+        raise UserError(
+            f"{task.shadow_training.data}: {shared:.0%} of these points are members of the audited model: shadow "
+            "models must be trained on other points"
+        )
+
+
+def refuse_audited_references(
+    opened: Sequence[OpenModel], others: Sequence[Sequence[OpenModel]], references: int
+) -> None:
+    """UserError where a reference is an audited model itself, which has seen its own members."""
+    audited = {digest for model in opened for digest in model.hashes.values()}
+    for of_model in others:
+        for reference in of_model[len(of_model) - references :]:
+            if audited & set(reference.hashes.values()):
+                raise UserError(
+                    f"{reference.entry.place} is given as a reference, but is one of the audited models: a reference "
+                    "is a model that was trained on none of the points"
+                )
 
 
 def check_model(name: str, logits: np.ndarray, points: AuditPoints, task: Task) -> None:

@@ -54,8 +54,13 @@ def open_entry(entry: ModelEntry, task: Task) -> OpenModel:
         spec = ModelSpec(entry.path, entry.input, entry.output, entry.weights)
         model = open_model(spec, threads=threads_in_use())
     if model.runs_code:
-        say(f"{entry.name}: {entry.place} is Python code of yours, and is run")
+        say_once(f"{entry.place} is Python code of yours, and is run")
     return OpenModel(entry, model, {str(file): sha256(file) for file in model.files})
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    say(line)
 
 
 def preprocessing_for(opened: OpenModel, task: Task, kind: str) -> Preprocessing:
@@ -63,7 +68,21 @@ def preprocessing_for(opened: OpenModel, task: Task, kind: str) -> Preprocessing
     stated = task.preprocessing
     if stated == Preprocessing() and opened.model.preprocessing and kind == "images":
         stated = preprocessing_beside_model(opened.model.preprocessing)
-    return fit_to_model(stated, opened.model.input_shape, kind)
+    try:
+        return fit_to_model(stated, opened.model.input_shape, kind)
+    except UserError as error:
+        raise UserError(f"{opened.entry.name}: {error}") from error
+
+
+def note_on_preprocessing(opened: OpenModel, task: Task, kind: str) -> list[str]:
+    """A sentence where nobody said how pixels become the model's input, so that its answers may be poor."""
+    if kind != "images" or opened.model.preprocessing or task.preprocessing.mean or task.preprocessing.std:
+        return []
+    return [
+        "Nobody stated a mean and a standard deviation, so pixels were scaled to values from 0 to 1. If the model was "
+        "trained on other values, its answers are poor and the numbers are too low: compare its accuracy with the one "
+        "that you know, and state --mean and --std."
+    ]
 
 
 def preprocessing_beside_model(content: Mapping) -> Preprocessing:

@@ -8,15 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import chi2_contingency
+from scipy.stats import chi2_contingency, fisher_exact
 
 from compleak.tasks.points import AuditPoints
 from core.console import say
 from core.errors import UserError
 
-MARGIN = (
-    0.1  # of the way from chance to 1: accuracies below that are near chance; also a gap of accuracies worth a word
-)
+MARGIN = 0.1  # of the way from chance to 1, below which an accuracy is near chance; a difference worth a word
 RARE = 1e-3  # a p-value below which a difference is no chance
 SHOWN_CLASSES = 4  # that a message lists
 
@@ -31,9 +29,11 @@ def with_classes_of_model(
     if not stated:
         order = order_of_classes(points.classes, outputs, class_names)
         if order is None:
+            starts_at_one = points.labels.min() == 1 and len(points.classes) == outputs + 1
+            hint = f" (labels start at 1 here: --classes 1 2 ... {outputs})" if starts_at_one else ""
             raise UserError(
                 f"the data have {len(points.classes)} classes ({shown(points.classes)}), {model} answers {outputs} "
-                "values: name all classes in the order of its outputs, with classes: in a task file or --classes"
+                f"values: name all classes in the order of its outputs, with classes: in a task file or --classes{hint}"
             )
         names = {number: name for name, number in zip(points.classes, order, strict=True)}
         numbered = tuple(names.get(number, str(number)) for number in range(outputs))
@@ -70,6 +70,11 @@ def check_accuracy(
     say(f"{model}: {accuracies[0]:.1%} right on members, {accuracies[1]:.1%} on non-members")
     if accept:
         return
+    if _surely_better_on_others(right, member):
+        raise UserError(
+            f"{model} is right more often on non-members ({accuracies[1]:.1%}) than on members ({accuracies[0]:.1%}): "
+            "are the two exchanged? If not, --accept_low_accuracy goes on"
+        )
     chance = max(1 / logits.shape[1], np.bincount(labels).max() / len(labels))
     is_near_chance = max(accuracies) < chance + MARGIN * (1 - chance)
     other_order = _better_order(logits, labels, classes)
@@ -80,6 +85,12 @@ def check_accuracy(
         f"{model} is right on {accuracies[0]:.1%} of the members and {accuracies[1]:.1%} of the non-members, and a "
         f"guess on {chance:.1%}. {cause} If all is as it should be, --accept_low_accuracy goes on"
     )
+
+
+def _surely_better_on_others(right: np.ndarray, member: np.ndarray) -> bool:
+    """Whether a model is right more often on non-members, by more than chance makes it."""
+    counts = [[right[kind].sum(), (~right[kind]).sum()] for kind in (~member, member)]
+    return fisher_exact(counts, alternative="greater").pvalue < RARE
 
 
 def _better_order(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str:
@@ -113,7 +124,7 @@ def note_on_classes(labels: np.ndarray, member: np.ndarray) -> list[str]:
 
 
 def note_on_shadows(gaps: Sequence[float]) -> list[str]:
-    """A sentence where shadow models do not resemble the audited model. gaps: of accuracy, the audited model's first."""
+    """A sentence where shadow models do not resemble the audited model. gaps: of accuracy, its own first."""
     audited, *shadows = gaps
     if not shadows or abs(np.mean(shadows) - audited) <= MARGIN:
         return []
