@@ -418,6 +418,18 @@ def test_no_accusation_is_called_certain_because_no_other_was_accused():
     assert cells[1].startswith("1.0 [") and cells[2] == ""
 
 
+def test_copies_among_the_audited_points_are_said_and_do_not_count():
+    facts = audit_facts(MODELS[:1])
+    world = World(facts._replace(members=facts.members._replace(distinct=120)), leak=0.0)
+    text = world.page()
+    assert world.findings().overall.level == levels.TOO_FEW
+    assert "With 120 members and 1000 others of distinct content" in text
+    assert "Of 1,000 audited members, 120 have distinct content. Copies are no further people" in text
+    facts = facts._replace(members=facts.members._replace(distinct=1000))
+    assert "Copies are no further people" not in world.page(facts=facts)
+    assert world.findings(facts=facts).overall.level == levels.LOW
+
+
 def test_a_small_sample_asks_for_more_points():
     world = World(audit_facts(MODELS[:1]), leak=0.0, points=100)
     text = world.page()

@@ -133,6 +133,16 @@ def test_the_fewer_of_members_and_others_limit_what_can_be_said():
     assert not levels.can_read_low(1, 1, halves=2)
 
 
+def test_copies_do_not_make_a_sample_larger():
+    table = pd.DataFrame([row(headline=True)])
+    verdict = levels.judge("NR", "model", table, distinct=(300, 5000))
+    assert verdict.level == TOO_FEW
+    assert "With 300 members and 5000 others of distinct content, even" in verdict.reason
+    assert levels.judge("NR", "model", table, distinct=(5000, 9000)).level == LOW
+    few = pd.DataFrame([row(headline=True, points=50)])
+    assert "With 50 members and 50 others, even" in levels.judge("NR", "model", few, distinct=(300, 300)).reason
+
+
 def test_no_bound_lies_above_100_percent():
     for points in (1, 3, 10):
         assert max(levels.null_ends(points, points).values()) <= 1

@@ -81,6 +81,20 @@ class Verdict(NamedTuple):
     reason: str  # one or two sentences without markup
 
 
+class Sizes(NamedTuple):
+    """How large a sample is."""
+
+    members: int
+    others: int
+    remark: str = ""  # what these numbers count, where they are no numbers of points
+
+    def at_most(self, members: int, others: int) -> "Sizes":
+        """The smaller numbers, of distinct points where these are fewer."""
+        if members >= self.members and others >= self.others:
+            return self
+        return Sizes(min(self.members, members), min(self.others, others), " of distinct content")
+
+
 class Evidence(NamedTuple):
     """One end of one interval of one attack."""
 
@@ -100,11 +114,15 @@ def is_inverted(row: pd.Series) -> bool:
     return bool(row["auc_hi"] < 0.5)
 
 
-def judge(scenario: str, variant: str, table: pd.DataFrame, halves: int = 1) -> Verdict:
+def judge(
+    scenario: str, variant: str, table: pd.DataFrame, halves: int = 1, distinct: tuple[int, int] | None = None
+) -> Verdict:
     """The verdict on one target.
 
     table: the target's rows, with the columns of LIMITS and their _lo and _hi. halves: how many fits judge a part of
-    the audit set each: 2 for an attacker who knows half of it, otherwise 1.
+    the audit set each: 2 for an attacker who knows half of it, otherwise 1. distinct: how many
+    members and others have distinct content. Copies of a point are no further people, so the sample is no larger than
+    that; None: as large as it has points.
     """
     rows = attack_rows(table)
     lower_ends = list(_lower_ends(rows))
@@ -114,8 +132,10 @@ def judge(scenario: str, variant: str, table: pd.DataFrame, halves: int = 1) -> 
     speakers = headline_rows(rows)
     if speakers.empty:
         speakers = rows
-    sizes = int(speakers["n_member"].min()), int(speakers["n_nonmember"].min())
-    if not can_read_low(*sizes, halves):
+    sizes = Sizes(int(speakers["n_member"].min()), int(speakers["n_nonmember"].min()))
+    if distinct is not None:
+        sizes = sizes.at_most(*distinct)
+    if not can_read_low(sizes.members, sizes.others, halves):
         return _judge_small_sample(proven, sizes, halves)
     upper_ends = list(_upper_ends(speakers))
     worst = _worst([*lower_ends, *upper_ends])
@@ -126,7 +146,7 @@ def judge(scenario: str, variant: str, table: pd.DataFrame, halves: int = 1) -> 
     return _verdict(worst.level, worst, _reason(worst))
 
 
-def _judge_small_sample(proven: Evidence, sizes: tuple[int, int], halves: int) -> Verdict:
+def _judge_small_sample(proven: Evidence, sizes: Sizes, halves: int) -> Verdict:
     """HIGH or `at least MIDDLE` where the lower end of an interval proves it; otherwise nothing can be said."""
     if proven.level == HIGH:
         return _verdict(HIGH, proven, _reason(proven))
@@ -356,12 +376,12 @@ def _largest_end(rows: pd.DataFrame, limit: Limit) -> str:
     return f"{limit.title} at most {_percent(ends[largest])} % ({inverted}limit {_percent(limit.low)} %)"
 
 
-def _too_few(sizes: tuple[int, int], halves: int) -> str:
-    ends = null_ends(*sizes, halves)
+def _too_few(sizes: Sizes, halves: int) -> str:
+    ends = null_ends(sizes.members, sizes.others, halves)
     limit = next(limit for limit in LIMITS if ends[limit.measure] >= limit.low)
     return (
-        f"With {sizes[0]} members and {sizes[1]} others, even a model that leaks nothing may show "
-        f"{limit.title} up to {_percent(ends[limit.measure])} %, and LOW needs less than {_percent(limit.low)} %. "
+        f"With {sizes.members} members and {sizes.others} others{sizes.remark}, even a model that leaks nothing may "
+        f"show {limit.title} up to {_percent(ends[limit.measure])} %, and LOW needs less than {_percent(limit.low)} %. "
         f"It takes at least {smallest_size(halves):,} of each."
     )
 

@@ -60,6 +60,12 @@ class DataFacts(NamedTuple):
     count: int  # points there are
     used: int  # points that were audited
     kind: str  # image, features, tokens
+    distinct: int | None = None  # audited points of distinct content; None: not counted, as if all were distinct
+
+    @property
+    def people(self) -> int:
+        """How many points a level may rest on: copies are no further people."""
+        return self.used if self.distinct is None else min(self.used, self.distinct)
 
 
 class AuditFacts(NamedTuple):
@@ -87,6 +93,13 @@ class AuditFacts(NamedTuple):
     def halves(self) -> int:
         """Into how many parts the audit set falls that have intervals of their own."""
         return 2 if self.attacker == KNOWN_HALF else 1
+
+    @property
+    def distinct(self) -> tuple[int, int] | None:
+        """How many members and others a level may rest on; None where nobody counted copies."""
+        if self.members.distinct is None and self.nonmembers.distinct is None:
+            return None
+        return self.members.people, self.nonmembers.people
 
 
 class AuditFindings(NamedTuple):
@@ -197,7 +210,8 @@ def _verdicts(facts: AuditFacts, table: pd.DataFrame, failed: pd.DataFrame) -> t
     """Of each target in its order; a pair's is no better than its models', and that of all no better than any."""
     verdicts = []
     for scenario, variant in _targets_measured(facts, table):
-        verdict = levels.judge(scenario, variant, rows_of_target(table, scenario, variant), facts.halves)
+        rows = rows_of_target(table, scenario, variant)
+        verdict = levels.judge(scenario, variant, rows, facts.halves, facts.distinct)
         verdict = levels.with_failed_controls(verdict, _failed_for(scenario, variant, failed))
         contained = [other for other in verdicts if _contains(scenario, variant, other, facts)]
         verdicts.append(levels.with_contained(verdict, contained, lambda *part: in_words(*part, facts)))

@@ -210,6 +210,7 @@ def _head(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
     yield from _exposed_classes(findings)
     for name in findings.failed_controls:
         yield Callout("A control failed", f"`{name}`: {CONTROL_TEXTS[name]}. Settle this first.", "bad")
+    yield from _copies(facts)
     for note in facts.notes:
         yield Callout("Note", escaped_sentence(note), "unknown")
     for model in facts.models:
@@ -254,6 +255,18 @@ def _exposed_classes(findings: AuditFindings) -> Iterator[Block]:
         {"; ".join(named)}. See [Who is exposed](#who-is-exposed).""",
         "bad",
     )
+
+
+def _copies(facts: AuditFacts) -> Iterator[Block]:
+    """A note where audited points are copies of each other."""
+    for role, data in (("members", facts.members), ("others", facts.nonmembers)):
+        if data.people < data.used:
+            yield Callout(
+                "Note",
+                f"""Of {data.used:,} audited {role}, {data.people:,} have distinct content. Copies are no further
+                people: the sample counts as {data.people:,} {role}, and all intervals are too narrow.""",
+                "unknown",
+            )
 
 
 def _these_models(facts: AuditFacts) -> str:
@@ -762,6 +775,7 @@ def data_cells(facts: AuditFacts) -> pd.DataFrame:
     for role, data in (("members", facts.members), ("others", facts.nonmembers)):
         line = {"data": role, "source": escaped(data.source), "kind": data.kind}
         line |= {"points": f"{data.count:,}", "audited": f"{data.used:,}"}
+        line["of distinct content"] = "not counted" if data.distinct is None else f"{data.distinct:,}"
         lines.append(line | {"fingerprint": f"`{data.fingerprint}`"})
     return pd.DataFrame(lines)
 
