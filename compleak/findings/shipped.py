@@ -111,7 +111,7 @@ class AuditFindings(NamedTuple):
     headlines: pd.DataFrame  # the attack that speaks for each target, with `advantage`, `level` and `privbox`
     added: pd.DataFrame  # ADDED_COLUMNS: what a further version adds to AUC
     controls: controls.ControlTest | None
-    failed_controls: tuple[str, ...]  # of `findings.rows.CONTROLS`, those that find something
+    failed_controls: tuple[str, ...]  # of `rows.CONTROLS`, those that find something
     exposed_by: str  # name of the headline behind `classes` and `records`; "" where there is none
     classes: pd.DataFrame  # CLASS_COLUMNS, the most exposed first; `level` is what is proven of a class, or ""
     records: pd.DataFrame  # RECORD_COLUMNS, the most exposed members first

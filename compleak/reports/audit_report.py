@@ -360,7 +360,7 @@ def _leakage(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
         yield Figure(
             f"{FIGURES}/levels.svg",
             """What each attacker finds, with 95 % intervals, and where a measure reads LOW, MIDDLE and HIGH. The upper
-            end of an interval counts.""",
+            end of an interval counts, and for an AUC below 50 % the lower one.""",
         )
         yield Figure(
             f"{FIGURES}/roc.svg",
