@@ -190,6 +190,7 @@ def facts_of(
         seed=task.seed,
         seconds=seconds,
         redact=task.redact,
+        asked=collected.asked,
     )
 
 

@@ -38,6 +38,7 @@ class Collected(NamedTuple):
     members: DataFacts
     nonmembers: DataFacts
     notes: tuple[str, ...] = ()
+    asked: bool = False  # the models were asked for this audit
 
 
 def collect_signals(task: Task) -> Collected:
@@ -87,7 +88,9 @@ def by_asking(task: Task) -> Collected:
         notes += notes_on_answers(model.entry.name, answers, points)
     used = int(points.audit[0].sum()) // 2
     sides = [data_facts(points, side, used, task) for side in (0, 1)]
-    return Collected(signals, points.names(), points.classes, tuple(facts), *sides, tuple(dict.fromkeys(notes)))
+    return Collected(
+        signals, points.names(), points.classes, tuple(facts), *sides, tuple(dict.fromkeys(notes)), asked=True
+    )
 
 
 def refuse_members_for_shadows(task: Task) -> None:
@@ -236,10 +239,12 @@ def data_facts(points: AuditPoints, side: int, used: int, task: Task) -> DataFac
     """Of members (side 0) or non-members (side 1)."""
     place = (task.members, task.nonmembers)[side]
     source = points.sources[0 if task.data else side]
+    audited = np.flatnonzero(points.audit[0] & (points.member[0] == (side == 0)))
+    distinct = len({points.digests[position] for position in audited})
     if task.data:
         count = int((points.member[0] == (side == 0))[points.audit[0] | points.member[0]].sum())
-        return DataFacts(f"{task.data}, {place}", source.fingerprint, count, used, points.kind)
-    return DataFacts(str(place), source.fingerprint, len(source.labels), used, points.kind)
+        return DataFacts(f"{task.data}, {place}", source.fingerprint, count, used, points.kind, distinct)
+    return DataFacts(str(place), source.fingerprint, len(source.labels), used, points.kind, distinct)
 
 
 # From answers that are there
