@@ -58,7 +58,7 @@ def run_task(folder, content, *flags):
     """The audit of a task file with this content."""
     file = folder / "task.yaml"
     file.write_text(json.dumps(content))  # YAML reads JSON
-    (finished,) = audit.main([str(file), *QUICK, *flags])
+    (finished,) = audit.main([str(file), "--root", str(folder), *QUICK, *flags])
     return finished
 
 

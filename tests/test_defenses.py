@@ -26,7 +26,7 @@ from compleak.runs.create import create_run
 from compleak.runs.names import flags_of, name_of
 from compleak.runs.places import role_dir
 from compleak.runs.run import open_run, reserve_of
-from compleak.runs.variants import ORIGINAL, PAPER_GRID, TECHNIQUES, compressed_variant, parse_variant
+from compleak.runs.variants import ORIGINAL, PAPER_GRID, compressed_variant, parse_variant
 from compleak.training import loop
 from compleak.training.assignment import assign
 from compleak.training.loop import Recipe
@@ -193,7 +193,8 @@ def prepared(technique):
     model = network()
     if technique:
         name, degree = technique
-        model = TECHNIQUES[name].prepare(model, compressed_variant(name, degree).parsed_degree).train()
+        variant = compressed_variant(name, degree)
+        model = variant.module.prepare(model, variant.parsed_degree).train()
     with torch.no_grad():
         model(batch(seed=9)[0])
     prepare_for_single_samples(model)
