@@ -1,8 +1,8 @@
 """Yuan & Zhang 2022, Membership inference attacks and defenses in neural network pruning (USENIX Security): SAMIA.
 
 Self-attention over the classes (section 4.3). Each class is a token of three features: its posterior, the sensitivity
-of that posterior to the input, and whether the class is the label. Tokens stand in descending order of the posterior,
-as in `nasr2018`, so that the head, which reads all of them side by side, sees ranks.
+of that posterior to the input, and whether the class is the label. Tokens stand in the model's own order of classes, as
+its authors have them: the head reads all of them side by side and so learns what each class is like.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import nn
 
 from attacks.common.networks import ROWS_AT_ONCE, Recipe, choose_recipe, one_cycle, sgd, standardise, train_and_score
 from attacks.common.signals import Result, Signals, Unusable, audit_rows
-from attacks.common.statistics import descending_order, posterior
+from attacks.common.statistics import posterior
 from attacks.common.thresholds import decide
 
 MEMORY = 1e9  # bytes that the network may take beside its weights
@@ -48,11 +48,9 @@ def rows_at_once(num_classes: int) -> int:
 
 
 def tokens(target: Signals, rows) -> np.ndarray:
-    """(n, C, 3): posterior, sensitivity and one-hot label of each class, from the most to the least likely."""
-    order = descending_order(target.logits[rows])
-    ranked_posterior = np.take_along_axis(posterior(target.logits[rows]), order, axis=-1)
-    ranked_sensitivity = np.take_along_axis(target.probes["sensitivity"][rows], order, axis=-1)
-    return np.stack([ranked_posterior, ranked_sensitivity, order == target.labels[rows[1]][:, None]], axis=-1)
+    """(n, C, 3): posterior, sensitivity and one-hot label of each class, in the model's order."""
+    is_label = np.arange(target.logits.shape[-1]) == target.labels[rows[1]][:, None]
+    return np.stack([posterior(target.logits[rows]), target.probes["sensitivity"][rows], is_label], axis=-1)
 
 
 def samia(target: Signals, *, seed: int, recipe: str = "fast", device="cpu", progress=None) -> Result:

@@ -138,6 +138,8 @@ def test_after_a_kill_finished_attacks_are_kept_even_if_the_interrupted_one_is_n
     monkeypatch.undo()
     undisturbed = CompLeakNR.main(["--signals", str(file), "--attacks", "yeom2018,rmia,base", "--again"])
     pd.testing.assert_frame_equal(table.drop(columns="seconds"), undisturbed.drop(columns="seconds"))
+    chosen = table.set_index("attack")["chosen"]  # survives with the result that was kept
+    assert chosen["rmia"].count(",") == 3 and chosen["yeom2018"] == ""
 
 
 def test_the_folder_of_a_table_is_named_after_the_files():

@@ -31,8 +31,9 @@ from attacks.mr import inputs as mr_inputs
 from attacks.mr import mr
 from attacks.nasr2018 import features as nasr2018_features
 from attacks.nn import perceptron
-from attacks.rmia import GAMMA, OFFLINE_A, populations, rmia, score
+from attacks.rmia import GAMMA, OFFLINE_A, likelihoods, populations, rmia, score
 from attacks.samia import RECIPES, SelfAttention, rows_at_once, samia
+from attacks.samia import tokens as samia_tokens
 from attacks.shokri2017 import features as shokri2017_features
 from attacks.shokri2017 import shokri2017
 from attacks.song2021 import song2021
@@ -87,7 +88,7 @@ def test_a_planted_leak_is_found_and_the_decisions_beat_chance(attack, which):
     if attack.name == "model_updates":
         pytest.skip("here the variants differ by noise alone; test_likelihood.py plants a difference")
     planted = world(2.5, models=1 + max(attack.references, 1))
-    scores, decision, shadow_scores = attack.run(given_to(planted.variants, which), seed=7)
+    scores, decision, shadow_scores, _ = attack.run(given_to(planted.variants, which), seed=7)
     assert shadow_scores.shape == (planted.variants[0].audit[1:].sum(),)
     assert scores.shape == decision.shape == planted.truth.shape
     assert scores.dtype == np.float64 and decision.dtype == bool
@@ -255,6 +256,13 @@ def test_posteriors_are_sorted_and_the_label_follows_their_order():
     )
 
 
+def test_samias_tokens_stand_in_the_models_order_of_classes():
+    sensitivity = np.arange(12).reshape(2, 2, 3).astype(np.float32)
+    rows = samia_tokens(HAND._replace(probes={"sensitivity": sensitivity}), ROWS)
+    np.testing.assert_allclose(rows[0], [[0.2, 0, 0], [0.5, 1, 0], [0.3, 2, 1]], rtol=1e-6)
+    np.testing.assert_allclose(rows[1], [[0.7, 3, 1], [0.1, 4, 0], [0.2, 5, 0]], rtol=1e-6)
+
+
 def test_sr_permutes_the_compressed_posterior_by_the_order_of_the_original():
     compressed = HAND._replace(logits=HAND.logits[::-1])
     expected = np.array(
@@ -303,7 +311,7 @@ def test_modified_entropy_and_its_class_thresholds_equal_the_papers_loops():
     assert len(set(thresholds.values())) == 4
     victim = np.flatnonzero(signals.audit[0])
     expected = np.array([thresholds[signals.labels[x]] - value[0, x] for x in victim])
-    scores, decision, _ = song2021(signals)
+    scores, decision, *_ = song2021(signals)
     np.testing.assert_allclose(scores, expected, atol=1e-12)
     np.testing.assert_array_equal(decision, scores >= 0)
 
@@ -346,7 +354,7 @@ def test_rmia_equals_the_papers_loops_for_every_a_and_gamma(models, points, role
     signals = planted_signals(models, points, classes=3, seed=4, roles=roles).variants[0]
     log_p = -cross_entropy(signals.logits, signals.labels)
     reference = reference_log_p(log_p, known_outsiders(signals))
-    population = populations(signals, reference)
+    population = populations(signals, known_outsiders(signals))
     rows = np.nonzero(signals.audit)
     for a in (0.0, 0.3, 1.0):
         for gamma, fast in zip(GAMMA, score(log_p, reference, population, rows, a, GAMMA), strict=True):
@@ -354,17 +362,60 @@ def test_rmia_equals_the_papers_loops_for_every_a_and_gamma(models, points, role
             np.testing.assert_allclose(fast, slow, atol=1e-12)
 
 
-def test_rmia_uses_the_a_and_gamma_that_are_best_on_the_shadow_models():
+def test_rmia_uses_the_a_and_gamma_that_are_best_on_the_shadow_models(monkeypatch):
+    monkeypatch.setattr("attacks.rmia.SOFTMAX_TEMPERATURES", (1.0,))
+    monkeypatch.setattr("attacks.rmia.VARIANT_TEMPERATURES", ())
     signals = planted_signals(2, 40, classes=3, seed=4).variants[0]
     shadow = np.flatnonzero(signals.audit[1])
     member = signals.member[1, shadow]
-    grid = [(a, gamma) for a in OFFLINE_A for gamma in GAMMA]
-    quality = [roc_auc_score(member, [literal_rmia(signals, 1, x, *pair) for x in shadow]) for pair in grid]
-    a, gamma = grid[int(np.argmax(quality))]
+
+    def quality(a, gamma):
+        return roc_auc_score(member, [literal_rmia(signals, 1, x, a, gamma) for x in shadow])
+
+    a = max(OFFLINE_A, key=lambda a: quality(a, 1.0))
+    gamma = max(GAMMA, key=lambda gamma: quality(a, gamma))
     victim = np.flatnonzero(signals.audit[0])
-    np.testing.assert_allclose(
-        rmia(signals).scores, [literal_rmia(signals, 0, x, a, gamma) for x in victim], atol=1e-12
-    )
+    result = rmia(signals)
+    assert result.chosen == f"softmax, temperature 1, a {a:g}, gamma {gamma:g}"
+    np.testing.assert_allclose(result.scores, [literal_rmia(signals, 0, x, a, gamma) for x in victim], atol=1e-12)
+
+
+def literal_likelihood(name, logits, label, temperature):
+    """p of the label by the formulas of RMIA's appendix B.2.1, in plain Python."""
+    scaled = [float(z) / temperature for z in logits]
+    power = (lambda z: sum(z**i / math.factorial(i) for i in range(5))) if "taylor" in name else math.exp
+    of_label = power(scaled[label] - (0.6 if name.startswith("sm-") else 0.0))
+    return of_label / (of_label + sum(power(z) for c, z in enumerate(scaled) if c != label))
+
+
+def test_the_likelihoods_of_rmia_equal_the_papers_formulas():
+    signals = planted_signals(2, 30, classes=4, seed=1).variants[0]
+    names = set()
+    for setting, log_p in likelihoods(signals):
+        name, temperature = setting.split(", temperature ")
+        names.add(name)
+        for r, x in ((0, 3), (1, 7), (1, 29)):
+            p = literal_likelihood(name, signals.logits[r, x], signals.labels[x], float(temperature))
+            assert log_p[r, x] == pytest.approx(math.log(p), rel=1e-6), setting
+    assert names == {"softmax", "sm-softmax", "taylor-softmax", "sm-taylor-softmax"}
+
+
+def test_rmia_orders_the_victims_points_as_the_paper_does_with_references_that_trained_on_z(monkeypatch):
+    """Algorithm 1 takes p(z) from all references and without a; here it comes from those that did not train on z."""
+    monkeypatch.setattr("attacks.rmia.SOFTMAX_TEMPERATURES", (1.0,))
+    monkeypatch.setattr("attacks.rmia.VARIANT_TEMPERATURES", ())
+    monkeypatch.setattr("attacks.rmia.OFFLINE_A", (0.3,))
+    monkeypatch.setattr("attacks.rmia.GAMMA", (1.0,))
+    signals = planted_signals(4, 300, seed=5).variants[0]
+    p = posterior(signals.logits)[:, np.arange(300), signals.labels]
+    victim = np.flatnonzero(signals.audit[0])
+    ratio_of_z = [p[0, z] / p[1:, z].mean() for z in np.flatnonzero(signals.member[0] == 0)]
+    ratio_of_x = np.array([p[0, x] / ((1.3 * p[1:, x].mean() + 0.7) / 2) for x in victim])
+    literal = np.array([np.mean(ratio >= ratio_of_z) for ratio in ratio_of_x])
+    ours = rmia(signals).scores
+    order = np.argsort(ratio_of_x)
+    assert (np.diff(literal[order]) >= 0).all() and (np.diff(ours[order]) >= 0).all()
+    assert np.abs(literal - ours).max() > 0.02  # the scores themselves are not the same
 
 
 def test_every_attack_finds_the_leak_in_the_layout_of_liras_authors_and_its_decisions_beat_chance():
@@ -372,7 +423,7 @@ def test_every_attack_finds_the_leak_in_the_layout_of_liras_authors_and_its_deci
     planted = planted_signals(9, 300, leak=2.5, seed=3, roles=draw_half_roles)
     for attack in attacks.NR:
         assert attacks.missing(attack, planted.variants) == []
-        scores, decision, _ = attack.run(planted.variants, seed=7)
+        scores, decision, *_ = attack.run(planted.variants, seed=7)
         assert roc_auc_score(planted.truth, scores) > 0.5 + 4 * standard_error(planted.truth), attack.key
         accuracy = (decision[planted.truth].mean() + 1 - decision[~planted.truth].mean()) / 2
         assert accuracy > 0.58, attack.key

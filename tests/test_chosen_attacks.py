@@ -61,14 +61,14 @@ def logit(p):
     ],
 )
 def test_statistics_that_use_the_label_accuse_points_at_or_above_the_one_member_of_their_class(name, by_hand):
-    scores, decision, _ = threshold(TOY, classifier=name)
+    scores, decision, *_ = threshold(TOY, classifier=name)
     np.testing.assert_allclose(scores, by_hand, atol=1e-6)
     assert decision.tolist() == [False, True, True, True, False, False]
 
 
 def test_top1_conf_accuses_confident_points_by_the_threshold_of_their_predicted_class():
     """Predicted 0: member 0.9, others 0.6 and 0.65. Predicted 1: one member and no other, so all four points' 0.7."""
-    scores, decision, _ = threshold(TOY, classifier="top1_conf")
+    scores, decision, *_ = threshold(TOY, classifier="top1_conf")
     expected = logit(np.array([0.8, 0.95, 0.7, 0.9, 0.9, 0.6])) - logit(np.array([0.9, 0.9, 0.7, 0.7, 0.9, 0.7]))
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     assert decision.tolist() == [False, True, True, True, True, False]  # the fifth is sure and wrong

@@ -1,5 +1,6 @@
 """Attacks by likelihood ratio, in a world of Gaussian confidences whose best attack is known."""
 
+import itertools
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ import attacks
 from attacks.base import base
 from attacks.bavaria import bavaria, variance_prior
 from attacks.combined import combined
-from attacks.common.folds import split_folds
+from attacks.common.folds import aucs_of_parts, choose_out_of_fold, split_folds
 from attacks.common.references import known_outsiders, reference_moments
 from attacks.common.signals import MOST_ROWS, shadow_rows
 from attacks.common.statistics import confidence, cross_entropy
@@ -63,17 +64,71 @@ def test_lira_is_the_distance_from_the_references_in_their_deviations():
         lira(signals, classifier="forest")
 
 
-def test_base_ranks_like_rmia_with_a_and_gamma_of_one(monkeypatch):
+def test_base_with_scale_1_ranks_like_rmia_with_a_and_gamma_of_one(monkeypatch):
     signals = planted_signals(4, 400, seed=3).variants[0]
     monkeypatch.setattr("attacks.rmia.OFFLINE_A", (1.0,))
     monkeypatch.setattr("attacks.rmia.GAMMA", (1.0,))
+    monkeypatch.setattr("attacks.rmia.SOFTMAX_TEMPERATURES", (1.0,))
+    monkeypatch.setattr("attacks.rmia.VARIANT_TEMPERATURES", ())
+    monkeypatch.setattr("attacks.base.SCALES", (1.0,))
+    monkeypatch.setattr("attacks.base.TEMPERATURES", (1.0,))
     population = rmia(signals).scores
-    exact = base(signals).scores
-    order = np.argsort(exact)
+    order = np.argsort(base(signals).scores)
     assert (np.diff(population[order]) >= 0).all()
-    x = np.flatnonzero(signals.audit[0])[0]
-    p = np.exp(-cross_entropy(signals.logits[:, x], np.repeat(signals.labels[x], 4)))
-    assert exact[0] == pytest.approx(np.log(p[0] / p[1:].mean()))
+
+
+def literal_base(signals, r, x, scale, temperature):
+    """log p_T(x | r) - scale log mean p_T(x | reference), in plain probabilities."""
+
+    def p(model):
+        weights = [math.exp(float(z) / temperature) for z in signals.logits[model, x]]
+        return weights[signals.labels[x]] / sum(weights)
+
+    outside = [s for s in range(len(signals.member)) if s != r and signals.member[s, x] == 0]
+    return math.log(p(r)) - scale * math.log(np.mean([p(s) for s in outside]))
+
+
+def test_base_uses_the_scale_and_temperature_that_are_best_on_the_shadow_models(monkeypatch):
+    monkeypatch.setattr("attacks.base.SCALES", (1.0, 0.33, 0.05))
+    monkeypatch.setattr("attacks.base.TEMPERATURES", (1.0, 2.0))
+    signals = planted_signals(3, 200, seed=3, difficulty=3.0).variants[0]
+    rows, (_, victim) = attacks.audit_rows(signals)
+    member = signals.member[rows]
+
+    def quality(option):
+        return roc_auc_score(member, [literal_base(signals, r, x, *option) for r, x in zip(*rows, strict=True)])
+
+    scale, temperature = max(itertools.product((1.0, 0.33, 0.05), (1.0, 2.0)), key=quality)
+    result = base(signals)
+    assert result.chosen == f"scale {scale:g}, temperature {temperature:g}"
+    np.testing.assert_allclose(result.scores, [literal_base(signals, 0, x, scale, temperature) for x in victim])
+
+
+def test_a_choice_is_scored_on_rows_that_it_did_not_see():
+    """Of 200 options of pure noise the best is good by chance on the rows that it was chosen on."""
+    rng = np.random.default_rng(0)
+    aucs = []
+    for _ in range(30):
+        member = rng.permutation(np.arange(300) < 150).astype(int)
+        rows = (np.ones(300, dtype=int), np.arange(300))
+        options = rng.normal(size=(200, 300))
+        choice = choose_out_of_fold(options, member, rows)
+        assert roc_auc_score(member, options[choice.option]) > 0.55
+        aucs.append(roc_auc_score(member, choice.shadow_scores))
+    assert abs(np.mean(aucs) - 0.5) < 4 * math.sqrt(1 / (6 * 300 * 30) * 2)
+
+
+def test_scores_of_two_options_are_brought_to_one_scale():
+    rng = np.random.default_rng(1)
+    member = rng.integers(2, size=600)
+    rows = (np.ones(600, dtype=int), np.arange(600))
+    good = member + rng.normal(size=600)
+    options = np.array([good, 1000 + 50 * (good + rng.normal(scale=1e-3, size=600))])
+    choice = choose_out_of_fold(options, member, rows)
+    assert roc_auc_score(member, choice.shadow_scores) == pytest.approx(roc_auc_score(member, good), abs=0.01)
+    np.testing.assert_allclose(
+        aucs_of_parts(options[1], member, np.ones((1, 600), bool)), roc_auc_score(member, good), atol=0.01
+    )
 
 
 @pytest.mark.parametrize(("degrees", "scale"), [(4.0, 2.0), (12.0, 0.5)])
@@ -105,7 +160,7 @@ def test_bavaria_is_the_tail_of_a_student_t_between_lira_with_one_and_with_many_
 
 def test_gap_needs_only_the_predicted_class():
     signals = planted_signals(2, 300, seed=5).variants[0]
-    scores, decision, _ = gap(signals)
+    scores, decision, *_ = gap(signals)
     x = np.flatnonzero(signals.audit[0])
     right = signals.logits[0, x].argmax(-1) == signals.labels[x]
     np.testing.assert_array_equal(scores, right)

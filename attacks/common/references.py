@@ -58,15 +58,16 @@ def reference_moments(mask, values) -> Moments:
     return Moments(count, mean + centre, np.where(count > 1, np.maximum(variance, 0), np.nan))
 
 
-def reference_log_p(log_p, mask) -> np.ndarray:
-    """`log_p_out` of each model's points, the model itself left out, (R, N) and (R, N) bool -> (R, N)."""
-    each_model = np.eye(len(log_p), dtype=bool)
-    return np.stack([log_p_out(log_p, mask & ~itself[:, None]) for itself in each_model])
-
-
 @np.errstate(invalid="ignore")
-def log_p_out(log_p, mask) -> np.ndarray:
-    """log of the mean of p over the models in `mask`, (R, N) and (R, N) bool -> (N,); NaN where there is none."""
-    count = mask.sum(axis=0)
-    total = np.logaddexp.reduce(np.where(mask, log_p, -np.inf), axis=0)
-    return np.where(count > 0, total - np.log(np.maximum(count, 1)), np.nan)
+def reference_log_p(log_p, mask) -> np.ndarray:
+    """log of the mean of p over the models in `mask` other than the row's model, (R, N) and (R, N) bool -> (R, N).
+
+    NaN where there is none. A sum over all models minus the model's own term would cancel, so the terms before it and
+    the terms after it are summed.
+    """
+    log_p = np.where(mask, log_p, -np.inf)
+    nothing = np.full_like(log_p[:1], -np.inf)
+    before = np.concatenate([nothing, np.logaddexp.accumulate(log_p[:-1])])
+    after = np.concatenate([np.logaddexp.accumulate(log_p[:0:-1])[::-1], nothing])
+    count = reference_count(mask)
+    return np.where(count > 0, np.logaddexp(before, after) - np.log(np.maximum(count, 1)), np.nan)

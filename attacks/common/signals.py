@@ -32,6 +32,7 @@ class Result(NamedTuple):
     scores: np.ndarray  # (A,) float64, larger = more likely a member
     decision: np.ndarray  # (A,) bool, from a threshold chosen on the shadows only
     shadow_scores: np.ndarray  # (M,) float64, the scores on which the threshold was chosen
+    chosen: str = ""  # what was tuned, and to which value: `scale 0.05, temperature 1.5`; "" where nothing was
 
 
 def audit_rows(target: Signals):

@@ -1,5 +1,7 @@
 """Numbers read off a prediction, exact where a probability is 0 or 1 up to rounding."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 # Larger numbers than this count as this, so that sums of their fourth powers stay finite. A float32 never reaches it.
@@ -50,6 +52,43 @@ def of_label(values, labels) -> np.ndarray:
 def confidence(logits, labels) -> np.ndarray:
     """Logit-scaled confidence in the true class, log p_y / (1 - p_y), (..., N, C) and (N,) -> (..., N) float64."""
     return of_label(log_odds(logits), labels)
+
+
+@np.errstate(invalid="ignore")
+def tempered_confidence(logits, labels, temperatures: Sequence[float]) -> Iterator[np.ndarray]:
+    """`confidence` of softmax(logits / T) for each temperature T in turn, (..., N, C) and (N,) -> (..., N) float64."""
+    logits = np.clip(np.asarray(logits, dtype=np.float64), -LARGEST, LARGEST)
+    is_label = np.arange(logits.shape[-1]) == np.asarray(labels)[:, None]  # (N, C)
+    others = np.where(is_label, -np.inf, logits)
+    second = others.max(axis=-1, keepdims=True)
+    lead = of_label(logits, labels) - second[..., 0]
+    others -= second
+    for temperature in temperatures:
+        yield lead / temperature - np.log(np.exp(others / temperature).sum(axis=-1))
+
+
+@np.errstate(invalid="ignore")
+def log_sigmoid(odds) -> np.ndarray:
+    """log p of log-odds log p / (1 - p), elementwise."""
+    return -np.logaddexp(0, -odds)
+
+
+@np.errstate(invalid="ignore")
+def taylor_log_p(logits, labels, temperature: float, margin: float = 0.0) -> np.ndarray:
+    """log p of the true class by a softmax with t(z) = 1 + z + z^2/2 + z^3/6 + z^4/24 in place of exp.
+
+    z = logits / temperature; that of the true class is reduced by the margin. Zarifzadeh et al. 2024, appendix B.2.1.
+    An even degree keeps t above 0 for every z. (..., N, C) and (N,) -> (..., N) float64.
+    """
+    scaled = np.clip(np.asarray(logits, dtype=np.float64), -LARGEST, LARGEST) / temperature
+    is_label = np.arange(scaled.shape[-1]) == np.asarray(labels)[:, None]  # (N, C)
+    others = np.where(is_label, 0.0, taylor_exp(scaled)).sum(axis=-1)
+    return -np.log1p(others / taylor_exp(of_label(scaled, labels) - margin))
+
+
+def taylor_exp(z) -> np.ndarray:
+    """The Taylor polynomial of exp of degree 4, elementwise; at least 0.27."""
+    return 1 + z * (1 + z / 2 * (1 + z / 3 * (1 + z / 4)))
 
 
 @np.errstate(invalid="ignore")

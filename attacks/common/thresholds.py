@@ -1,8 +1,10 @@
 """From scores to decisions: the threshold that tells the shadows' members from the others best."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from attacks.common.folds import score_out_of_fold
+from attacks.common.folds import choose_out_of_fold, score_out_of_fold
 from attacks.common.signals import Result, Signals, Unusable, audit_rows
 
 
@@ -25,10 +27,23 @@ def count_at_least(block, blocks: int) -> np.ndarray:
     return np.cumsum(np.bincount(block, minlength=blocks)[::-1])[::-1]
 
 
-def decide(shadow_scores, member, victim_scores) -> Result:
-    """The victim's scores with the threshold that is best for the shadows' scores (M,) and membership (M,)."""
+def decide(shadow_scores, member, victim_scores, chosen: str = "") -> Result:
+    """The victim's scores with the threshold that is best for the shadows' scores (M,) and membership (M,).
+
+    chosen: what was tuned, for the table.
+    """
     victim_scores = np.asarray(victim_scores, dtype=np.float64)
-    return Result(victim_scores, victim_scores >= balanced_threshold(shadow_scores, member), shadow_scores)
+    return Result(victim_scores, victim_scores >= balanced_threshold(shadow_scores, member), shadow_scores, chosen)
+
+
+def choose_and_decide(names: Sequence[str], shadow_scores, member, rows, victim_scores) -> Result:
+    """The answer of the option that is best on the shadows, their own rows scored out of fold (`choose_out_of_fold`).
+
+    names: of the G options, for the table; shadow_scores (G, M), member (M,) and the shadows' rows; victim_scores(g)
+    gives the victim's scores, (A,), by option g.
+    """
+    choice = choose_out_of_fold(shadow_scores, member, rows)
+    return decide(choice.shadow_scores, member, victim_scores(choice.option), names[choice.option])
 
 
 def class_thresholds(scores, member, classes, num_classes: int) -> np.ndarray:

@@ -170,7 +170,8 @@ class Job:
         """The attack's row: how it does on the victim, on non-members alone, and where membership is known."""
         names = names_of(self.scenario, self.name, attack)
         row = self.row_of(names, join_results(self.parts, results), seconds)
-        return row | {"shadow_log_auc": float(np.mean(worth)), "needs": self.needs(attack), "chosen": ""}
+        chosen = " | ".join(dict.fromkeys(result.chosen for result in results))
+        return row | {"shadow_log_auc": float(np.mean(worth)), "needs": self.needs(attack), "chosen": chosen}
 
     def row_of(self, names: dict, verdicts: Verdicts, seconds: float) -> dict:
         """How these verdicts do on the victim and on non-members alone, and whom the strict threshold accuses."""

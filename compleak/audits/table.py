@@ -81,7 +81,7 @@ class UnfinishedTable:
     def read(self, file: Path) -> tuple[attacks.Result, float] | None:
         """A kept result and its seconds; None where there is none."""
         with contextlib.suppress(*DAMAGED), np.load(file, allow_pickle=False) as kept:
-            result = attacks.Result(kept["scores"], kept["decision"], kept["shadow_scores"])
+            result = attacks.Result(kept["scores"], kept["decision"], kept["shadow_scores"], str(kept["chosen"]))
             return result, float(kept["seconds"])
         return None
 
