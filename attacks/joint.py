@@ -1,14 +1,21 @@
 """Likelihood ratio over all the models an attacker holds (ours; LiRA of Carlini et al. 2022, section VI, made joint).
 
 A point's confidences on K related models rise and fall together, so that the sum of K single verdicts would count the
-same evidence K times. Here the K confidences are one Gaussian vector.
+same evidence K times. Here the K confidences are one vector with a joint density.
 
 1. The references predict what a model that never saw the point would say: it is their mean, drawn towards the mean of
    all points. The fewer the references, the further it is drawn (the best linear prediction of a random-effects model,
    whose covariances within and between points are estimated from all points).
-2. Given that prediction e, the vector of a member and the vector of a non-member are Gaussians with means a + B e and a
-   covariance each, fitted on the shadows' members and non-members; covariances are shrunk (Ledoit & Wolf 2004).
+2. Given that prediction e, the vector of a member and the vector of a non-member have means a + B e and a covariance
+   each, fitted on the shadows' members and non-members; covariances are shrunk (Ledoit & Wolf 2004). The densities are
+   Gaussian or Student-t (Lange, Little, Taylor 1989), of which a few answers far off the others do not decide the fit.
 3. The score is the log of the ratio of the two densities.
+
+The degrees of freedom are chosen on the shadows. So is, for several models, whether all confidences count, their mean,
+or that of the first model alone: with few references, more models may mean more to go wrong than to gain.
+
+For step 1 an answer counts as no farther than three interquartile ranges from the median of all answers. Gaussian
+answers do not lie so far out, but of heavy tails the moments would follow a few answers.
 
 A prediction from fewer references is less certain, and the victim's points have more references than a shadow's points:
 the covariances are corrected for that difference.
@@ -24,8 +31,11 @@ from attacks.common.folds import score_out_of_fold
 from attacks.common.references import check_references, known_outsiders, reference_moments
 from attacks.common.signals import Result, Signals, Unusable, audit_rows, check_same_points, stack_rows
 from attacks.common.statistics import confidence
-from attacks.common.thresholds import decide
+from attacks.common.thresholds import choose_and_decide
 
+DEGREES = (np.inf, 6.0, 2.0, 1.0)  # of freedom to choose from; infinite ones are a Gaussian's
+STEPS = 4  # of the fit of a Student-t, from that of a Gaussian
+FARTHEST = 3  # interquartile ranges from the median, at most, of an answer that a prediction follows
 FLOOR = 1e-6  # smallest eigenvalue of a covariance, relative to their mean; smallest singular value of a design
 SINGULAR = 1e-12  # smallest eigenvalue relative to the largest, where large negative ones leave no mean to speak of
 
@@ -51,11 +61,12 @@ class Prediction(NamedTuple):
 
 
 class Conditional(NamedTuple):
-    """Gaussian of K answers given their prediction."""
+    """Student-t or Gaussian of K answers given their prediction."""
 
     coefficients: np.ndarray  # (1 + K, K): intercept, then slopes
-    covariance: np.ndarray  # (K, K) at the mean uncertainty of the rows it was fitted on
+    covariance: np.ndarray  # (K, K) at the mean uncertainty of the rows it was fitted on; a Student-t's scale matrix
     uncertainty: np.ndarray  # (K, K): that mean
+    degrees: float  # of freedom, infinite for a Gaussian
 
 
 def estimate_spread(answers, mask) -> Spread:
@@ -93,13 +104,51 @@ def positive(covariance) -> np.ndarray:
     return (vectors * np.maximum(values, floor)) @ vectors.T
 
 
-def fit_conditional(answers, predicted: Prediction) -> Conditional:
+def clip_far(answers) -> np.ndarray:
+    """Answers (R, N, K), NaN where not asked, drawn in to FARTHEST interquartile ranges from the median of each k.
+
+    Where half of all answers are equal, there is no range to go by, and they stay as they are.
+    """
+    asked = answers[np.isfinite(answers).all(axis=-1)]
+    low, middle, high = np.percentile(asked, (25, 50, 75), axis=0)
+    reach = np.where(high > low, FARTHEST * (high - low), np.inf)
+    return np.clip(answers, middle - reach, middle + reach)
+
+
+def fit_conditional(answers, predicted: Prediction, degrees: float) -> Conditional:
     """Step 2 for members alone or for non-members alone. answers: (n, K)."""
     design = np.hstack([np.ones((len(answers), 1)), predicted.mean])
-    coefficients = np.linalg.lstsq(design, answers, rcond=FLOOR)[0]  # predictions that hardly vary have no slopes
+    coefficients, covariance, square = fit_weighted(design, answers, np.ones(len(answers)))
+    for _ in range(STEPS if np.isfinite(degrees) else 0):
+        weights = (degrees + answers.shape[1]) / (degrees + square)
+        coefficients, covariance, square = fit_weighted(design, answers, weights)
+    return Conditional(coefficients, covariance, predicted.uncertainty[predicted.count].mean(axis=0), degrees)
+
+
+def fit_weighted(design, answers, weights):
+    """Weighted regression: coefficients (1 + K, K), covariance (K, K) of residuals, and their squares in it (n,)."""
+    root = np.sqrt(weights)[:, None]
+    # Predictions that hardly vary have no slopes.
+    coefficients = np.linalg.lstsq(root * design, root * answers, rcond=FLOOR)[0]
     residuals = answers - design @ coefficients
-    covariance = ledoit_wolf(residuals, assume_centered=True)[0]
-    return Conditional(coefficients, covariance, predicted.uncertainty[predicted.count].mean(axis=0))
+    covariance = ledoit_wolf(root * residuals, assume_centered=True)[0]
+    return coefficients, covariance, squares(residuals, positive(covariance))
+
+
+def squares(residuals, covariance) -> np.ndarray:
+    """Squared Mahalanobis distances, (n, K) -> (n,)."""
+    return np.einsum("ni,ni->n", residuals, np.linalg.solve(covariance, residuals.T).T)
+
+
+def log_t(square, covariance, degrees: float) -> np.ndarray:
+    """Log densities, (n,), of a K-variate Student-t, or of a Gaussian, at these squared distances.
+
+    Up to a constant that K and the degrees of freedom decide.
+    """
+    volume = np.linalg.slogdet(covariance)[1] / 2
+    if np.isinf(degrees):
+        return -square / 2 - volume
+    return -(degrees + len(covariance)) / 2 * np.log1p(square / degrees) - volume
 
 
 def log_density(answers, predicted: Prediction, given: Conditional) -> np.ndarray:
@@ -110,8 +159,7 @@ def log_density(answers, predicted: Prediction, given: Conditional) -> np.ndarra
     for number, uncertainty in enumerate(predicted.uncertainty):
         rows = predicted.count == number
         covariance = positive(given.covariance + slopes @ (uncertainty - given.uncertainty) @ slopes.T)
-        square = np.einsum("ni,ni->n", residuals[rows], np.linalg.solve(covariance, residuals[rows].T).T)
-        densities[rows] = -0.5 * (square + np.linalg.slogdet(covariance)[1])
+        densities[rows] = log_t(squares(residuals[rows], covariance), covariance, given.degrees)
     return densities
 
 
@@ -125,20 +173,41 @@ def joint(models: Sequence[Signals], *, seed: int = 0) -> Result:
     mask = np.all([known_outsiders(model) for model in models], axis=0)
     check_references(mask, models[0], "joint")
     confidences = np.stack([confidence(model.logits, model.labels) for model in models], axis=-1)  # (R, N, K)
+    member = models[0].member[shadow]
     rows = stack_rows(shadow, victim)
-    answers = confidences[rows]
-    predicted = predict(confidences, mask, rows)
+    names, of_shadows, of_victim = [], [], []
+    for name, answers in readings(confidences).items():
+        predicted = predict(clip_far(answers), mask, rows)
+        for degrees in DEGREES:
+            shadow_scores, scores = score_rows(answers[rows], predicted, member, shadow, degrees)
+            names.append(name + (f"Student-t of {degrees:g} degrees" if np.isfinite(degrees) else "Gaussian"))
+            of_shadows.append(shadow_scores)
+            of_victim.append(scores)
+    return choose_and_decide(names, of_shadows, member, shadow, of_victim.__getitem__)
+
+
+def readings(confidences) -> dict[str, np.ndarray]:
+    """What may stand for the confidences (R, N, K) of K models: (R, N, k) by a name for the table."""
+    if confidences.shape[-1] == 1:
+        return {"": confidences}
+    mean = confidences.mean(axis=-1, keepdims=True)
+    return {"all models, ": confidences, "mean of the models, ": mean, "first model, ": confidences[..., :1]}
+
+
+def score_rows(answers, predicted: Prediction, member, shadow, degrees: float):
+    """Steps 2 and 3: log-likelihood ratios of the shadows' rows, (M,), out of fold, and of the victim's, (A,).
+
+    answers: (M + A, K), the shadows' first; member (M,) and `shadow`, the rows themselves, are the shadows'.
+    """
 
     def fit(places, member):
         members, others = places[member == 1], places[member == 0]
-        of_members = fit_conditional(answers[members], predicted.of(members))
-        of_others = fit_conditional(answers[others], predicted.of(others))
+        of_members = fit_conditional(answers[members], predicted.of(members), degrees)
+        of_others = fit_conditional(answers[others], predicted.of(others), degrees)
         return lambda places: log_ratio(answers[places], predicted.of(places), of_members, of_others)
 
-    member = models[0].member[shadow]
     fitted_on, applied_to = np.split(np.arange(len(answers)), [len(member)])
-    shadow_scores, scores = score_out_of_fold(fit, fitted_on, member, shadow, applied_to)
-    return decide(shadow_scores, member, scores)
+    return score_out_of_fold(fit, fitted_on, member, shadow, applied_to)
 
 
 def log_ratio(answers, predicted: Prediction, of_members: Conditional, of_others: Conditional) -> np.ndarray:

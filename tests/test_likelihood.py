@@ -214,6 +214,46 @@ def test_no_attack_finds_a_leak_where_there_is_none(attack):
     assert abs(roc_auc_score(world.truth, attack(world.variants).scores) - 0.5) < 0.025
 
 
+def test_combined_leaves_out_a_part_that_fails_on_the_shadow_models():
+    world = gaussian_signals(3, 2000, (1.0,), seed=6)
+    good = row_of("joint").run(world.variants, seed=4)
+    rng = np.random.default_rng(0)
+    parts = (9 * rng.normal(size=array.shape) for array in (good.shadow_scores, good.scores))
+    noise = good._replace(**dict(zip(("shadow_scores", "scores"), parts, strict=True)))
+    first, second = ({"joint": good, "calibrated": noise}, {"joint": noise, "calibrated": good})
+    assert combined(world.variants, seed=4, earlier=first).chosen == "weights joint 1, calibrated 0"
+    assert combined(world.variants, seed=4, earlier=second).chosen == "weights joint 0, calibrated 1"
+
+
+def with_cauchy_noise(signals):
+    """The Gaussian world's signals with heavy-tailed noise on every confidence."""
+    noise = np.random.default_rng(5).standard_cauchy(size=signals.member.shape)
+    return signals._replace(logits=(signals.logits + noise[..., None] * [0.5, -0.5]).astype(np.float32))
+
+
+@pytest.mark.parametrize("models", [2, 5])
+def test_joint_stands_heavy_tails(models):
+    world = gaussian_signals(models, 6000, (1.5,), seed=3)
+    signals = with_cauchy_noise(world.variants[0])
+    result = joint([signals])
+    baseline = roc_auc_score(world.truth, lira(signals).scores)
+    assert result.chosen.startswith("Student-t")
+    assert roc_auc_score(world.truth, result.scores) > baseline + 0.01
+    assert joint(world.variants).chosen == "Gaussian"
+
+
+def test_joint_uses_one_model_where_the_others_know_nothing_and_mislead():
+    """Eight of nine models answer with Cauchy noise alone."""
+    world = gaussian_signals(2, 2000, (1.5,), seed=4)
+    rng = np.random.default_rng(1)
+    useless = [
+        world.variants[0]._replace(logits=rng.standard_cauchy(size=world.variants[0].logits.shape).astype(np.float32))
+        for _ in range(8)
+    ]
+    alone, together = joint(world.variants), joint([*world.variants, *useless])
+    assert roc_auc_score(world.truth, together.scores) > roc_auc_score(world.truth, alone.scores) - 0.01
+
+
 def test_joint_does_not_count_copies_of_a_model_as_new_evidence():
     world = gaussian_signals(5, 8000, (1.0,), seed=5)
     alone, twice = (joint(world.variants * k).scores for k in (1, 2))
@@ -224,7 +264,9 @@ def test_combined_uses_the_results_of_earlier_attacks():
     world = gaussian_signals(3, 2000, (1.0,), seed=6)
     parts = {name: row_of(name).run(world.variants, seed=4) for name in ("joint", "calibrated")}
     from_parts, from_scratch = (combined(world.variants, seed=4, earlier=earlier) for earlier in (parts, None))
-    np.testing.assert_array_equal(from_parts.scores, parts["joint"].scores + parts["calibrated"].scores)
+    first, second = (int(weight.split()[-1]) for weight in from_parts.chosen.split(","))
+    weighted = first * parts["joint"].scores + second * parts["calibrated"].scores
+    np.testing.assert_array_equal(from_parts.scores, weighted)
     np.testing.assert_array_equal(from_parts.scores, from_scratch.scores)
 
 

@@ -240,3 +240,19 @@ def test_only_the_victims_membership_is_withheld(tmp_path):
     swapped = record.member.copy()
     swapped[0, :4] = ~swapped[0, :4]
     assert np.array_equal(signals_file.attacker_view(record._replace(member=swapped)).member, view.member)
+
+
+def test_points_that_no_shadow_model_saw_are_not_known_to_lie_outside_the_victims_data(tmp_path):
+    record = signals_file.load(write(tmp_path))
+    extra = [np.concatenate([array, array[:, :2]], axis=1) for array in (record.logits, record.member, record.audit)]
+    logits, member, audit = extra
+    member[:, -2:] = audit[:, -2:] = False  # asked about, and nobody's
+    wider = record._replace(logits=logits, member=member, audit=audit, labels=np.r_[record.labels, 0, 0])
+    assert signals_file.attacker_view(wider).member[0].tolist() == [-1, -1, -1, -1, 0, 0, 0, 0, -1, -1]
+
+
+def test_where_shadow_models_saw_the_victims_points_no_point_is_known_to_lie_outside(tmp_path):
+    record = signals_file.load(write(tmp_path))
+    member = record.member.copy()
+    member[1, 0] = True  # one of the victim's audited points
+    assert (signals_file.attacker_view(record._replace(member=member)).member[0] == -1).all()

@@ -69,13 +69,27 @@ class Answers(NamedTuple):
 
 
 def attacker_view(record: Record) -> Signals:
-    """What the attacker knows: the record with the victim's membership withheld (-1) on its audit points.
+    """What the attacker knows: the record with the victim's membership withheld (-1) where he does not know it.
 
-    The attacker knows that the pool lies outside the victim's data, so 0 stays 0 there.
+    The attacker knows that the points of the shadow models lie outside the victim's data, so 0 stays 0 there. Of any
+    other point he knows nothing, although the file may say that the victim was not trained on it.
     """
     member = record.member.astype(np.int8)
-    member[0, record.audit[0] | record.member[0]] = -1
+    member[0, ~attackers_points(record)] = -1
     return Signals(record.logits, record.labels, member, record.audit, record.probes)
+
+
+def attackers_points(record: Record) -> np.ndarray:
+    """(N,) bool: the points that the attacker drew himself, from outside the victim's data.
+
+    They are what the shadow models were trained on or are audited on. Where any of them is a point of the victim, as in
+    the layout of LiRA's authors, the attacker drew from the victim's own data and knows of no point to lie outside.
+    """
+    shadows = record.audit.any(axis=1)
+    shadows[0] = False
+    drawn = (record.member[shadows] | record.audit[shadows]).any(axis=0)
+    of_victim = record.audit[0] | record.member[0]
+    return drawn & ~(drawn & of_victim).any()
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], source: dict) -> None:
