@@ -16,6 +16,8 @@ from core.threads import threads_in_use
 
 CLASSIFIERS = ("logistic_regression", "random_forest")
 TREES = 500
+# Members and non-members count the same in every fit, however many of each it sees: a fit without a member has fewer
+# members, which would draw the score of that member down, and so the AUC on the shadow models below a half.
 LEAF = 30  # points of a leaf, at least
 BAG = 1 / 3  # share of the points a tree sees: with leaves of 30 as good as the usual bootstrap, in a third of its time
 
@@ -38,7 +40,7 @@ def classify(classifier: str, fitted_on, member, rows, applied_to, *, seed: int)
 
 def fit_regression(features, member):
     """A function from features (n, F) to log-odds of membership (n,)."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
     return model.fit(features, member).decision_function
 
 
@@ -54,6 +56,7 @@ def boosted_trees(seed: int, monotonic: list[int] | None = None) -> HistGradient
         min_samples_leaf=50,
         random_state=seed,
         early_stopping=False,
+        class_weight="balanced",
         monotonic_cst=monotonic,
     )
 
@@ -74,7 +77,7 @@ def forest(fitted_on, member, points, applied_to, *, seed: int):
         rng = np.random.default_rng([seed, number])
         bag = draw_bag(rng, len(names))[point]
         tree = DecisionTreeClassifier(max_features="sqrt", min_samples_leaf=LEAF, random_state=int(rng.integers(2**32)))
-        tree.fit(fitted_on[bag], member[bag])
+        tree.fit(fitted_on[bag], member[bag], sample_weight=balanced(member[bag]))
         return ~bag, share_of_members(tree, fitted_on[~bag]), share_of_members(tree, applied_to)
 
     total = np.zeros(len(fitted_on))
@@ -95,6 +98,16 @@ def draw_bag(rng, points: int) -> np.ndarray:
     bag = np.zeros(points, dtype=bool)
     bag[rng.permutation(points)[: max(1, round(BAG * points))]] = True
     return bag
+
+
+def balanced(member) -> np.ndarray:
+    """Weights, (n,), by which members and non-members count the same in sum.
+
+    A bag without a member has fewer members in it, which would draw that member's out-of-bag score down.
+    """
+    member = np.asarray(member).astype(bool)
+    share = member.mean()
+    return np.where(member, 1 - share, share) if 0 < share < 1 else np.ones(len(member))
 
 
 def share_of_members(tree: DecisionTreeClassifier, features) -> np.ndarray:
