@@ -13,13 +13,14 @@ lists all that can be asked for by name (`--attacks`), which in NR is more. All 
 from attacks.blind import blind
 from attacks.common.signals import Result, Signals, Unusable, audit_rows
 from attacks.mr import Membership, membership
-from attacks.registry import KNOWN, MR, NR, SR, USUAL, Attack, missing, needs
+from attacks.registry import KNOWN, MR, NR, SR, UPPER_BOUND, USUAL, Attack, missing, needs
 
 __all__ = [
     "KNOWN",
     "MR",
     "NR",
     "SR",
+    "UPPER_BOUND",
     "USUAL",
     "Attack",
     "Membership",

@@ -7,16 +7,27 @@ lies above those, in their standard deviations (section VI.B, equation 4: 1 - Pr
 
 The deviation is each point's own, or one for all points, which is better with few references (section VI.C). A single
 deviation does not change the order of scores, so it is left out, and the score is the plain difference.
+
+Two things are left to be tuned and are chosen on the shadows: the confidence, log p / (1 - p) (section V.C) or the
+distance of the label's logit from the largest other logit (the hinge of the authors' code); and the middle of the
+references' answers, their mean or, as the authors' code has it, their median.
+
+`upper_bound` is online LiRA (algorithm 1), which is no attack from outside: its references trained on the victim's very
+points. It tells an auditor how far the attacks are from what could be known. With references that trained on x (in) and
+references that did not (out),
+
+    score(x) = log N(confidence; mean_in, deviation_in) - log N(confidence; mean_out, deviation_out)
 """
 
 import numpy as np
 
-from attacks.common.references import checked_outsiders, reference_moments
-from attacks.common.signals import Result, Signals, Unusable, audit_rows
-from attacks.common.statistics import confidence
-from attacks.common.thresholds import decide
+from attacks.common.references import Moments, checked_outsiders, known_insiders, reference_count, reference_moments
+from attacks.common.signals import Result, Signals, Unusable, audit_rows, stack_rows
+from attacks.common.statistics import confidence, hinge
+from attacks.common.thresholds import choose_and_decide
 
 FORMS = ("global_variance", "per_point_variance")
+CONFIDENCES = {"log-odds": confidence, "hinge": hinge}
 
 
 def lira(target: Signals, *, seed: int = 0, classifier: str = "global_variance") -> Result:
@@ -28,12 +39,26 @@ def lira(target: Signals, *, seed: int = 0, classifier: str = "global_variance")
     if classifier not in FORMS:
         raise ValueError(f"unknown form {classifier!r}: use {' or '.join(FORMS)}")
     shadow, victim = audit_rows(target)
-    confidences = confidence(target.logits, target.labels)
-    count, mean, variance = reference_moments(checked_outsiders(target, "lira"), confidences)
-    scores = confidences - mean
-    if classifier == "per_point_variance":
-        scores = scores / np.sqrt(fill_variance(variance, count))
-    return decide(scores[shadow], target.member[shadow], scores[victim])
+    rows = stack_rows(shadow, victim)
+    outsiders = checked_outsiders(target, "lira")
+    options = {}
+    for name, statistic in CONFIDENCES.items():
+        answers = statistic(target.logits, target.labels)  # (R, N)
+        moments = reference_moments(outsiders, answers)
+        for middle, centre in (("mean", moments.mean[rows]), ("median", reference_median(outsiders, answers, rows))):
+            scores = answers[rows] - centre
+            if classifier == "per_point_variance":
+                scores = scores / np.sqrt(fill_variance(moments.variance, moments.count)[rows])
+            options[f"{name}, {middle} of the references"] = np.split(scores, [len(shadow[0])])
+    of_shadows, of_victim = zip(*options.values(), strict=True)
+    return choose_and_decide([*options], of_shadows, target.member[shadow], shadow, of_victim.__getitem__)
+
+
+def reference_median(mask, values, rows) -> np.ndarray:
+    """Median over the models in `mask` other than the row's model, (R, N) both, for the (model, point) rows -> (n,)."""
+    models, points = rows
+    others = np.arange(len(values))[:, None] != models
+    return np.nanmedian(np.where(mask[:, points] & others, values[:, points], np.nan), axis=0)
 
 
 def fill_variance(variance, count) -> np.ndarray:
@@ -42,3 +67,32 @@ def fill_variance(variance, count) -> np.ndarray:
     if not common > 0:
         raise Unusable("lira needs references that do not all answer alike")
     return np.where(np.nan_to_num(variance) > 0, variance, common)
+
+
+def upper_bound(target: Signals, *, seed: int = 0) -> Result:
+    """Log-likelihood ratios of the victim's audit points, (A,), from references with and without them.
+
+    One variance for all points or each point's own: chosen on the shadows. `seed` is unused. Raises Unusable unless
+    every audit point has a reference that trained on it and one that did not.
+    """
+    shadow, victim = audit_rows(target)
+    outsiders = checked_outsiders(target, "upper_bound")
+    insiders = known_insiders(target)
+    if not all((reference_count(insiders)[rows] > 0).all() for rows in (shadow, victim)):
+        raise Unusable("it needs, for every audit point, a reference model that trained on it")
+    confidences = confidence(target.logits, target.labels)
+    moments = [reference_moments(mask, confidences) for mask in (insiders, outsiders)]
+    options = []
+    for form in FORMS:
+        of_insiders, of_outsiders = (log_normal(confidences, kind, form) for kind in moments)
+        options.append(of_insiders - of_outsiders)
+    of_shadows = [scores[shadow] for scores in options]
+    return choose_and_decide(FORMS, of_shadows, target.member[shadow], shadow, lambda form: options[form][victim])
+
+
+def log_normal(confidences, references: Moments, form: str) -> np.ndarray:
+    """Log densities, (R, N), of the confidences under the Gaussians of these references, up to a constant."""
+    variance = fill_variance(references.variance, references.count)
+    if form == "global_variance":
+        variance = np.full_like(variance, np.nanmean(references.variance) if (references.count > 1).any() else 1.0)
+    return -((confidences - references.mean) ** 2) / (2 * variance) - np.log(variance) / 2

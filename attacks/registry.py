@@ -12,7 +12,7 @@ from attacks.common.references import known_outsiders, reference_count
 from attacks.common.signals import Result, Signals, audit_rows
 from attacks.gap import gap
 from attacks.joint import joint
-from attacks.lira import lira
+from attacks.lira import lira, upper_bound
 from attacks.model_updates import model_updates
 from attacks.mr import mr
 from attacks.nasr2018 import nasr2018
@@ -23,6 +23,7 @@ from attacks.shokri2017 import shokri2017
 from attacks.song2021 import song2021
 from attacks.sr import sr
 from attacks.threshold import STATISTICS, threshold
+from attacks.watson2022 import watson2022
 from attacks.yeom2018 import entropy, yeom2018
 
 # What an attack reads of a model's answers. "labels" are the points' true classes.
@@ -52,6 +53,7 @@ class Attack(NamedTuple):
     published: bool = True  # an attack of the literature, not one of ours
     eligible: bool = True  # for the headline: its shadow scores are of rows it was not fitted on
     reads: str = POSTERIORS_AND_LABELS  # of the models' answers
+    beyond: str = ""  # what only an auditor can have, no attacker
 
     @property
     def key(self) -> str:
@@ -123,6 +125,7 @@ NR = (
     Attack("rmia", "", "CompLeakNR_RMIA", on_each(rmia), references=1),
     Attack("gap", "", "", on_each(gap), reads=PREDICTED_AND_TRUE_LABELS),
     Attack("base", "", "", on_each(base), references=1),
+    Attack("watson2022", "", "", on_each(watson2022), references=1),
     Attack("lira", "global_variance", "", on_each(lira, classifier="global_variance"), references=1),
     Attack("lira", "per_point_variance", "", on_each(lira, classifier="per_point_variance"), references=2),
     Attack("bavaria", "", "", on_each(bavaria), references=2),
@@ -153,6 +156,18 @@ EXTRA = (  # attacks of NR that run where they are asked for by name: those that
     ),
 )
 
+# What could be known of one model at best, no attack: not among the rows that can be asked for by name.
+UPPER_BOUND = Attack(
+    "upper_bound",
+    "",
+    "",
+    on_each(upper_bound),
+    references=1,
+    published=False,
+    eligible=False,
+    beyond="reference models that the auditor trained on the victim's own points",
+)
+
 USUAL = {"NR": NR, "SR": SR, "MR": MR}  # the rows of a scenario's table
 KNOWN = {"NR": (*NR, *EXTRA), "SR": SR, "MR": MR}  # the rows that can be asked for by name
 
@@ -174,6 +189,8 @@ def needs(attack: Attack, knowledge: str, references: str = "") -> str:
     parts = [knowledge, attack.reads, *(PROBES_IN_WORDS[probe] for probe in sorted(attack.probes))]
     if attack.references and references:
         parts.append(references)
+    if attack.beyond:
+        parts.append(attack.beyond)
     return "; ".join(parts)
 
 

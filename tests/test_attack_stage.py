@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from planted import planted_signals
 
 import attacks
 import CompLeakNR
@@ -15,6 +14,7 @@ from compleak.audits.controls import reference_control
 from compleak.audits.target import folder_for
 from compleak.queries.signals_file import Record
 from core.errors import UserError
+from tests.planted import draw_half_roles, planted_signals, write_signals
 
 
 def write_world(folder, models=4, **changes):
@@ -142,6 +142,22 @@ def test_after_a_kill_finished_attacks_are_kept_even_if_the_interrupted_one_is_n
     pd.testing.assert_frame_equal(table.drop(columns="seconds"), undisturbed.drop(columns="seconds"))
     chosen = table.set_index("attack")["chosen"]  # survives with the result that was kept
     assert chosen["rmia"].count(",") == 3 and chosen["yeom2018"] == ""
+
+
+def test_the_upper_bound_is_a_row_on_request_that_says_what_the_auditor_had_to_have(tmp_path, capsys):
+    world = planted_signals(9, 300, seed=3, roles=draw_half_roles)
+    file = tmp_path / "model.npz"
+    write_signals(file, world.variants[0], world.truth)
+    flags = ["--signals", str(file), "--attacks", "yeom2018,base"]
+    rows = CompLeakNR.main([*flags, "--upper_bound"]).set_index("attack")
+    assert rows.loc["upper_bound", "needs"] == (
+        "8 shadow models; posteriors and labels; reference models that the auditor trained on the victim's own points"
+    )
+    assert rows.loc["upper_bound", "auc"] > rows.loc["yeom2018", "auc"] and not rows.loc["upper_bound", "headline"]
+    assert "upper_bound" not in set(CompLeakNR.main(flags)["attack"])
+    write_world(tmp_path)
+    assert "upper_bound" not in set(CompLeakNR.main([*flags, "--upper_bound"])["attack"])
+    assert "upper_bound left out, it needs, for every audit point, a reference" in capsys.readouterr().out
 
 
 def test_the_folder_of_a_table_is_named_after_the_files():

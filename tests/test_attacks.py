@@ -142,7 +142,7 @@ def test_attacks_whose_input_is_missing_are_named():
     assert [a.name for a in attacks.NR if attacks.missing(a, world(1.5, models=3).variants[:1])] == []
     asked_about_audit_points_only = bare._replace(logits=np.where(bare.audit[..., None], bare.logits, np.nan))
     assert {a.name for a in attacks.NR if attacks.missing(a, [asked_about_audit_points_only])} == (
-        {"samia", "rmia", "base", "joint", "calibrated", "combined"} | two
+        {"samia", "rmia", "base", "watson2022", "joint", "calibrated", "combined"} | two
     )
     with pytest.raises(ValueError, match="sensitivity"):
         samia(bare, seed=0)
@@ -160,7 +160,7 @@ def test_the_registry_names_the_artifacts_rows_and_its_keys_are_unique():
         "song2021": "metric_based_method_2",
         "samia": "SAMIA",
         "rmia": "RMIA",
-        **dict.fromkeys(("gap", "base", "lira", "bavaria", "joint", "calibrated", "combined"), ""),
+        **dict.fromkeys(("gap", "base", "watson2022", "lira", "bavaria", "joint", "calibrated", "combined"), ""),
     }
     for scenario in attacks.KNOWN.values():
         assert len({attack.key for attack in scenario}) == len(scenario)

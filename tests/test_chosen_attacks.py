@@ -17,7 +17,7 @@ from attacks.song2021 import song2021
 from attacks.threshold import STATISTICS, statistic, threshold
 from attacks.yeom2018 import yeom2018
 from compleak.findings.rows import key_of
-from compleak.reports.cells import attack_table
+from compleak.reports.cells import attack_table, few_nonmembers
 
 FEATURES = ("posterior", "top3", "posterior_and_label")
 NR = CompLeakNR.main
@@ -239,6 +239,20 @@ def test_without_an_eligible_attack_there_is_no_headline_and_the_first_row_gives
     others = np.isfinite(scores["null"])
     np.testing.assert_array_equal(scores["null"][others], scores["samia"][others])
     assert "*" not in attack_table(table)["headline"].tolist()
+
+
+@pytest.mark.parametrize(("others", "few"), [(4999, True), (5000, False)])
+def test_with_few_non_members_tpr_at_1_percent_stands_beside_that_at_a_tenth_with_the_reason(
+    files, tmp_path, others, few
+):
+    table = nr(files, tmp_path, "--attacks", "gap").assign(n_nonmember=others)
+    assert ("TPR at 1% FPR" in attack_table(table)) == few
+    assert few_nonmembers(table) == (
+        "TPR at 0.1 % false alarms rests on a few of only 4,999 non-members and reads too high; TPR at 1 % is the one "
+        "to compare."
+        if few
+        else ""
+    )
 
 
 # What an attacker had to have

@@ -9,6 +9,7 @@ from scipy.stats import norm, t
 from sklearn.metrics import roc_auc_score
 
 import attacks
+from attacks import Signals
 from attacks.base import base
 from attacks.bavaria import bavaria, variance_prior
 from attacks.combined import combined
@@ -18,11 +19,12 @@ from attacks.common.signals import MOST_ROWS, shadow_rows
 from attacks.common.statistics import confidence, cross_entropy
 from attacks.gap import gap
 from attacks.joint import joint
-from attacks.lira import lira
+from attacks.lira import CONFIDENCES, lira
 from attacks.model_updates import model_updates
 from attacks.rmia import rmia
+from attacks.watson2022 import watson2022
 from compleak.audits import intervals, metrics
-from tests.planted import World, gaussian_signals, planted_signals
+from tests.planted import World, draw_half_roles, gaussian_signals, planted_signals, withheld
 
 LEAKS = (1.0, 0.5, 0.8)
 
@@ -51,17 +53,91 @@ def test_a_model_is_not_among_the_references_of_its_points(models):
             assert variance[r, x] == pytest.approx(np.var(answers, ddof=1)) if several else np.isnan(variance[r, x])
 
 
-def test_lira_is_the_distance_from_the_references_in_their_deviations():
-    signals = planted_signals(6, 200, seed=2).variants[0]
-    confidences = confidence(signals.logits, signals.labels)
-    each, common = (lira(signals, classifier=form).scores for form in ("per_point_variance", "global_variance"))
-    for place, x in enumerate(np.flatnonzero(signals.audit[0])):
-        answers = reference_answers(signals, 0, x)
-        assert len(answers) == 5
-        assert common[place] == pytest.approx(confidences[0, x] - np.mean(answers))
-        assert each[place] == pytest.approx((confidences[0, x] - np.mean(answers)) / np.std(answers, ddof=1))
+def literal_lira(signals, r, x, option, form):
+    """Distance of the target's confidence from the middle of the references', in their deviations or plain."""
+
+    def statistic(model):
+        logits, y = [float(z) for z in signals.logits[model, x]], signals.labels[x]
+        others = [z for c, z in enumerate(logits) if c != y]
+        return logits[y] - (max(others) if "hinge" in option else math.log(sum(map(math.exp, others))))
+
+    answers = [statistic(k) for k in range(len(signals.member)) if k != r and signals.member[k, x] == 0]
+    distance = statistic(r) - (np.median(answers) if "median" in option else np.mean(answers))
+    return distance / np.std(answers, ddof=1) if form == "per_point_variance" else distance
+
+
+@pytest.mark.parametrize("form", ["per_point_variance", "global_variance"])
+@pytest.mark.parametrize("seed", [2, 3, 5])
+def test_lira_is_the_distance_from_the_references_by_the_choice_that_is_best_on_the_shadow_models(form, seed):
+    signals = planted_signals(7, 120, seed=seed).variants[0]
+    (models, points), (_, victim) = attacks.audit_rows(signals)
+    result = lira(signals, classifier=form)
+    assert [result.scores[place] for place in range(9)] == pytest.approx(
+        [literal_lira(signals, 0, x, result.chosen, form) for x in victim[:9]]
+    )
+    if form == "per_point_variance":
+        return  # points of the shadow models with a single reference take the mean variance
+    options = [f"{name}, {middle} of the references" for name in CONFIDENCES for middle in ("mean", "median")]
+    rows = list(zip(models, points, strict=True))
+    member = [signals.member[row] for row in rows]
+    aucs = [roc_auc_score(member, [literal_lira(signals, *row, option, form) for row in rows]) for option in options]
+    assert result.chosen == options[int(np.argmax(aucs))]
+
+
+def test_lira_names_an_unknown_form():
     with pytest.raises(ValueError, match="form"):
-        lira(signals, classifier="forest")
+        lira(planted_signals(2, 60).variants[0], classifier="forest")
+
+
+def test_watson2022_is_the_answer_minus_the_mean_answer_of_the_references():
+    signals = planted_signals(4, 200, seed=3, difficulty=3.0).variants[0]
+    _, (_, victim) = attacks.audit_rows(signals)
+    loss = cross_entropy(signals.logits, signals.labels)
+    answers = {"loss": -loss, "confidence": np.exp(-loss)}
+    result = watson2022(signals)
+    answer = answers[result.chosen]
+    for place, x in enumerate(victim):
+        outside = [k for k in range(1, 4) if signals.member[k, x] == 0]
+        assert result.scores[place] == pytest.approx(answer[0, x] - np.mean([answer[k, x] for k in outside]))
+
+
+def test_the_upper_bound_is_online_lira_and_no_attack_reaches_it():
+    signals, truth = lira_world(17, 1500)
+    result = attacks.UPPER_BOUND.run([signals], seed=0)
+    assert result.chosen in ("global_variance", "per_point_variance")
+    confidences = confidence(signals.logits, signals.labels)
+    x = np.flatnonzero(signals.audit[0])[4]
+    inside, outside = ([confidences[k, x] for k in range(1, 17) if signals.member[k, x] == kind] for kind in (1, 0))
+    global_spread = result.chosen == "global_variance"
+    kinds = [signals.member == kind for kind in (1, 0)]
+    deviations = [math.sqrt(np.nanmean(reference_moments(mask, confidences).variance)) for mask in kinds]
+    if not global_spread:
+        deviations = [np.std(answers, ddof=1) for answers in (inside, outside)]
+    densities = [
+        norm.logpdf(confidences[0, x], np.mean(answers), deviation)
+        for answers, deviation in zip((inside, outside), deviations, strict=True)
+    ]
+    assert result.scores[4] == pytest.approx(densities[0] - densities[1])
+    bound = roc_auc_score(truth, result.scores)
+    for attack in (base, rmia, lira, watson2022, bavaria):
+        assert bound > roc_auc_score(truth, attack(signals).scores) + 0.02
+
+
+def lira_world(models, points):
+    """Each model is trained on half of all points. How much a member's confidence rises differs from point to point."""
+    rng = np.random.default_rng(4)
+    member, audit = draw_half_roles(rng, models, points)
+    difficulty, leak = rng.normal(scale=2, size=points), rng.exponential(scale=1.5, size=points)
+    confidences = difficulty + leak * member + rng.normal(scale=0.7, size=member.shape)
+    logits = np.stack([confidences / 2, -confidences / 2], axis=-1).astype(np.float32)
+    signals = Signals(logits, np.zeros(points, dtype=int), withheld(member, audit), audit)
+    return signals, member[0].astype(bool)
+
+
+def test_the_upper_bound_needs_models_that_trained_on_the_audited_points():
+    with pytest.raises(attacks.Unusable, match="a reference model that trained on it"):
+        attacks.UPPER_BOUND.run(planted_signals(4, 200).variants, seed=0)
+    assert "the auditor trained on the victim's own points" in attacks.needs(attacks.UPPER_BOUND, "1 shadow model")
 
 
 def test_base_with_scale_1_ranks_like_rmia_with_a_and_gamma_of_one(monkeypatch):
@@ -301,6 +377,21 @@ def test_scores_of_shadow_models_find_no_leak_where_there_is_none():
                 continue
             shadow_scores = attack.run(models, seed=0).shadow_scores
             assert abs(roc_auc_score(known, shadow_scores) - 0.5) < 4 * math.sqrt(1 / (6 * len(known))), attack.key
+
+
+def test_over_many_worlds_without_a_leak_choices_are_no_better_than_chance_on_the_shadow_models():
+    """A choice that saw the rows it is scored on would read above a half in the mean over worlds."""
+    chosen_on_shadows = ("base", "rmia", "watson2022", "lira/global_variance", "model_updates")
+    rows = [row for row in (*attacks.NR, *attacks.SR) if row.key in chosen_on_shadows]
+    aucs = {row.key: [] for row in rows}
+    for seed in range(40):
+        models = planted_signals(2, 300, leak=0.0, variants=2, seed=100 + seed).variants
+        known = models[0].member[attacks.audit_rows(models[0])[0]]
+        for row in rows:
+            result = row.run(models if row.name == "model_updates" else models[:1], seed=0)
+            aucs[row.key].append(roc_auc_score(known, result.shadow_scores))
+    for key, of_worlds in aucs.items():
+        assert abs(np.mean(of_worlds) - 0.5) < 3 * np.std(of_worlds) / math.sqrt(40), key
 
 
 def test_attacks_that_need_different_references_or_more_points_say_so():

@@ -20,6 +20,11 @@ def known_outsiders(target: Signals) -> np.ndarray:
     return (target.member == 0) & np.isfinite(target.logits).all(axis=-1)
 
 
+def known_insiders(target: Signals) -> np.ndarray:
+    """(R, N) bool: the model is known to have trained on the point, and was asked about it."""
+    return (target.member == 1) & np.isfinite(target.logits).all(axis=-1)
+
+
 def checked_outsiders(target: Signals, attack: str) -> np.ndarray:
     """`known_outsiders`, (R, N) bool. Raises Unusable unless every audit row has a reference."""
     mask = known_outsiders(target)

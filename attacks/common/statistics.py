@@ -54,6 +54,13 @@ def confidence(logits, labels) -> np.ndarray:
     return of_label(log_odds(logits), labels)
 
 
+def hinge(logits, labels) -> np.ndarray:
+    """The true class's logit minus the largest other logit, (..., N, C) and (N,) -> (..., N) float64."""
+    logits = np.clip(np.asarray(logits, dtype=np.float64), -LARGEST, LARGEST)
+    is_label = np.arange(logits.shape[-1]) == np.asarray(labels)[:, None]  # (N, C)
+    return of_label(logits, labels) - np.where(is_label, -np.inf, logits).max(axis=-1)
+
+
 @np.errstate(invalid="ignore")
 def tempered_confidence(logits, labels, temperatures: Sequence[float]) -> Iterator[np.ndarray]:
     """`confidence` of softmax(logits / T) for each temperature T in turn, (..., N, C) and (N,) -> (..., N) float64."""

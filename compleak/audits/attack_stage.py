@@ -96,7 +96,7 @@ def made_from_of(settings: AttackSettings, target: Target, attacker: Attacker) -
         "code": code_hash(),
     }
     if chosen_attacks(settings) != attacks.USUAL[settings.scenario]:
-        made_from["attacks"] = list(settings.attacks)
+        made_from["attacks"] = list(dict.fromkeys(row.name for row in chosen_attacks(settings)))
     return made_from
 
 
@@ -118,10 +118,11 @@ def code_hash() -> str:
 
 
 def chosen_attacks(settings: AttackSettings) -> tuple[attacks.Attack, ...]:
-    """The rows of the table: the usual ones, or all that go by the names asked for."""
+    """The rows of the table: the usual ones, or all that go by the names asked for; and the upper bound, if wanted."""
+    further = (attacks.UPPER_BOUND,) if settings.upper_bound else ()
     if settings.attacks is None:
-        return attacks.USUAL[settings.scenario]
-    return tuple(row for row in attacks.KNOWN[settings.scenario] if row.name in settings.attacks)
+        return (*attacks.USUAL[settings.scenario], *further)
+    return (*(row for row in attacks.KNOWN[settings.scenario] if row.name in settings.attacks), *further)
 
 
 def attack_jobs(

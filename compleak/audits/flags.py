@@ -67,6 +67,13 @@ def add_attack_flags(parser: argparse.ArgumentParser, scenario: str) -> None:
         help="whose membership is known: shadow models', or half of the victim's own points, judged on the other half "
         "(default: shadows where there are shadow models)",
     )
+    if scenario == "NR":
+        group.add_argument(
+            "--upper_bound",
+            action="store_true",
+            help="one more row: online LiRA, where the signals hold models that trained on the audited points; this is "
+            "no attack, but what an auditor can know at best",
+        )
     group.add_argument(
         "--out",
         type=Path,
@@ -123,5 +130,6 @@ def attack_settings(args: argparse.Namespace, scenario: str, **target) -> Attack
         draws=args.sensitivity_draws,
         recipe=args.recipe,
         again=args.again,
+        upper_bound=getattr(args, "upper_bound", False),
         **target,
     )

@@ -22,8 +22,8 @@ CONTESTED = {"auc": "AUC", TPR: "TPR"}  # measures by which a headline is compar
 
 
 def attack_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The table without its controls."""
-    return table[~table["attack"].isin(CONTROLS)]
+    """The table without its controls and without the upper bound, which is no attack."""
+    return table[~table["attack"].isin((*CONTROLS, attacks.UPPER_BOUND.name))]
 
 
 def published_rows(table: pd.DataFrame) -> pd.DataFrame:

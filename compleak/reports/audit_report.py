@@ -357,6 +357,8 @@ def _leakage(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
             called members minus the share of others that are; a guess has 0."""
         )
         yield Table(leakage_cells(facts, findings.headlines), TONES)
+        if note := cells.few_nonmembers(findings.headlines):
+            yield Text(note)
         yield Figure(
             f"{FIGURES}/levels.svg",
             """What each attacker finds, with 95 % intervals, and where a measure reads LOW, MIDDLE and HIGH. The upper

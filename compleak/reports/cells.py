@@ -5,11 +5,12 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from compleak.audits.metrics import PRIORS, TPR
+from compleak.audits.metrics import PRIORS, TPR, WIDER_TPR
 from core import console
 
 ACCUSATION = {"strict_tpr": "members found", "strict_fpr": "others accused"}
 ACCUSATION |= {f"ppv_{prior}": f"PPV at {100 * prior:g} %" for prior in PRIORS}
+ENOUGH_NONMEMBERS = 5000  # for a TPR at 0.1 % false alarms, which with these rests on the five highest of them
 DEFENCE_NAMES = {"": "none", "ppb": "PPB", "adv": "AdvReg", "dp": "DP-SGD"}
 
 
@@ -82,15 +83,37 @@ def list_settings(settings: dict[str, str]) -> str:
     return "; ".join(f"{stage} `{flags}`" for stage, flags in settings.items() if flags)
 
 
+def few_nonmembers(table: pd.DataFrame) -> str:
+    """What to mind where the TPR at 0.1 % false alarms rests on few non-members; "" where it does not.
+
+    table: an attack table, or rows of one. The k-th highest of n non-members stands for (k + 1) / (n + 1) false alarms:
+    twice as many as meant where n is 1,000.
+    """
+    fewest = int(table["n_nonmember"].min()) if len(table) else ENOUGH_NONMEMBERS
+    if fewest >= ENOUGH_NONMEMBERS:
+        return ""
+    return (
+        f"TPR at 0.1 % false alarms rests on a few of only {fewest:,} non-members and reads too high; "
+        "TPR at 1 % is the one to compare."
+    )
+
+
 def attack_table(table: pd.DataFrame) -> pd.DataFrame:
-    """An attack table as people read it: in percent, with `*` at the headline."""
+    """An attack table as people read it: in percent, with `*` at the headline.
+
+    Where there are few non-members, TPR at 1 % false alarms stands beside that at 0.1 %.
+    """
     shown = table[["scenario", "variant", "attack", "classifier", "artifact_row"]].copy()
     for key, title in (("acc", "ACC"), ("auc", "AUC"), (TPR, "TPR at 0.1% FPR")):
         shown[title] = intervals(table, key)
+    if few_nonmembers(table[table["attack"] != "null"]):
+        shown["TPR at 1% FPR"] = intervals(table, WIDER_TPR)
     shown["headline"] = ["*" if chosen else "" for chosen in table["headline"]]
     return shown.rename(columns={"artifact_row": "artifact row"})
 
 
 def print_attack_table(table: pd.DataFrame) -> None:
-    """Print an attack table in percent."""
+    """Print an attack table in percent, and what to mind about it."""
     console.say(attack_table(table).to_string(index=False))
+    if note := few_nonmembers(table[table["attack"] != "null"]):
+        console.say(note)

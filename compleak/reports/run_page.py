@@ -132,7 +132,11 @@ def _leakage(findings: RunFindings) -> Iterator[Block]:
     victim = outputs.victim_models(findings.models).set_index("variant")
     models = pd.DataFrame({"accuracy": victim["test_accuracy"].map(cells.percent)})
     models["MB"] = victim["bytes"].map(cells.megabytes)
-    yield Table(leakage_table(models, rows.leading_rows(findings.attacks), cells.row_interval))
+    leading = rows.leading_rows(findings.attacks)
+    yield Table(leakage_table(models, leading, cells.row_interval))
+    if note := cells.few_nonmembers(leading):
+        yield Text(note)
+        yield Table(_wider_table(leading))
     yield Figure("roc.png", "ROC")
     yield Figure("degrees.png", "Leakage against compression")
     yield Figure("cost.png", "Accuracy and size")
@@ -197,6 +201,13 @@ def _family_table(family: pd.DataFrame) -> pd.DataFrame:
     shown["MB"] = family["bytes"].map(cells.megabytes)
     for key in ("alone", "with_original", "adds"):
         shown[key.replace("_", " ")] = cells.intervals(family, key)
+    return shown
+
+
+def _wider_table(leading: pd.DataFrame) -> pd.DataFrame:
+    """TPR at 1 % false alarms of the attacks that speak for each target."""
+    shown = leading[[*rows.TARGET, "form", "attack"]].copy()
+    shown["TPR at 1% FPR"] = cells.intervals(leading, metrics.WIDER_TPR)
     return shown
 
 

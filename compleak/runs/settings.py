@@ -154,3 +154,4 @@ class AttackSettings(StageSettings):
     draws: int | None = None
     recipe: str = "fast"
     again: bool = False  # attack even where a table of the same signals and settings is there
+    upper_bound: bool = False  # NR: a further row, what could be known by models trained on the victim's points
