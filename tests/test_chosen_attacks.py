@@ -242,9 +242,7 @@ def test_without_an_eligible_attack_there_is_no_headline_and_the_first_row_gives
 
 
 @pytest.mark.parametrize(("others", "few"), [(4999, True), (5000, False)])
-def test_with_few_non_members_tpr_at_1_percent_stands_beside_that_at_a_tenth_with_the_reason(
-    files, tmp_path, others, few
-):
+def test_with_few_non_members_tpr_at_1_percent_stands_beside_that_at_a_tenth(files, tmp_path, others, few):
     table = nr(files, tmp_path, "--attacks", "gap").assign(n_nonmember=others)
     assert ("TPR at 1% FPR" in attack_table(table)) == few
     assert few_nonmembers(table) == (

@@ -16,7 +16,7 @@ from core.threads import threads_in_use
 
 CLASSIFIERS = ("logistic_regression", "random_forest")
 TREES = 500
-# Members and non-members count the same in every fit, however many of each it sees: a fit without a member has fewer
+# Members and non-members count the same in forests and regressions, however many of each it sees: a fit without a member has fewer
 # members, which would draw the score of that member down, and so the AUC on the shadow models below a half.
 LEAF = 30  # points of a leaf, at least
 BAG = 1 / 3  # share of the points a tree sees: with leaves of 30 as good as the usual bootstrap, in a third of its time
@@ -56,7 +56,6 @@ def boosted_trees(seed: int, monotonic: list[int] | None = None) -> HistGradient
         min_samples_leaf=50,
         random_state=seed,
         early_stopping=False,
-        class_weight="balanced",
         monotonic_cst=monotonic,
     )
 
