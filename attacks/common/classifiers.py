@@ -16,8 +16,6 @@ from core.threads import threads_in_use
 
 CLASSIFIERS = ("logistic_regression", "random_forest")
 TREES = 500
-# Members and non-members count the same in forests and regressions, however many of each it sees: a fit without a member has fewer
-# members, which would draw the score of that member down, and so the AUC on the shadow models below a half.
 LEAF = 30  # points of a leaf, at least
 BAG = 1 / 3  # share of the points a tree sees: with leaves of 30 as good as the usual bootstrap, in a third of its time
 
@@ -39,7 +37,11 @@ def classify(classifier: str, fitted_on, member, rows, applied_to, *, seed: int)
 
 
 def fit_regression(features, member):
-    """A function from features (n, F) to log-odds of membership (n,)."""
+    """A function from features (n, F) to log-odds of membership (n,).
+
+    Members and non-members count the same in sum. Otherwise a fit without a member, which has fewer members, would score
+    that member lower, and the AUC on the shadow models would lie below a half where nothing leaks.
+    """
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
     return model.fit(features, member).decision_function
 
