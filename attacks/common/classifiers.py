@@ -39,8 +39,8 @@ def classify(classifier: str, fitted_on, member, rows, applied_to, *, seed: int)
 def fit_regression(features, member):
     """A function from features (n, F) to log-odds of membership (n,).
 
-    Members and non-members count the same in sum. Otherwise a fit without a member, which has fewer members, would score
-    that member lower, and the AUC on the shadow models would lie below a half where nothing leaks.
+    Members and non-members count the same in sum. Otherwise a fit without a member, which has fewer members, would
+    score that member lower, and the AUC on the shadow models would lie below a half where nothing leaks.
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
     return model.fit(features, member).decision_function

@@ -64,16 +64,18 @@ class Choice(NamedTuple):
     options: tuple[int, ...]  # the options behind `shadow_scores`, and `option`
 
 
-def choose_out_of_fold(scores, member, rows) -> Choice:
+def choose_out_of_fold(scores, member, rows, lead: float = 0.0) -> Choice:
     """The option with the best AUC on the shadows' rows: scores (G, M) of G options, member (M,), rows as in `Signals`.
 
-    The first of equally good options counts. Each fold's rows are scored by the option that is best on the rows that a
+    The first of equally good options counts; the first option of all counts as better by `lead`. Each fold's rows are scored by the option that is best on the rows that a
     fit would see (`split_folds`). Where that is another than the best on all rows, its scores are brought to the same
     median and the same spread as that one's, for two options may score on different scales.
     """
     folds = list(split_folds(*rows))
     masks = np.array([seen for seen, _ in folds] + [np.ones(len(member), dtype=bool)])
-    best = np.argmax([aucs_of_parts(of_option, member, masks) for of_option in scores], axis=0)
+    aucs = np.array([aucs_of_parts(of_option, member, masks) for of_option in scores])
+    aucs[0] += lead
+    best = np.argmax(aucs, axis=0)
     shadow_scores = np.empty(len(member))
     for (_, scored), option in zip(folds, best, strict=False):
         of_option = scores[option] if option == best[-1] else rescale(scores[option], scores[best[-1]])

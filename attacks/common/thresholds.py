@@ -36,13 +36,13 @@ def decide(shadow_scores, member, victim_scores, chosen: str = "") -> Result:
     return Result(victim_scores, victim_scores >= balanced_threshold(shadow_scores, member), shadow_scores, chosen)
 
 
-def choose_and_decide(names: Sequence[str], shadow_scores, member, rows, victim_scores) -> Result:
+def choose_and_decide(names: Sequence[str], shadow_scores, member, rows, victim_scores, lead: float = 0.0) -> Result:
     """The answer of the option that is best on the shadows, their own rows scored out of fold (`choose_out_of_fold`).
 
     names: of the G options, for the table; shadow_scores (G, M), member (M,) and the shadows' rows; victim_scores(g)
-    gives the victim's scores, (A,), by option g.
+    gives the victim's scores, (A,), by option g; lead: by how much AUC another option must beat the first.
     """
-    choice = choose_out_of_fold(shadow_scores, member, rows)
+    choice = choose_out_of_fold(shadow_scores, member, rows, lead)
     return decide(choice.shadow_scores, member, victim_scores(choice.option), names[choice.option])
 
 
