@@ -67,9 +67,10 @@ class Choice(NamedTuple):
 def choose_out_of_fold(scores, member, rows, lead: float = 0.0) -> Choice:
     """The option with the best AUC on the shadows' rows: scores (G, M) of G options, member (M,), rows as in `Signals`.
 
-    The first of equally good options counts; the first option of all counts as better by `lead`. Each fold's rows are scored by the option that is best on the rows that a
-    fit would see (`split_folds`). Where that is another than the best on all rows, its scores are brought to the same
-    median and the same spread as that one's, for two options may score on different scales.
+    The first of equally good options counts; the first option of all counts as better by `lead`. Each fold's rows are
+    scored by the option that is best on the rows that a fit would see (`split_folds`). Where that is another than the
+    best on all rows, its scores are brought to the same median and the same spread as that one's, for two options may
+    score on different scales.
     """
     folds = list(split_folds(*rows))
     masks = np.array([seen for seen, _ in folds] + [np.ones(len(member), dtype=bool)])
