@@ -10,15 +10,21 @@ from attacks.combined import combined
 from attacks.common.classifiers import CLASSIFIERS
 from attacks.common.references import known_outsiders, reference_count
 from attacks.common.signals import Result, Signals, audit_rows
+from attacks.dsq import dsq
 from attacks.gap import gap
+from attacks.info_rmia import info_rmia
 from attacks.joint import joint
 from attacks.lira import lira, upper_bound
 from attacks.model_updates import model_updates
 from attacks.mr import mr
 from attacks.nasr2018 import nasr2018
 from attacks.nn import nn
+from attacks.pmia_class import pmia_class
+from attacks.qmia import qmia
+from attacks.rapid import rapid
 from attacks.rmia import rmia
 from attacks.samia import samia
+from attacks.seqmia_versions import seqmia_versions
 from attacks.shokri2017 import shokri2017
 from attacks.song2021 import song2021
 from attacks.sr import sr
@@ -54,6 +60,7 @@ class Attack(NamedTuple):
     eligible: bool = True  # for the headline: its shadow scores are of rows it was not fitted on
     reads: str = POSTERIORS_AND_LABELS  # of the models' answers
     beyond: str = ""  # what only an auditor can have, no attacker
+    columns: bool = False  # whether it reads what the points look like, `Signals.columns`
 
     @property
     def key(self) -> str:
@@ -84,6 +91,15 @@ def by_network(attack, **fixed) -> Callable[..., Result]:
 
     def run(models, *, seed, recipe="fast", device="cpu", progress=None, **ignored):
         return attack(*models, seed=seed, recipe=recipe, device=device, progress=progress, **fixed)
+
+    return run
+
+
+def by_network_on_all(attack) -> Callable[..., Result]:
+    """The run of an attack that trains a network on one list of models, as many as there are."""
+
+    def run(models, *, seed, recipe="fast", device="cpu", progress=None, **ignored):
+        return attack(given(models), seed=seed, recipe=recipe, device=device, progress=progress)
 
     return run
 
@@ -129,6 +145,9 @@ NR = (
     Attack("lira", "global_variance", "", on_each(lira, classifier="global_variance"), references=1),
     Attack("lira", "per_point_variance", "", on_each(lira, classifier="per_point_variance"), references=2),
     Attack("bavaria", "", "", on_each(bavaria), references=2),
+    Attack("info_rmia", "", "", on_each(info_rmia), references=1),
+    Attack("pmia_class", "", "", on_each(pmia_class), references=1),
+    Attack("rapid", "", "", by_network(rapid), references=1),
     *OURS,
 )
 
@@ -146,7 +165,7 @@ MR = (Attack("MR", "", "", run_mr, eligible=False), *OURS)
 
 READ_BY_STATISTIC = dict.fromkeys(STATISTICS, POSTERIORS_AND_LABELS) | {"top1_conf": POSTERIORS}
 
-EXTRA = (  # attacks of NR that run where they are asked for by name: those that SAMIA was compared with
+EXTRA = (  # attacks of NR that run where they are asked for by name: weaker than the usual rows, or slow
     Attack("nn", "", "", by_network(nn, features="posterior"), eligible=False, reads=POSTERIORS),
     Attack("nn_top3", "", "", by_network(nn, features="top3"), eligible=False, reads=POSTERIORS),
     Attack("nn_cls", "", "", by_network(nn, features="posterior_and_label"), eligible=False),
@@ -154,6 +173,8 @@ EXTRA = (  # attacks of NR that run where they are asked for by name: those that
         Attack("threshold", name, "", on_each(threshold, classifier=name), reads=reads)
         for name, reads in READ_BY_STATISTIC.items()
     ),
+    Attack("dsq", "", "", by_network(dsq), eligible=False),
+    Attack("qmia", "", "", on_each(qmia), columns=True),
 )
 
 # What could be known of one model at best, no attack: not among the rows that can be asked for by name.
@@ -167,9 +188,10 @@ UPPER_BOUND = Attack(
     eligible=False,
     beyond="reference models that the auditor trained on the victim's own points",
 )
+EXTRA_MR = (Attack("seqmia_versions", "", "", by_network_on_all(seqmia_versions), eligible=False),)
 
 USUAL = {"NR": NR, "SR": SR, "MR": MR}  # the rows of a scenario's table
-KNOWN = {"NR": (*NR, *EXTRA), "SR": SR, "MR": MR}  # the rows that can be asked for by name
+KNOWN = {"NR": (*NR, *EXTRA), "SR": SR, "MR": (*MR, *EXTRA_MR)}  # the rows that can be asked for by name
 
 REFERENCES_IN_WORDS = {
     1: "reference model for every audit point",
@@ -191,6 +213,8 @@ def needs(attack: Attack, knowledge: str, references: str = "") -> str:
         parts.append(references)
     if attack.beyond:
         parts.append(attack.beyond)
+    if attack.columns:
+        parts.append("what the points look like")
     return "; ".join(parts)
 
 
@@ -204,6 +228,8 @@ def missing(attack: Attack, models: Sequence[Signals | None]) -> list[str]:
     for probe in sorted(attack.probes):
         if any(probe not in model.probes for model in given(models)):
             lacks.append(probe)
+    if attack.columns and any(model.columns is None for model in given(models)):
+        lacks.append("columns, what the points look like")
     return lacks
 
 

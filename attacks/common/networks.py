@@ -52,6 +52,7 @@ class Recipe(NamedTuple):
     optimise: Callable  # (parameters, steps) -> an optimizer and a scheduler, both stepped once a batch
     epochs: int
     batch: int
+    loss: Callable = torch.nn.functional.cross_entropy  # (logits (b, 2), targets (b,) of 0/1) -> their mean loss
 
 
 def one_cycle(parameters, steps: int):
@@ -115,7 +116,7 @@ def train_and_score(
 
 
 def train(network, recipe: Recipe, inputs, targets, rows_at_once: int, progress=None) -> None:
-    """Train by cross-entropy on inputs (M, ...) and targets (M,) of 0/1, in batches drawn anew each epoch."""
+    """Train by the recipe's loss on inputs (M, ...) and targets (M,) of 0/1, in batches drawn anew each epoch."""
     steps = recipe.epochs * -(-len(inputs) // recipe.batch)
     optimizer, scheduler = recipe.optimise(network.parameters(), steps)
     network.train()
@@ -123,7 +124,7 @@ def train(network, recipe: Recipe, inputs, targets, rows_at_once: int, progress=
         for batch in torch.randperm(len(inputs)).to(inputs.device).split(recipe.batch):
             optimizer.zero_grad()
             for part in batch.split(rows_at_once):
-                loss = torch.nn.functional.cross_entropy(network(inputs[part]), targets[part])
+                loss = recipe.loss(network(inputs[part]), targets[part])
                 (loss * (len(part) / len(batch))).backward()
             optimizer.step()
             scheduler.step()

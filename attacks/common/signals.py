@@ -20,6 +20,7 @@ class Signals(NamedTuple):
     member: np.ndarray  # (R, N) int8: 1 trained on the point, 0 not, -1 withheld (the victim's audit points)
     audit: np.ndarray  # (R, N) bool: the point is in that model's balanced audit set
     probes: Mapping[str, np.ndarray] = {}
+    columns: np.ndarray | None = None  # (N, F) what the points look like, where the attacker has them
 
 
 class Unusable(ValueError):

@@ -187,4 +187,4 @@ def known_half_view(record: Record, half: Half) -> attacks.Signals:
     audit[0, audited[half.judged]] = True
     audit[1, known] = True
     probes = {name: array[rows] for name, array in record.probes.items()}
-    return attacks.Signals(record.logits[rows], record.labels, member, audit, probes)
+    return attacks.Signals(record.logits[rows], record.labels, member, audit, probes, record.columns)

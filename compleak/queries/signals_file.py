@@ -76,7 +76,7 @@ def attacker_view(record: Record) -> Signals:
     """
     member = record.member.astype(np.int8)
     member[0, ~attackers_points(record)] = -1
-    return Signals(record.logits, record.labels, member, record.audit, record.probes)
+    return Signals(record.logits, record.labels, member, record.audit, record.probes, record.columns)
 
 
 def attackers_points(record: Record) -> np.ndarray:
