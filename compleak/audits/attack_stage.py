@@ -9,6 +9,7 @@ import pandas as pd
 
 import attacks
 from compleak.audits.attackers import Attacker, as_known, attacker_of, halves_of, parts_of
+from compleak.audits.columns import with_columns
 from compleak.audits.controls import blind_control, reference_control
 from compleak.audits.first_stage import pair_files
 from compleak.audits.job import Job
@@ -53,6 +54,7 @@ def attack(settings: AttackSettings) -> pd.DataFrame:
     if target.run and target.run.defence.name:
         say(f"{target.run.name}: {defence_in_words(target.run)}")
     say(attacker.describe())
+    records = with_columns(records, target.run, chosen_attacks(settings))
     usable = with_references(as_known(attacker, records))
     if warning := copies_in_words(next(iter(usable.values()))):
         say(warning)
