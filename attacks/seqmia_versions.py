@@ -4,7 +4,7 @@ SeqMIA distils the target and lets a recurrent network with attention read how f
 posterior, deviation of the posterior, entropy, modified entropy) change over the distilled snapshots. Whoever holds
 compressed versions of a model holds such a sequence without distilling anything: here its steps are the original, where
 it is available, and the versions by how far compression moved them. That use is ours; network, metrics and the paper
-recipe are the authors' (section 4 and their code: one LSTM layer of 50; attention by the product with the last state;
+recipe are the authors' (from their code: one LSTM layer of 50; attention by the product with the last state;
 Adam 0.01, 0.9 times every 10 epochs, weight decay 1e-7; how many epochs and which batch their experiments used is not
 certain, so 100 epochs of batches of 100, the defaults of their training function, stand here).
 

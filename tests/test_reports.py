@@ -161,6 +161,7 @@ def test_a_page_says_clearly_that_the_controls_failed(findings, tmp_path):
 
 def test_a_page_over_seeds_says_how_many_seeds_and_links_their_pages(findings, tmp_path):
     tables = [findings.attacks, findings.attacks]
+    points = {"seed 1": findings.points, "seed 2": findings.points}
     over_seeds = seeds.SeedsFindings(
         tables=tables,
         models=pd.concat([findings.models] * 2),
@@ -168,7 +169,9 @@ def test_a_page_over_seeds_says_how_many_seeds_and_links_their_pages(findings, t
         leading=seeds.leading_over_seeds(tables),
         claims=seeds.claims_over_seeds([findings.claims] * 2),
         strength=seeds.strength_over_seeds(tables),
-        agreement=exposure.agreement({"seed 1": findings.points, "seed 2": findings.points}),
+        agreement=exposure.agreement(points),
+        records=exposure.records_over_seeds(points),
+        found_again=exposure.found_again(points),
         null_means=[0.5, 0.5],
     )
     seed_runs = [Run(tmp_path, f"small_seed{seed}", {**CONFIG, "seed": seed}) for seed in (1, 2)]

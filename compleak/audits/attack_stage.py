@@ -62,7 +62,8 @@ def attack(settings: AttackSettings) -> pd.DataFrame:
     attacked = attack_jobs(settings, target, attacker, usable, made_from, device, unfinished)
     table = pd.DataFrame(attacked.rows)
     facts = {"made_from": made_from, "left_out": attacked.left_out, **provenance(device)}
-    files.write(table, in_file_order(attacked.scores, records, usable), facts)
+    arrays = [in_file_order(values, records, usable) for values in (attacked.scores, attacked.p_values)]
+    files.write(table, *arrays, facts)
     unfinished.remove()
     return table
 
@@ -72,11 +73,12 @@ class Attacked(NamedTuple):
 
     rows: list[dict]
     scores: dict[str, np.ndarray]  # (A,) each
+    p_values: dict[str, np.ndarray]  # (A,) of each block's headline, by the block's name
     left_out: dict[str, str]  # attacks that could not run on some target, by key, with the reason
 
 
 def in_file_order(scores: dict[str, np.ndarray], records: dict, usable: dict) -> dict[str, np.ndarray]:
-    """Scores over all audit points of the victim, in file order, NaN on those that were left out."""
+    """Arrays over all audit points of the victim, in file order, NaN on those that were left out."""
     path = next(iter(records))
     audited, attacked = records[path].audit[0], usable[path].audit[0]
     if np.array_equal(audited, attacked):
@@ -147,7 +149,7 @@ def attack_jobs(
     halves = halves_of(attacker, record, seed)
     first_stage_folder = None if target.run else settings.out
     options = {"seed": seed, "recipe": settings.recipe, "device": device}
-    rows, scores, left_out = [], {}, {}
+    rows, scores, p_values, left_out = [], {}, {}, {}
     for name, files in target.jobs.items():
         parts = parts_of(attacker, halves, [records[path] if path else None for path in files])
         hashes = made_from["signals"][name]
@@ -158,6 +160,8 @@ def attack_jobs(
         scores |= {prefix + key: values for key, values in job_scores.items()}
         rows += job_rows
         left_out |= job.left_out
+        if job.p_values is not None:
+            p_values[name] = job.p_values
     judged_by = number_of_part(parts)
     if judged_by is not None:
         scores["half"] = judged_by.astype(np.float64)
@@ -165,7 +169,7 @@ def attack_jobs(
         names = control_names(settings.scenario, next(iter(target.jobs)), control)
         rows.append(control_row(names, of_points, truth, seed))
         scores[control] = of_points
-    return Attacked(rows, scores, left_out)
+    return Attacked(rows, scores, p_values, left_out)
 
 
 def control_scores(

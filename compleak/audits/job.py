@@ -8,6 +8,7 @@ import torch
 
 import attacks
 from compleak.audits import metrics
+from compleak.audits.accused import p_values_of
 from compleak.audits.attackers import Part
 from compleak.audits.chosen import choose
 from compleak.audits.controls import null_control
@@ -44,6 +45,7 @@ class Job:
         self.pairs = {part.name: files for part, files in zip(parts, pairs, strict=True)}
         self.options, self.needs, self.unfinished = options, needs, unfinished
         self.left_out: dict[str, str] = {}  # attacks that could not run, by key, with the reason
+        self.p_values: np.ndarray | None = None  # (A,) of the headline, once it is known; None where it has none
 
     def run(self, chosen: Sequence[attacks.Attack]) -> tuple[list[dict], dict[str, np.ndarray]]:
         """The rows of all attacks that can run and of the null control, and their scores (A,) by key.
@@ -65,6 +67,7 @@ class Job:
         verdicts = {key: join_results(self.parts, of_parts) for key, of_parts in results.items()}
         choices = choose(worth)
         headline = self.choose_headline(choices, rows, results, verdicts, worth) if choices else None
+        self.p_values = self.p_values_of_choices(choices, results, worth)
         for key, row in rows.items():
             row["headline"] = key == headline
         # Every row carries its own null as well; this one is the headline's, or the first row's where there is none.
@@ -90,6 +93,12 @@ class Job:
         rows[CHOSEN]["needs"] = " | ".join(dict.fromkeys(rows[key]["needs"] for key in choices))
         rows[CHOSEN]["chosen"] = " | ".join(choices)
         return CHOSEN
+
+    def p_values_of_choices(self, choices: list[str] | None, results: Results, worth: dict) -> np.ndarray | None:
+        """The headline's p-values (A,); None without a headline, or where its known points are among those it fits."""
+        if choices is None or any(np.isnan(worth[key][number]) for number, key in enumerate(choices)):
+            return None
+        return p_values_of(self.parts, [results[key][number] for number, key in enumerate(choices)])
 
     def timed_results_of(self, attack: attacks.Attack, earlier: Results) -> tuple[list[attacks.Result] | None, float]:
         """One attack's results, one for each part, and the seconds of all. None where a part has no result."""

@@ -37,28 +37,34 @@ def control_names(scenario: str, variant: str, control: str) -> dict:
 
 
 class TableFiles:
-    """The three files of a table: NR.csv, NR_scores.npz and NR.json, or those of SR or MR."""
+    """The four files of a table: NR.csv, NR_scores.npz, NR_p_values.npz and NR.json, or those of SR or MR."""
 
     def __init__(self, folder: Path, scenario: str) -> None:
         self.table = folder / f"{scenario}.csv"
         self.scores = folder / f"{scenario}_scores.npz"
+        self.p_values = folder / f"{scenario}_p_values.npz"
         self.record = folder / f"{scenario}.json"
 
     def hold(self, made_from: dict) -> bool:
-        """Whether all three are there and were made from the same signals, settings and code."""
-        if not all(file.exists() for file in (self.table, self.scores, self.record)):
+        """Whether all four are there and were made from the same signals, settings and code."""
+        if not all(file.exists() for file in (self.table, self.scores, self.p_values, self.record)):
             return False
         return read_json(self.record).get("made_from") == made_from
 
     def read(self) -> pd.DataFrame:
         return pd.read_csv(self.table, keep_default_na=False)
 
-    def write(self, table: pd.DataFrame, scores: dict[str, np.ndarray], record: dict) -> None:
-        """Write all three. The record says that the other two belong to it, so the old one is removed before they are
+    def write(
+        self, table: pd.DataFrame, scores: dict[str, np.ndarray], p_values: dict[str, np.ndarray], record: dict
+    ) -> None:
+        """Write all four. The record says that the others belong to it, so the old one is removed before they are
         written, and the new one is written after them.
+
+        p_values: the headlines' (A,), by the name of the block.
         """
         self.record.unlink(missing_ok=True)
         write_atomically(self.scores, lambda part: np.savez(part, **scores))
+        write_atomically(self.p_values, lambda part: np.savez(part, **p_values))
         write_atomically(self.table, lambda part: table.to_csv(part, index=False))
         write_json(self.record, record)
 

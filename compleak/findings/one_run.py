@@ -24,7 +24,7 @@ def findings_of_run(run: Run) -> RunFindings:
     variants = outputs.attacked_variants(run)
     seed = run.config["seed"]
     truth = outputs.membership(run)
-    scores = functools.partial(outputs.scores_of, run)
+    scores, p_values = (functools.partial(read, run) for read in (outputs.scores_of, outputs.p_values_of))
     table = outputs.attack_table(run)
     models = outputs.model_table(run, variants)
     return RunFindings(
@@ -33,7 +33,7 @@ def findings_of_run(run: Run) -> RunFindings:
         claims=claims.compare(table, scores, truth, seed),
         family=ablation.family_table(table, models, scores, truth, seed),
         greedy=ablation.greedy_order(outputs.attacker_views(run, variants), truth, seed),
-        points=exposure.points_table(table, scores, truth, *outputs.audit_points(run)),
+        points=exposure.points_table(table, scores, truth, *outputs.audit_points(run), p_values),
         curves=roc.roc_curves(table, scores, truth),
     )
 

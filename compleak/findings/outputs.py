@@ -93,6 +93,13 @@ def scores_of(run: Run, row: pd.Series) -> np.ndarray:
         return scores[family + key_of(row)]
 
 
+def p_values_of(run: Run, row: pd.Series) -> np.ndarray | None:
+    """(A,): the p-values of the headline on the row's target; None where that has none."""
+    file = table_file(run, row["scenario"], row["variant"]).with_name(f"{row['scenario']}_p_values.npz")
+    with np.load(file, allow_pickle=False) as p_values:
+        return p_values.get(row["variant"])
+
+
 def membership(run: Run) -> np.ndarray:
     """(A,) bool: which of the victim's audit points are members, the truth behind every table of the run."""
     return signals_file.load(run.signals_file(ORIGINAL)).truth

@@ -10,7 +10,7 @@ from scipy.stats import t
 from compleak.audits import metrics
 from compleak.audits.intervals import CONFIDENCE
 from compleak.findings.claims import judge
-from compleak.findings.exposure import agreement
+from compleak.findings.exposure import agreement, found_again, records_over_seeds
 from compleak.findings.outputs import read_table
 from compleak.findings.rows import CONTESTED, FORMS, TARGET, attack_rows, rows_of_target, scenario_row, strength_table
 from compleak.runs.run import Run
@@ -28,6 +28,8 @@ class SeedsFindings(NamedTuple):
     claims: pd.DataFrame  # `claims_over_seeds`
     strength: pd.DataFrame  # `strength_over_seeds`
     agreement: pd.DataFrame  # `exposure.agreement`
+    records: pd.DataFrame  # `exposure.records_over_seeds`
+    found_again: pd.DataFrame  # `exposure.found_again`
     null_means: list[float]  # each run's mean AUC of all its attacks on non-members alone
 
 
@@ -43,6 +45,8 @@ def findings_of_seeds(seed_runs: Sequence[Run]) -> SeedsFindings:
         claims=claims_over_seeds([pd.read_csv(run.dir / "claims.csv") for run in seed_runs]),
         strength=strength_over_seeds(tables),
         agreement=agreement(points),
+        records=records_over_seeds(points),
+        found_again=found_again(points),
         null_means=[float(pd.to_numeric(attack_rows(table)["null_auc"]).mean()) for table in tables],
     )
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from compleak.audits import metrics
-from compleak.findings import claims, controls, outputs, rows
+from compleak.findings import claims, controls, exposure, outputs, rows
 from compleak.findings.one_run import RunFindings, findings_of_run
 from compleak.reports import cells
 from compleak.reports.figures.cost import cost_figure
@@ -86,7 +86,7 @@ def page_of_run(facts: RunFacts, findings: RunFindings) -> list[Block]:
         *_claims(findings.claims),
         *_family(findings),
         *_accusations(findings.attacks),
-        *_exposure(facts),
+        *_exposure(facts, findings.points),
         *_strength(findings.attacks),
         *_controls(facts, findings.attacks),
         Text("Every attack's row is in [summary.csv](summary.csv), every model's in [models.csv](models.csv)."),
@@ -236,11 +236,35 @@ def accusations_table(headlines: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _exposure(facts: RunFacts) -> Iterator[Block]:
+def _exposure(facts: RunFacts, points: pd.DataFrame) -> Iterator[Block]:
     yield Heading("Who is exposed")
     if facts.kind.showable:
         yield Figure("exposed.png", "The members that are found first")
+    yield Text(
+        f"""How many points are found while at most {exposure.FOUND_AT:.0%} of the non-members are accused. Counted are
+        the attacks on the original and on all models together that find anybody at this rate:"""
+    )
+    yield Table(exposure.found_table(points))
+    yield Text(
+        """Members that the headline on each version alone finds at the same rate; those that this version finds at
+        fewer false alarms than any other; and those that no other version finds:"""
+    )
+    yield Table(exposure.versions_table(points))
+    yield from _accused(exposure.accused_table(points))
     yield Text("`points.csv` has every audit point with its scores and ranks, the most exposed first.")
+
+
+def _accused(lists: pd.DataFrame) -> Iterator[Block]:
+    if lists.empty:
+        yield Text("There is no list of accused: the headline was fitted on the very points that would vouch for it.")
+        return
+    yield Text(
+        """A list of accused that comes with a guarantee: the expected share of non-members on it is at most `q`, if the
+        victim's non-members score as those of the shadow models do (Benjamini and Hochberg, with ranks among known
+        non-members as p-values). `wrong` is the share that turned out to be non-members:"""
+    )
+    shown = lists.assign(q=lists["q"].map("{:.0%}".format), wrong=lists["wrong"].map(cells.percent))
+    yield Table(shown)
 
 
 def _strength(table: pd.DataFrame) -> Iterator[Block]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from compleak.findings import outputs
+from compleak.findings.exposure import FOUND_AT, USUAL_SHARE
 from compleak.findings.rows import CONTESTED, ORIGINAL, TARGET, attack_rows
 from compleak.findings.seeds import SeedsFindings, findings_of_seeds, leading_row
 from compleak.reports import cells
@@ -38,6 +39,7 @@ def write_seeds_page(seed_runs: Sequence[Run], folder: Path, command: str) -> st
     facts = SeedsFacts(folder.name, seed_runs, minutes, command)
     page = to_markdown(page_of_seeds(facts, findings))
     frames = {"summary": findings.spread, "claims": findings.claims, "agreement": findings.agreement}
+    frames |= {"records": findings.records}
     write_report(folder, frames, {"degrees": draw_degrees(facts, findings)}, page)
     return page
 
@@ -56,7 +58,7 @@ def page_of_seeds(facts: SeedsFacts, findings: SeedsFindings) -> list[Block]:
         *_claims(findings.claims),
         *_strength(findings.strength),
         *_accusations(findings.leading),
-        *_exposure(findings.agreement),
+        *_exposure(findings),
         *_controls(findings),
         Text("Every attack's row is in [summary.csv](summary.csv)."),
     ]
@@ -140,7 +142,8 @@ def _accusations(leading: pd.DataFrame) -> Iterator[Block]:
     yield Table(pd.DataFrame(lines))
 
 
-def _exposure(agreement: pd.DataFrame) -> Iterator[Block]:
+def _exposure(findings: SeedsFindings) -> Iterator[Block]:
+    agreement = findings.agreement
     yield Heading("Who is exposed: the same points again?")
     yield Text("Rank correlation (Spearman) of exposure between runs, over points that are members in both.")
     shown = agreement[["run", "other", "members of both"]].copy()
@@ -148,6 +151,26 @@ def _exposure(agreement: pd.DataFrame) -> Iterator[Block]:
         columns = agreement[["correlation", "correlation_lo", "correlation_hi"]].itertuples(index=False)
         shown["correlation"] = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in columns]
     yield Table(shown)
+    if len(findings.found_again):
+        yield from _found_again(findings)
+
+
+def _found_again(findings: SeedsFindings) -> Iterator[Block]:
+    yield Text(
+        f"""How often a point that is a member in several runs is found, while at most {FOUND_AT:.0%} of the non-members
+        are accused, and how many points there would be `by chance` if runs found members independently of each other:
+        """
+    )
+    shown = findings.found_again
+    yield Table(shown.assign(by_chance=shown["by_chance"].map("{:.1f}".format)))
+    records = findings.records
+    accused, wrong = records["accused_in"].sum(), records["wrongly_accused_in"].sum()
+    often = int((records["accused_in"] > 1).sum())
+    yield Text(
+        f"""On the lists of accused of which at most {USUAL_SHARE:.0%} are expected to be non-members, members stand
+        {accused} times in all runs, {often} of them in more than one run. Points that are members of another run stand
+        there {wrong} times. Each record is in [records.csv](records.csv)."""
+    )
 
 
 def _controls(findings: SeedsFindings) -> Iterator[Block]:
