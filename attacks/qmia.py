@@ -91,9 +91,9 @@ def qmia(target: Signals, *, seed: int) -> Result:
 
     Raises Unusable without `columns`, or where too few non-members are known.
     """
+    shadow, victim = audit_rows(target)
     if target.columns is None:
         raise Unusable("qmia needs what the points look like, and these signals hold no columns")
-    shadow, victim = audit_rows(target)
     confidences = confidence(target.logits, target.labels)
     shadow_scores = np.empty(len(shadow[0]))
     for model in np.unique(shadow[0]):

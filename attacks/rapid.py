@@ -3,10 +3,10 @@ RAPID.
 
 Calibration makes errors of its own: where a point is hard, the difference between target and references is mostly
 noise, and hard non-members are accused. RAPID gives a small network the raw score beside the calibrated one, so that it
-can tell: the loss of the target, and that loss minus the mean loss of the references (the authors' input of the scoring model). The
-network is a perceptron of 512, 256 and 128 with dropout 0.2, which the authors train for 150 epochs of Adam (2e-4,
-weight decay 5e-4, batches of 128), as in their code. They use four references and eight augmented queries a point; here
-the references are those at hand, and the answers the plain ones.
+can tell: the loss of the target, and that loss minus the mean loss of the references. The network is a perceptron of
+512, 256 and 128 with dropout 0.2, which the authors train for 150 epochs of Adam (2e-4, weight decay 5e-4, batches of
+128), as in their code. They use four references and eight augmented queries a point; here the references are those at
+hand, and the answers the plain ones. The paper's text was at hand in summaries only, so no equation is named here.
 
 It is trained on the shadows, anew for each fold of them, so that its scores of the shadows' rows are of rows it did not
 see.

@@ -74,6 +74,12 @@ def draw_sensitivity(rng, logits, audit) -> np.ndarray:
     return sensitivity.astype(np.float32)
 
 
+def draw_looks(ease, seed) -> np.ndarray:
+    """(N, 2) float32: the ease (N,) of each point with as much noise, and noise alone; of a generator of its own."""
+    noise = np.random.default_rng([seed, 1]).normal(size=(2, len(ease)))
+    return np.stack([ease + ease.std() * noise[0], noise[1]], axis=1).astype(np.float32)
+
+
 def planted_signals(
     models=2, points=2000, classes=10, *, leak=1.5, difficulty=1.5, noise=0.5, variants=1, seed=0, roles=draw_roles
 ) -> World:
@@ -82,18 +88,20 @@ def planted_signals(
     `models` counts the victim. As in the protocol, the victim's audit set is 0.4 N, the pool 0.6 N, two thirds of the
     pool are a shadow's members, and audit sets are balanced. Points are in random order. leak=0 plants nothing: the
     signals are then independent of membership. Compressed variants add noise of their own to the original's logits.
-    `roles` draws another layout.
+    `roles` draws another layout. Two columns say what points look like: the first how easy they are, roughly.
     """
     rng = np.random.default_rng(seed)
     member, audit = roles(rng, models, points)
     labels = rng.integers(classes, size=points)
     logits = rng.normal(size=(points, classes)) + rng.normal(scale=noise, size=(models, points, classes))
-    logits[:, np.arange(points), labels] += 2 + rng.normal(scale=difficulty, size=points) + leak * member
+    ease = rng.normal(scale=difficulty, size=points)
+    logits[:, np.arange(points), labels] += 2 + ease + leak * member
+    columns = draw_looks(ease, seed)
     signals = []
     for variant in range(variants):
         answers = (logits + rng.normal(scale=0.7 * (variant > 0), size=logits.shape)).astype(np.float32)
         probes = {"sensitivity": draw_sensitivity(rng, answers, audit)}
-        signals.append(Signals(answers, labels, withheld(member, audit), audit, probes))
+        signals.append(Signals(answers, labels, withheld(member, audit), audit, probes, columns))
     return World(signals, member[0, audit[0]].astype(bool))
 
 

@@ -46,8 +46,8 @@ from tests.planted import draw_half_roles, draw_roles, planted_signals, withheld
 EVERY = [
     *((f"NR:{attack.key}", attack, slice(0, 1)) for attack in attacks.KNOWN["NR"]),
     *((f"SR:{attack.key}", attack, slice(0, 2)) for attack in attacks.SR),
-    *((f"MR:{attack.key}", attack, slice(0, 3)) for attack in attacks.MR),
-    *((f"MR without the original:{attack.key}", attack, None) for attack in attacks.MR),
+    *((f"MR:{attack.key}", attack, slice(0, 3)) for attack in attacks.KNOWN["MR"]),
+    *((f"MR without the original:{attack.key}", attack, None) for attack in attacks.KNOWN["MR"]),
 ]
 every_attack = pytest.mark.parametrize(("attack", "which"), [e[1:] for e in EVERY], ids=[e[0] for e in EVERY])
 
@@ -142,7 +142,8 @@ def test_attacks_whose_input_is_missing_are_named():
     assert [a.name for a in attacks.NR if attacks.missing(a, world(1.5, models=3).variants[:1])] == []
     asked_about_audit_points_only = bare._replace(logits=np.where(bare.audit[..., None], bare.logits, np.nan))
     assert {a.name for a in attacks.NR if attacks.missing(a, [asked_about_audit_points_only])} == (
-        {"samia", "rmia", "base", "watson2022", "joint", "calibrated", "combined"} | two
+        {"samia", "rmia", "base", "watson2022", "info_rmia", "pmia_class", "rapid", "joint", "calibrated", "combined"}
+        | two
     )
     with pytest.raises(ValueError, match="sensitivity"):
         samia(bare, seed=0)
@@ -160,7 +161,8 @@ def test_the_registry_names_the_artifacts_rows_and_its_keys_are_unique():
         "song2021": "metric_based_method_2",
         "samia": "SAMIA",
         "rmia": "RMIA",
-        **dict.fromkeys(("gap", "base", "watson2022", "lira", "bavaria", "joint", "calibrated", "combined"), ""),
+        **dict.fromkeys(("gap", "base", "watson2022", "lira", "bavaria", "info_rmia", "pmia_class", "rapid"), ""),
+        **dict.fromkeys(("joint", "calibrated", "combined"), ""),
     }
     for scenario in attacks.KNOWN.values():
         assert len({attack.key for attack in scenario}) == len(scenario)
@@ -243,6 +245,7 @@ def test_a_points_position_in_the_file_does_not_change_its_score():
             "shokri2017",
             "nasr2018",
             "samia",
+            "rapid",
             "combined",
         }:  # bags and batches follow the order
             before, after = (row.run([given], seed=0).scores for given in (signals, moved))

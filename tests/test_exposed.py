@@ -8,10 +8,13 @@ from planted import planted_signals, write_signals
 import attacks
 import CompLeakNR
 from attacks import audit_rows
+from attacks.common.statistics import cross_entropy
+from attacks.tail import tail
 from compleak.audits.accused import conformal_p_values, p_values_of
 from compleak.audits.attackers import KNOWN_HALF, SHADOWS, Attacker, halves_of, parts_of
 from compleak.findings import exposure
 from compleak.findings.exposure import discoveries
+from compleak.findings.tails import tail_table
 from compleak.queries.signals_file import Record
 
 WORLDS = 200
@@ -199,3 +202,24 @@ def test_found_again_compares_with_runs_that_find_independently(shared):
         assert again.loc[count, "points"].sum() == pytest.approx(again.loc[count, "by_chance"].sum())
     three = again.loc[(3, 3)]
     assert (three["points"] > 20 * three["by_chance"]) == shared
+
+
+# Without any shadow model
+
+
+def test_the_tail_of_a_model_is_that_of_its_audited_points_alone():
+    world = planted_signals(2, 2000, leak=3.0, seed=3)
+    record = record_of(world.variants[0], world.truth)
+    line = tail_table(["original"], [record]).iloc[0]
+    losses = cross_entropy(record.logits, record.labels)[0]
+    members, others = (losses[record.audit[0] & (record.member[0] == kind)] for kind in (True, False))
+    assert line["tnr"] == tail(members, others) > 0.02
+    assert line["tnr_lo"] <= line["tnr"] <= line["tnr_hi"]
+
+
+def test_the_tail_foretells_a_leak_and_says_nothing_where_there_is_none():
+    found = {}
+    for leak in (0.0, 1.5, 3.0):
+        world = planted_signals(2, 5000, leak=leak, seed=3)
+        found[leak] = tail_table(["original"], [record_of(world.variants[0], world.truth)])["tnr"][0]
+    assert found[0.0] < 0.01 < found[1.5] < found[3.0]

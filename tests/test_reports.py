@@ -10,7 +10,7 @@ import pytest
 
 from compleak.audits import metrics
 from compleak.audits.metrics import TPR
-from compleak.findings import ablation, claims, defences, exposure, roc, rows, seeds
+from compleak.findings import ablation, claims, defences, exposure, roc, rows, seeds, tails
 from compleak.findings.one_run import RunFindings
 from compleak.findings.rows import key_of
 from compleak.reports import cells, run_page, seeds_page
@@ -104,6 +104,7 @@ def findings():
         greedy=steps,
         points=exposure.points_table(table, scores_of, truth, np.arange(POINTS), np.arange(POINTS) % 10),
         curves=roc.roc_curves(table, scores_of, truth),
+        tails=pd.DataFrame([{"variant": name, **tails.tail_of(rng.gamma(1, size=POINTS), truth)} for name in VARIANTS]),
     )
 
 

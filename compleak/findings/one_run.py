@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from compleak.findings import ablation, claims, exposure, outputs, roc
+from compleak.findings import ablation, claims, exposure, outputs, roc, tails
 from compleak.runs.run import Run
 
 
@@ -17,6 +17,7 @@ class RunFindings(NamedTuple):
     greedy: pd.DataFrame  # `ablation.greedy_order`
     points: pd.DataFrame  # `exposure.points_table`
     curves: pd.DataFrame  # `roc.roc_curves`
+    tails: pd.DataFrame  # `tails.tail_table`
 
 
 def findings_of_run(run: Run) -> RunFindings:
@@ -35,6 +36,7 @@ def findings_of_run(run: Run) -> RunFindings:
         greedy=ablation.greedy_order(outputs.attacker_views(run, variants), truth, seed),
         points=exposure.points_table(table, scores, truth, *outputs.audit_points(run), p_values),
         curves=roc.roc_curves(table, scores, truth),
+        tails=tails.tail_table(variants, outputs.records_of(run, variants)),
     )
 
 

@@ -113,10 +113,15 @@ def audit_points(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return signals_file.points(file)[audited], record.labels[audited]
 
 
+def records_of(run: Run, variants: Sequence[str]) -> list[signals_file.Record]:
+    """The signals of these variants, with the victim's membership."""
+    return [signals_file.load(run.signals_file(parse_variant(variant))) for variant in variants]
+
+
 def attacker_views(run: Run, variants: Sequence[str]) -> dict[str, Signals]:
     """What an attacker knows of each variant."""
-    records = {variant: signals_file.load(run.signals_file(parse_variant(variant))) for variant in variants}
-    return {variant: signals_file.attacker_view(record) for variant, record in records.items()}
+    records = records_of(run, variants)
+    return {name: signals_file.attacker_view(record) for name, record in zip(variants, records, strict=True)}
 
 
 def trained_members(run: Run) -> int:

@@ -88,6 +88,7 @@ def page_of_run(facts: RunFacts, findings: RunFindings) -> list[Block]:
         *_accusations(findings.attacks),
         *_exposure(facts, findings.points),
         *_strength(findings.attacks),
+        *_tails(findings),
         *_controls(facts, findings.attacks),
         Text("Every attack's row is in [summary.csv](summary.csv), every model's in [models.csv](models.csv)."),
     ]
@@ -286,6 +287,24 @@ def strength_cells(strength: pd.DataFrame) -> pd.DataFrame:
         shown[f"{title} published"] = cells.intervals(strength, f"{key}_published")
         shown[f"{title} by"] = strength[f"{key}_by"]
     return shown
+
+
+def _tails(findings: RunFindings) -> Iterator[Block]:
+    yield Heading("Without any shadow model")
+    yield Text(
+        """TNR is the share of non-members whose loss is higher than that of all but 0.1 % of the members. It needs the
+        losses alone, which only the model's owner or auditor has, and is meant to foretell how many members a strong
+        attack finds (Dodd et al. 2025): beside it the TPR of the headline on the same model."""
+    )
+    yield Table(_tail_cells(findings))
+
+
+def _tail_cells(findings: RunFindings) -> pd.DataFrame:
+    table = findings.attacks
+    headlines = [rows.scenario_row(table, "NR", variant, "headline") for variant in findings.tails["variant"]]
+    shown = findings.tails[["variant"]].assign(TNR=cells.intervals(findings.tails, "tnr"))
+    found = ["" if row is None else cells.row_interval(row, metrics.TPR) for row in headlines]
+    return shown.assign(**{"headline's TPR at 0.1% FPR": found})
 
 
 def _controls(facts: RunFacts, table: pd.DataFrame) -> Iterator[Block]:
