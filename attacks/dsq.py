@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from attacks.common.networks import Recipe, choose_recipe, one_cycle, standardise, train_and_score
+from attacks.common.networks import Recipe, choose_recipe, one_cycle, standardise, train_and_score, with_enough_steps
 from attacks.common.signals import Result, Signals, audit_rows
 from attacks.common.statistics import posterior
 from attacks.common.thresholds import decide
@@ -35,6 +35,7 @@ RECIPES = {
     "paper": Recipe(adam, epochs=150, batch=1024, loss=squared_error),
     "fast": Recipe(one_cycle, epochs=6, batch=256),
 }
+LEAST_STEPS = 60  # of the fast recipe, however few rows there are
 DEVIATION = {"paper": 0.01, "fast": None}  # of the first weights: None is torch's own, from which few epochs suffice
 
 
@@ -88,7 +89,7 @@ def dsq(target: Signals, *, seed: int, recipe: str = "fast", device="cpu", progr
     member = target.member[shadow]
     shadow_scores, scores = train_and_score(
         partial(TwoViews, target.logits.shape[-1], DEVIATION[recipe]),
-        training,
+        with_enough_steps(training, len(member), LEAST_STEPS),
         fitted_on,
         member,
         applied_to,

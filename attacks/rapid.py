@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from attacks.common.folds import score_out_of_fold
-from attacks.common.networks import Recipe, choose_recipe, one_cycle, standardise, train_and_score
+from attacks.common.networks import Recipe, choose_recipe, one_cycle, standardise, train_and_score, with_enough_steps
 from attacks.common.references import checked_outsiders, reference_moments
 from attacks.common.signals import Result, Signals, audit_rows
 from attacks.common.statistics import cross_entropy
@@ -30,6 +30,7 @@ def adam(parameters, steps: int):
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
+LEAST_STEPS = 40  # of the fast recipe, however few rows there are
 RECIPES = {"paper": Recipe(adam, epochs=150, batch=128), "fast": Recipe(one_cycle, epochs=3, batch=256)}
 
 
@@ -68,8 +69,9 @@ def rapid(target: Signals, *, seed: int, recipe: str = "fast", device="cpu", pro
     def fit(fitted_on, member):
         def score(applied_to) -> np.ndarray:
             known, asked = standardise(fitted_on, applied_to)
+            enough = with_enough_steps(training, len(known), LEAST_STEPS)
             options = {"seed": seed, "device": device, "progress": progress}
-            return train_and_score(perceptron, training, known, member, asked, **options)[1]
+            return train_and_score(perceptron, enough, known, member, asked, **options)[1]
 
         return score
 

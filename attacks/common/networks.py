@@ -74,6 +74,12 @@ def choose_recipe(recipes: dict[str, Recipe], name: str) -> Recipe:
     return recipes[name]
 
 
+def with_enough_steps(recipe: Recipe, rows: int, steps: int) -> Recipe:
+    """The recipe with as many epochs as `steps` optimizer steps on so many rows take, or its own if those are more."""
+    steps_of_epoch = -(-rows // recipe.batch)
+    return recipe._replace(epochs=max(recipe.epochs, -(-steps // steps_of_epoch)))
+
+
 def standardise(shadow, victim):
     """Columns with mean 0 and deviation 1 on the shadows' rows, (M, ...) and (A, ...) -> the same, float32."""
     shadow, victim = (np.clip(values, -LARGEST, LARGEST) for values in (shadow, victim))
