@@ -1,7 +1,7 @@
 """Membership inference attacks: arrays in, scores out. One file an attack, named after its paper or method.
 
 `NR`, `SR` and `MR` list what a scenario reports, in the order of its table (`USUAL` by the scenario's name); `KNOWN`
-lists all that can be asked for by name (`--attacks`), which in NR is more. All entries are called alike:
+lists all that can be asked for by name (`--attacks`), which in NR and MR is more. All entries are called alike:
 
     for attack in attacks.NR:
         if not attacks.missing(attack, models):
