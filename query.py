@@ -8,7 +8,7 @@ shadow model what meta.json says. 64 shadow models of ResNet-18 and their compre
 Gives answers.npz beside each checkpoint, which the first attack on a variant joins in signals.npz.
 """
 
-from compleak.audits.flags import add_draws_flag
+from compleak.audits.flags import add_probe_flags, asked_probes
 from compleak.queries.collect import query_models
 from compleak.runs.flags import add_roles_flag, stage_options, stage_parser
 from compleak.runs.settings import QuerySettings
@@ -26,7 +26,7 @@ def parse(argv=None) -> QuerySettings:
         metavar="VARIANT",
         help="for example pruning_0.6 clustering_4, with the original (default: the paper's eight)",
     )
-    add_draws_flag(group)
+    add_probe_flags(group)
     group.add_argument(
         "--drop_weights", action="store_true", help="delete shadow models' weights once they have answered"
     )
@@ -35,7 +35,7 @@ def parse(argv=None) -> QuerySettings:
         **stage_options(args),
         roles=None if args.roles is None else tuple(args.roles),
         variants=PAPER_GRID if args.variants is None else parse_compressed(args.variants),
-        draws=args.sensitivity_draws,
+        asked=asked_probes(args),
         drop_weights=args.drop_weights,
     )
 

@@ -5,7 +5,7 @@ lists all that can be asked for by name (`--attacks`), which in NR and MR is mor
 
     for attack in attacks.NR:
         if not attacks.missing(attack, models):
-            scores, decision, shadow_scores, chosen = attack.run(models, seed=7)
+            scores, decision, *_ = attack.run(models, seed=7)
 
 `models` is a sequence of `Signals`: NR [the model], SR [original, compressed], MR [original or None, *compressed].
 """

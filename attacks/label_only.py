@@ -5,11 +5,7 @@ turned a little. So each picture is asked about at -r, ..., 0, ..., r degrees; t
 answer was right go to the network of `ml_leak`, which is trained on a shadow model's bits.
 """
 
-import math
-
 import numpy as np
-import torch
-from torch.nn import functional
 
 from attacks.common.signals import Result
 from attacks.ml_leak import Classifier, score_rows
@@ -25,24 +21,3 @@ def label_only(
     """
     bits = [np.asarray(right, dtype=np.float64) for right in (shadow_right, target_right)]
     return score_rows(bits[0], member, bits[1], classifier, seed=seed, device=device, progress=progress)
-
-
-def angles(r: int) -> range:
-    """The whole degrees -r, ..., r."""
-    return range(-r, r + 1)
-
-
-def rotate(pictures: np.ndarray, degrees: float) -> np.ndarray:
-    """Pictures (B, C, H, W) turned counter-clockwise about their centre, float32; what turns into view is 0.
-
-    Values between pixels are bilinear. At 0 degrees the pictures come back as they are.
-    """
-    if degrees == 0:
-        return pictures
-    height, width = pictures.shape[2:]
-    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    # Where each pixel comes from, in coordinates from -1 to 1 along each side: sides of unequal length scale the sines.
-    source = torch.tensor([[cosine, -sine * height / width, 0], [sine * width / height, cosine, 0]])
-    grid = functional.affine_grid(source.expand(len(pictures), 2, 3), list(pictures.shape), align_corners=False)
-    values = torch.from_numpy(np.ascontiguousarray(pictures, dtype=np.float32))
-    return functional.grid_sample(values, grid, align_corners=False).numpy()

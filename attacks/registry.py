@@ -5,15 +5,19 @@ from typing import NamedTuple
 
 from attacks.base import base
 from attacks.bavaria import bavaria
+from attacks.boundary import COLUMNS, boundary
 from attacks.calibrated import calibrated
 from attacks.combined import combined
 from attacks.common.classifiers import CLASSIFIERS
+from attacks.common.queries import averaged, with_averages
 from attacks.common.references import known_outsiders, reference_count
 from attacks.common.signals import Result, Signals, audit_rows
 from attacks.dsq import dsq
 from attacks.gap import gap
 from attacks.info_rmia import info_rmia
 from attacks.joint import joint
+from attacks.label_only_augmentation import FORMS, label_only_augmentation
+from attacks.label_only_noise import label_only_noise
 from attacks.lira import lira, upper_bound
 from attacks.model_updates import model_updates
 from attacks.mr import mr
@@ -36,6 +40,7 @@ from attacks.yeom2018 import entropy, yeom2018
 POSTERIORS = "posteriors"
 POSTERIORS_AND_LABELS = "posteriors and labels"
 PREDICTED_AND_TRUE_LABELS = "predicted and true labels"
+WEIGHTS = "weights and labels"
 
 
 class Attack(NamedTuple):
@@ -77,11 +82,29 @@ def on_each(attack, **fixed) -> Callable[..., Result]:
     return run
 
 
-def on_all(attack) -> Callable[..., Result]:
+def on_average(attack, **fixed) -> Callable[..., Result]:
+    """The run of an attack that takes a model as an argument: its answers are averaged where there are several."""
+
+    def run(models, *, seed, **ignored):
+        return attack(*map(averaged, models), seed=seed, **fixed)
+
+    return run
+
+
+def on_all(attack, **fixed) -> Callable[..., Result]:
     """The run of an attack that takes one list of models, as many as there are."""
 
     def run(models, *, seed, **ignored):
-        return attack(given(models), seed=seed)
+        return attack(given(models), seed=seed, **fixed)
+
+    return run
+
+
+def on_all_answers(attack) -> Callable[..., Result]:
+    """The same of an attack that also reads each model's averaged answers, where there are several."""
+
+    def run(models, *, seed, **ignored):
+        return attack(with_averages(given(models)), seed=seed)
 
     return run
 
@@ -111,7 +134,7 @@ def run_mr(models, *, seed, recipe="fast", device="cpu", progress=None, membersh
 
 
 def run_combined(models, *, seed, earlier=None, **ignored) -> Result:
-    return combined(given(models), seed=seed, earlier=earlier)
+    return combined(with_averages(given(models)), seed=seed, earlier=earlier)
 
 
 def given(models: Sequence[Signals | None]) -> list[Signals]:
@@ -120,10 +143,33 @@ def given(models: Sequence[Signals | None]) -> list[Signals]:
 
 
 OURS = (
-    Attack("joint", "", "", on_all(joint), references=1, published=False),
-    Attack("calibrated", "", "", on_all(calibrated), references=1, published=False),
+    Attack("joint", "", "", on_all_answers(joint), references=1, published=False),
+    Attack("calibrated", "", "", on_all_answers(calibrated), references=1, published=False),
     Attack("combined", "", "", run_combined, references=1, published=False),
 )
+
+
+def label_only(published: bool) -> tuple[Attack, ...]:
+    """The attacks that read labels alone, of one model as published or of several versions at once, which is ours.
+
+    `boundary` cannot be the headline: it scores a sample of the points.
+    """
+    bits = {"probes": frozenset({"correct"}), "published": published, "reads": PREDICTED_AND_TRUE_LABELS}
+    noise = {"probes": frozenset({"noise"}), "published": published, "reads": PREDICTED_AND_TRUE_LABELS}
+    distance = {"probes": frozenset({"boundary"}), "published": published, "eligible": False}
+    reads = {"hop_skip_jump": PREDICTED_AND_TRUE_LABELS, "carlini_wagner": WEIGHTS}
+    return (
+        *(
+            Attack("label_only_augmentation", form, "", on_all(label_only_augmentation, classifier=form), **bits)
+            for form in FORMS
+        ),
+        Attack("label_only_noise", "", "", on_all(label_only_noise), **noise),
+        *(
+            Attack("boundary", way, "", on_all(boundary, classifier=way), **distance, reads=reads[way])
+            for way in COLUMNS
+        ),
+    )
+
 
 NR = (
     *(
@@ -138,16 +184,17 @@ NR = (
     Attack("entropy", "", "", on_each(entropy), reads=POSTERIORS),
     Attack("song2021", "", "CompLeakNR_metric_based_method_2", on_each(song2021)),
     Attack("samia", "", "CompLeakNR_SAMIA", by_network(samia), probes=frozenset({"sensitivity"}), eligible=False),
-    Attack("rmia", "", "CompLeakNR_RMIA", on_each(rmia), references=1),
+    Attack("rmia", "", "CompLeakNR_RMIA", on_average(rmia), references=1),
     Attack("gap", "", "", on_each(gap), reads=PREDICTED_AND_TRUE_LABELS),
-    Attack("base", "", "", on_each(base), references=1),
-    Attack("watson2022", "", "", on_each(watson2022), references=1),
-    Attack("lira", "global_variance", "", on_each(lira, classifier="global_variance"), references=1),
-    Attack("lira", "per_point_variance", "", on_each(lira, classifier="per_point_variance"), references=2),
-    Attack("bavaria", "", "", on_each(bavaria), references=2),
-    Attack("info_rmia", "", "", on_each(info_rmia), references=1),
-    Attack("pmia_class", "", "", on_each(pmia_class), references=1),
+    Attack("base", "", "", on_average(base), references=1),
+    Attack("watson2022", "", "", on_average(watson2022), references=1),
+    Attack("lira", "global_variance", "", on_average(lira, classifier="global_variance"), references=1),
+    Attack("lira", "per_point_variance", "", on_average(lira, classifier="per_point_variance"), references=2),
+    Attack("bavaria", "", "", on_average(bavaria), references=2),
+    Attack("info_rmia", "", "", on_average(info_rmia), references=1),
+    Attack("pmia_class", "", "", on_average(pmia_class), references=1),
     Attack("rapid", "", "", by_network(rapid), references=1),
+    *label_only(published=True),
     *OURS,
 )
 
@@ -158,10 +205,11 @@ SR = (
         for classifier in CLASSIFIERS
     ),
     Attack("model_updates", "", "", on_each(model_updates)),
+    *label_only(published=False),
     *OURS,
 )
 
-MR = (Attack("MR", "", "", run_mr, eligible=False), *OURS)
+MR = (Attack("MR", "", "", run_mr, eligible=False), *label_only(published=False), *OURS)
 
 READ_BY_STATISTIC = dict.fromkeys(STATISTICS, POSTERIORS_AND_LABELS) | {"top1_conf": POSTERIORS}
 
@@ -199,7 +247,14 @@ REFERENCES_IN_WORDS = {
 }
 
 
-PROBES_IN_WORDS = {"sensitivity": "posteriors of noisy copies"}
+PROBES_IN_WORDS = {
+    "sensitivity": "posteriors of noisy copies",
+    "correct": "labels of crops and flips",
+    "noise": "labels of noisy copies",
+    "boundary": "thousands of answers a point",
+}
+# What an attack may read in place of a probe: posteriors of crops and flips tell their labels.
+SUBSTITUTES = {"correct": "augmented"}
 
 
 def needs(attack: Attack, knowledge: str, references: str = "") -> str:
@@ -226,11 +281,15 @@ def missing(attack: Attack, models: Sequence[Signals | None]) -> list[str]:
     elif attack.references and not all(has_references(model, attack.references) for model in given(models)):
         lacks.append(REFERENCES_IN_WORDS[attack.references])
     for probe in sorted(attack.probes):
-        if any(probe not in model.probes for model in given(models)):
+        if not all(has_probe(model, probe) for model in given(models)):
             lacks.append(probe)
     if attack.columns and any(model.columns is None for model in given(models)):
         lacks.append("columns, what the points look like")
     return lacks
+
+
+def has_probe(target: Signals, probe: str) -> bool:
+    return probe in target.probes or SUBSTITUTES.get(probe) in target.probes
 
 
 def has_references(target: Signals, wanted: int) -> bool:

@@ -12,7 +12,8 @@ from torch import nn
 import models
 from benchmarks.measure import Row, Size, median_row, time_in_turns
 from clustering import kmeans
-from compleak.queries.probes import PROBES, sensitivity
+from compleak.queries.probes import PROBES
+from compleak.queries.sensitivity import sensitivity
 from compleak.runs.checkpoints import save_resume
 from compleak.training.evaluate import ask
 from compleak.training.loop import SAVE_AFTER, SAVE_EVERY, Recipe, fit

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.noise import Noise, noise_for_pictures, noise_for_rows
+from data.views import PAD, shifts_and_flips
+
 WIDEST = 600  # features of a table that a summary holds: thousands would take hours
 SAMPLE = 5000  # rows of a table, about, from which it is read how much each feature varies
-PAD = 4  # pixels of zero padding on each side before the random crop (PROTOCOL §2)
 
 
 class InputKind(NamedTuple):
@@ -31,8 +33,10 @@ class InputKind(NamedTuple):
     pad: Callable[[Tensor], Tensor]  # stored values -> what `augmented_batch` takes, once for a whole training set
     draw_augmentation: Callable[[int, bool, torch.Generator], Tensor]  # (n, flip, generator) -> draws (n, d) int64
     no_augmentation: Callable[[int], Tensor]  # n -> the draws (n, d) that change nothing
+    fixed_views: Callable[[bool], Tensor]  # flip -> the same draws (V, d) for every point; the first changes nothing
     augmented_batch: Callable[[Tensor, Tensor, Tensor], Tensor]  # (padded, index (B,), draws (B, d)) -> stored (B, ...)
     perturb: Callable[[Tensor, float, torch.Generator], Tensor]  # (network inputs, amount, generator) -> the same shape
+    noise_for: Callable[[np.ndarray], Noise]  # all stored values -> noise of several strengths for their network inputs
     summarise: Callable[[np.ndarray], np.ndarray]  # stored (n, ...) -> (n, F) columns for a classifier without a model
 
 
@@ -96,8 +100,10 @@ IMAGES = InputKind(
     pad=pad_images,
     draw_augmentation=draw_crops,
     no_augmentation=central_crops,
+    fixed_views=lambda flip: torch.from_numpy(shifts_and_flips(flip)),
     augmented_batch=crop_and_mirror,
     perturb=add_noise,
+    noise_for=noise_for_pictures,
     summarise=summarise_images,
 )
 
@@ -127,8 +133,10 @@ FEATURES = InputKind(
     pad=lambda stored: stored,
     draw_augmentation=no_draws,
     no_augmentation=no_draws,
+    fixed_views=lambda flip: no_draws(1),
     augmented_batch=lambda stored, index, draws: stored[index],
     perturb=add_noise,
+    noise_for=noise_for_rows,
     summarise=summarise_table,
 )
 

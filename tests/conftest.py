@@ -66,7 +66,7 @@ def tiny_preset():
         pruning={"epochs": 1},
         quantization={"epochs": 1},
         clustering={"epochs": 1},
-        attack={"draws": 1},
+        attack={"asked": {"sensitivity": 1}},
     )
     yield
     del PRESETS["tiny"]

@@ -560,7 +560,7 @@ def compared(tmp_path_factory):
         train={"max_points": 40, "epochs": 1, "label_noise": 0.2, "augment": False, "batch_size": 16},
         pruning={"epochs": 1},
         clustering={"epochs": 1},
-        attack={"draws": 1},
+        attack={"asked": {"sensitivity": 1}},
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny", preset)

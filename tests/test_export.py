@@ -32,6 +32,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 FEW = 6  # points: a dynamic model is asked one by one
 FEWEST = ["--max_points", "12", "--epochs", "1", "--no_augment"]
+MACHINE = {"device": torch.device("cpu"), "batch_size": 64}
 VARIANTS = (
     "original",
     "pruning_slim_0.5",
@@ -179,7 +180,7 @@ def test_all_finished_models_of_all_roles_are_written(run, exported):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_files_give_the_very_answers_of_the_runs_signals(run, exported, variant):
-    record = signals_file.load(collect(run, parse_variant(variant), 0, device=torch.device("cpu"), batch_size=64))
+    record = signals_file.load(collect(run, parse_variant(variant), {"sensitivity": 0}, **MACHINE))
     with np.load(exported / "points.npz") as points:
         inputs = IMAGES.to_input(torch.from_numpy(points["x"])).numpy()
         assert np.array_equal(points["y"], record.labels)
@@ -191,7 +192,7 @@ def test_the_files_give_the_very_answers_of_the_runs_signals(run, exported, vari
 
 
 def test_the_lists_of_points_are_those_of_the_signals_file(run, exported):
-    record = signals_file.load(collect(run, ORIGINAL, 0, device=torch.device("cpu"), batch_size=64))
+    record = signals_file.load(collect(run, ORIGINAL, {"sensitivity": 0}, **MACHINE))
     for row, role in enumerate(run.roles):
         assert read_list(exported / role / "members.txt") == np.flatnonzero(record.member[row]).tolist()
         assert read_list(exported / role / "audited.txt") == np.flatnonzero(record.audit[row]).tolist()

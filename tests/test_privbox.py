@@ -13,7 +13,7 @@ import yaml
 
 from attacks.common.signals import Unusable
 from attacks.common.statistics import posterior
-from attacks.label_only import angles, label_only, rotate
+from attacks.label_only import label_only
 from attacks.ml_leak import Classifier, balanced_batches, has_stalled, largest_outputs, ml_leak, perceptron, split_rows
 from compleak.audits import metrics
 from compleak.findings.privbox import Attack, PrivBoxFindings, level, measure
@@ -25,6 +25,7 @@ from compleak.tasks.yaml_files import check_keys, read_yaml
 from compleak.training import plugin as plugin_training
 from compleak.training.plugin import train_plugin
 from core.errors import UserError
+from data.views import angles, rotate
 
 
 def write_task(folder: Path, text: str) -> Path:

@@ -27,6 +27,7 @@ from core.errors import UserError
 from quantization import degrees, dynamic, int4, int8, ptq, qat, static
 
 POST_TRAINING = degrees.POST_TRAINING
+MACHINE = {"device": torch.device("cpu"), "batch_size": 64}
 every_degree = pytest.mark.parametrize("degree", POST_TRAINING)
 
 
@@ -219,7 +220,7 @@ def test_the_stage_makes_a_variant_whose_record_claims_no_training(run, degree):
         meta = model_meta(run, variant, role)
         assert not {"epochs", "lr", "augment", "momentum", "batch_size"} & meta["made_from"].keys()
         assert "loss" not in meta and 0 <= meta["test_accuracy"] <= 1 and degree in meta["property"]
-    logits = signals_file.load(collect(run, variant, 0, device=torch.device("cpu"), batch_size=64)).logits
+    logits = signals_file.load(collect(run, variant, {"sensitivity": 0}, **MACHINE)).logits
     assert logits.shape[0] == 2 and np.isfinite(logits).all()
 
 

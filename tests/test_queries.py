@@ -28,7 +28,7 @@ def test_members_and_half_of_the_non_members_are_asked_in_one_call():
 
 def test_signals_are_what_the_models_answer_to_the_images(tiny_run):
     variant = Variant("pruning", "0.6")
-    file = collect.collect(tiny_run, variant, 1, **MACHINE)
+    file = collect.collect(tiny_run, variant, {"sensitivity": 1}, **MACHINE)
     record = signals_file.load(file)
     points = signals_file.points(file)
     whole, audit = split(tiny_run)
@@ -42,31 +42,31 @@ def test_signals_are_what_the_models_answer_to_the_images(tiny_run):
     sensitivity = record.probes["sensitivity"]
     assert np.isfinite(sensitivity[record.audit]).all() and np.isnan(sensitivity[~record.audit]).all()
     before = file.stat().st_mtime_ns
-    assert collect.collect(tiny_run, variant, 1, **MACHINE).stat().st_mtime_ns == before
+    assert collect.collect(tiny_run, variant, {"sensitivity": 1}, **MACHINE).stat().st_mtime_ns == before
 
 
 def test_without_a_flag_the_number_of_draws_is_that_of_the_existing_answers(tiny_run, monkeypatch):
-    file = collect.collect(tiny_run, LIGHTLY_PRUNED, 1, **MACHINE)
+    file = collect.collect(tiny_run, LIGHTLY_PRUNED, {"sensitivity": 1}, **MACHINE)
     monkeypatch.setattr(answers, "ask_model", None)  # nobody is asked again
-    assert collect.collect(tiny_run, LIGHTLY_PRUNED, None, **MACHINE) == file
-    assert answers.probe_amounts(tiny_run, LIGHTLY_PRUNED, 3) == {"sensitivity": 3}
+    assert collect.collect(tiny_run, LIGHTLY_PRUNED, {}, **MACHINE) == file
+    assert answers.probe_amounts(tiny_run, LIGHTLY_PRUNED, {"sensitivity": 3})["sensitivity"] == 3
     monkeypatch.undo()
     file.unlink()  # what a model answered ahead of the others counts as well
-    answers.ask_ahead(tiny_run, LIGHTLY_PRUNED, tiny_run.roles[1], 1, **MACHINE)
-    assert answers.probe_amounts(tiny_run, LIGHTLY_PRUNED, None) == {"sensitivity": 1}
-    collect.collect(tiny_run, LIGHTLY_PRUNED, None, **MACHINE)
+    answers.ask_ahead(tiny_run, LIGHTLY_PRUNED, tiny_run.roles[1], {"sensitivity": 1}, **MACHINE)
+    assert answers.probe_amounts(tiny_run, LIGHTLY_PRUNED, {})["sensitivity"] == 1
+    collect.collect(tiny_run, LIGHTLY_PRUNED, {}, **MACHINE)
 
 
 def test_a_model_that_was_asked_ahead_is_not_asked_again(tiny_run, monkeypatch):
     variant = Variant("pruning", "0.8")
     role = tiny_run.roles[0]
-    answers.ask_ahead(tiny_run, variant, role, 1, **MACHINE)
+    answers.ask_ahead(tiny_run, variant, role, {"sensitivity": 1}, **MACHINE)
     monkeypatch.setattr(answers, "load_model", None)
-    answers.ask_ahead(tiny_run, variant, role, 1, **MACHINE)
+    answers.ask_ahead(tiny_run, variant, role, {"sensitivity": 1}, **MACHINE)
 
 
 def test_without_draws_there_is_no_sensitivity_in_the_file(tiny_run):
-    file = collect.collect(tiny_run, Variant("clustering", "8"), 0, **MACHINE)
+    file = collect.collect(tiny_run, Variant("clustering", "8"), {"sensitivity": 0}, **MACHINE)
     assert "sensitivity" not in np.load(file).files and signals_file.load(file).probes == {}
 
 

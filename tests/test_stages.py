@@ -161,7 +161,7 @@ def test_nr_gives_the_protocols_table_scores_and_controls(tiny_root, tmp_path, c
 
 
 def test_scores_do_not_depend_on_the_victims_membership(tiny_root, tiny_run, tmp_path):
-    file = collect(tiny_run, ORIGINAL, 1, **MACHINE)
+    file = collect(tiny_run, ORIGINAL, {"sensitivity": 1}, **MACHINE)
     arrays = dict(np.load(file))
     audited = np.flatnonzero(arrays["audit"][0])
     arrays["member"][0, audited] = np.random.default_rng(1).permutation(arrays["member"][0, audited])
@@ -264,7 +264,7 @@ def test_signals_files_alone_are_enough_and_what_is_missing_is_named(tmp_path):
 
 def test_signals_of_two_runs_are_not_mixed(tiny_root, tiny_run, tmp_path):
     assert script("examples/write_signals.py", "--out", tmp_path).returncode == 0
-    ours = collect(tiny_run, ORIGINAL, 1, **MACHINE)
+    ours = collect(tiny_run, ORIGINAL, {"sensitivity": 1}, **MACHINE)
     with pytest.raises(UserError, match="differ in .*: they are not signals of one run"):
         CompLeakSR.main(["--signals", str(ours), str(tmp_path / "original.npz")])
 
@@ -430,7 +430,7 @@ def test_other_degrees_are_refused(technique, text):
 
 
 def test_the_blind_control_is_a_property_of_the_images_and_the_split(tiny_root, tiny_run):
-    view = signals_file.load(collect(tiny_run, ORIGINAL, 1, **MACHINE))
+    view = signals_file.load(collect(tiny_run, ORIGINAL, {"sensitivity": 1}, **MACHINE))
     file = tiny_run.signals_file(ORIGINAL)
     first = blind_control(tiny_run, file, view, 7, "code")
     again = blind_control(tiny_run, file, view._replace(logits=view.logits * 0), 7, "code")

@@ -358,7 +358,7 @@ def test_an_audit_of_a_table_ends_in_tables_and_has_no_pictures_of_its_points(tm
         pruning=one_epoch,
         quantization=one_epoch,
         clustering=one_epoch,
-        attack={"draws": 1},
+        attack={"asked": {"sensitivity": 1}},
     )
     monkeypatch.setitem(PRESETS, "tiny", preset)
     write(tmp_path / "data" / "datasets", contents("location", rows=360))

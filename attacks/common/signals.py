@@ -11,8 +11,11 @@ MOST_ROWS = 20_000  # rows an attack is fitted on, as many as one shadow of CIFA
 class Signals(NamedTuple):
     """What the attacker knows about one model and its shadows. Row 0 is the victim, the other rows are the shadows.
 
-    `probes` holds what the models were asked beside their plain answer, by name. "sensitivity", (R, N, C) float32, is
-    how far each probability moves when the input does; it is NaN outside audit[r].
+    `probes` holds what the models were asked beside their plain answer, by name (`compleak.queries.probes`):
+    "sensitivity" (R, N, C), how far each probability moves when the input does; "augmented" (R, N, Q, C), answers about
+    Q views of each point; "correct" (R, N, Q) bool, whether their labels are right; "noise" (R, N, L), the share of
+    noisy copies with the right label, for L strengths; "boundary" (R, N, 2), distances to the decision boundary. They
+    are NaN, or False, where a model was not asked; audit[r] always was, but for "boundary", which a sample has.
     """
 
     logits: np.ndarray  # (R, N, C) float32

@@ -24,13 +24,25 @@ def add_variant_flags(parser: argparse.ArgumentParser):
     return group
 
 
-def add_draws_flag(group) -> None:
-    group.add_argument(
-        "--sensitivity_draws",
-        type=arguments.whole_number,
-        help="noise draws for SAMIA, 0 for none "
-        f"(default: what the answers at hand have, else {PROBES['sensitivity'].default_amount})",
-    )
+def add_probe_flags(group, usual: str = "what the answers at hand have") -> None:
+    """A flag for each probe: how much is asked beside the plain answer."""
+    for probe in PROBES.values():
+        group.add_argument(
+            f"--{probe.flag}",
+            type=arguments.whole_number,
+            metavar="NUMBER",
+            help=f"{probe.help} (default: {usual}, else {probe.default_amount})",
+        )
+
+
+def asked_probes(args: argparse.Namespace) -> dict[str, int]:
+    """How much is asked of each probe whose flag was given, by the probe's name. UserError where that is too much."""
+    given = {name: getattr(args, probe.flag) for name, probe in PROBES.items()}
+    asked = {name: amount for name, amount in given.items() if amount is not None}
+    for name, amount in asked.items():
+        if amount > (most := PROBES[name].most):
+            raise UserError(f"--{PROBES[name].flag} {amount} is more than there are: {most} at most")
+    return asked
 
 
 def add_recipe_flag(group) -> None:
@@ -81,7 +93,7 @@ def add_attack_flags(parser: argparse.ArgumentParser, scenario: str) -> None:
         "after the files beside them)",
     )
     group.add_argument("--seed", type=arguments.seed, help="of the attacks and the bootstrap (default: the run's)")
-    add_draws_flag(group)
+    add_probe_flags(group)
     add_recipe_flag(group)
     add_again_flag(group)
     group.add_argument("--skip_done", action="store_true", help="accepted, and always on: see --again")
@@ -127,7 +139,7 @@ def attack_settings(args: argparse.Namespace, scenario: str, **target) -> Attack
         attacker=args.attacker,
         out=args.out,
         seed=args.seed,
-        draws=args.sensitivity_draws,
+        asked=asked_probes(args),
         recipe=args.recipe,
         again=args.again,
         upper_bound=getattr(args, "upper_bound", False),

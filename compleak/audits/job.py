@@ -183,22 +183,27 @@ class Job:
         return row | {"shadow_log_auc": float(np.mean(worth)), "needs": self.needs(attack), "chosen": chosen}
 
     def row_of(self, names: dict, verdicts: Verdicts, seconds: float) -> dict:
-        """How these verdicts do on the victim and on non-members alone, and whom the strict threshold accuses."""
+        """How these verdicts do on the victim and on non-members alone, and whom the strict threshold accuses.
+
+        Of an attack that scores a sample of the points, on that sample.
+        """
+        judged, truth = verdicts.of(verdicts.is_scored), self.truth[verdicts.is_scored]
         row = measured_row(
             names,
-            verdicts.scores,
-            verdicts.decision,
-            self.truth,
+            judged.scores,
+            judged.decision,
+            truth,
             seed=self.options["seed"],
             seconds=seconds,
-            scored_by=verdicts.scored_by,
+            scored_by=judged.scored_by,
         )
         null = self.null_row(verdicts)
         row |= {f"null_{key}": null[key] for key in ("auc", "auc_lo", "auc_hi")}
-        return row | metrics.accusations(verdicts.strict, self.truth)
+        return row | metrics.accusations(judged.strict, truth)
 
     def null_row(self, verdicts: Verdicts) -> dict:
         """The null control of one attack."""
-        scores, decision, first_half = null_control(verdicts.scores, verdicts.decision, self.truth)
+        judged, truth = verdicts.of(verdicts.is_scored), self.truth[verdicts.is_scored]
+        scores, decision, first_half = null_control(judged.scores, judged.decision, truth)
         names = control_names(self.scenario, self.name, "null")
         return measured_row(names, scores, decision, first_half, seed=self.options["seed"], seconds=0.0)

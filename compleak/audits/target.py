@@ -37,7 +37,7 @@ def target_of(settings: AttackSettings, device: torch.device) -> Target:
     variants = list(settings.variants)
     first = [ORIGINAL] if settings.scenario != "NR" and settings.with_original else []
     options = {"device": device, "batch_size": settings.batch_size}
-    files = {variant: collect(run, variant, settings.draws, **options) for variant in [*first, *variants]}
+    files = {variant: collect(run, variant, settings.asked, **options) for variant in [*first, *variants]}
     out = settings.out or table_file(run.root, run.name, settings.scenario, variants[0]).parent
     original = files.get(ORIGINAL)
     if settings.scenario == "NR":

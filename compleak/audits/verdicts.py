@@ -21,6 +21,15 @@ class Verdicts(NamedTuple):
     strict: np.ndarray  # (A,) bool: accused at the threshold with 0.1 % false alarms where membership is known
     scored_by: np.ndarray | None  # (A,) int: the fit behind each score and decision; None where there is one fit
 
+    @property
+    def is_scored(self) -> np.ndarray:
+        """(A,) bool: all points, or the sample that the attack knows enough about to score it."""
+        return ~np.isnan(self.scores)
+
+    def of(self, points: np.ndarray) -> "Verdicts":
+        """The verdicts on these points alone, (A,) bool."""
+        return Verdicts(*(None if array is None else array[points] for array in self))
+
 
 def join_results(parts: Sequence[Part], results: Sequence[attacks.Result]) -> Verdicts:
     """The results of the parts put together: one for each part, of one attack or of each part's own choice.
@@ -61,7 +70,9 @@ def rarity_of(part: Part, result: attacks.Result) -> np.ndarray:
 
 def accuse_strictly(part: Part, result: attacks.Result) -> np.ndarray:
     """The points that a threshold accuses which accuses 0.1 % of the known non-members."""
-    return result.scores >= metrics.strict_threshold(result.shadow_scores, part.known_truth)
+    is_scored = ~np.isnan(result.shadow_scores)
+    known = (result.shadow_scores[is_scored], part.known_truth[is_scored])
+    return result.scores >= metrics.strict_threshold(*known)
 
 
 def score_alike(parts: Sequence[Part], results: Sequence[attacks.Result]) -> bool:
@@ -73,6 +84,6 @@ def score_alike(parts: Sequence[Part], results: Sequence[attacks.Result]) -> boo
         return True
     scores = join(parts, [result.scores for result in results])
     for part, result in zip(parts, results, strict=True):
-        if not np.allclose(result.shadow_scores, scores[part.known_places], ROUNDING, ROUNDING):
+        if not np.allclose(result.shadow_scores, scores[part.known_places], ROUNDING, ROUNDING, equal_nan=True):
             return False
     return True

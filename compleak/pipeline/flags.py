@@ -4,7 +4,7 @@ import argparse
 import shlex
 from dataclasses import replace
 
-from compleak.audits.flags import add_again_flag, add_recipe_flag
+from compleak.audits.flags import add_again_flag, add_probe_flags, add_recipe_flag, asked_probes
 from compleak.pipeline.presets import PRESETS
 from compleak.pipeline.settings import DEFENDED_GRID, EngineSettings, PlanSettings, ReproduceSettings
 from compleak.runs.flags import run_settings, stage_parser
@@ -63,6 +63,7 @@ def reproduce_parser(doc: str) -> arguments.Parser:
         f"four compressions (default: {' '.join(DEFAULT_DEFENCES)})",
     )
     add_recipe_flag(parser)
+    add_probe_flags(parser.add_argument_group("what models are asked"), usual="the preset's")
     add_again_flag(parser)
     add_engine_flags(parser)
     return parser
@@ -114,6 +115,7 @@ def reproduce_settings(parser: arguments.Parser, argv=None) -> ReproduceSettings
         seed=args.seed,
         keep=args.keep,
         recipe=args.recipe,
+        asked=asked_probes(args),
         again=args.again,
         variants=variants_of(args),
     )

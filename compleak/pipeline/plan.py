@@ -118,11 +118,17 @@ def compress_settings(plan: PlanSettings, variant: Variant, role: str) -> Compre
     return CompressSettings(**settings, variant=variant, roles=(role,))
 
 
-def query_settings(plan: PlanSettings, role: str) -> QuerySettings:
+def asking_settings(plan: PlanSettings) -> dict:
+    """What every stage that asks models is told."""
     settings = settings_for(plan, "attack")
+    return {**settings, "asked": {**settings.get("asked", {}), **plan.asked}}
+
+
+def query_settings(plan: PlanSettings, role: str) -> QuerySettings:
+    settings = asking_settings(plan)
     return QuerySettings(**settings, variants=plan.variants, roles=(role,), drop_weights=True)
 
 
 def attack_settings(plan: PlanSettings, scenario: str, variants: tuple[Variant, ...]) -> AttackSettings:
-    settings = settings_for(plan, "attack")
+    settings = asking_settings(plan)
     return AttackSettings(**settings, scenario=scenario, variants=variants, recipe=plan.recipe, again=plan.again)

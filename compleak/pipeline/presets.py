@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from compleak.queries.probes import PROBES
+
 FLAGS = {  # how a setting is typed, where that is not `--<name>`
     "pruning": {"epochs": "--prune_epochs"},
     "quantization": {"epochs": "--quantized_epochs"},
-    "attack": {"draws": "--sensitivity_draws"},
 }
 
 
@@ -36,7 +37,10 @@ def flags_in_words(kind: str, settings: dict) -> str:
     words = []
     for name, value in settings.items():
         flag = FLAGS.get(kind, {}).get(name, f"--{name}")
-        words += ["--no_augment"] if name == "augment" else [f"{flag} {value}"]
+        if name == "asked":
+            words += [f"--{PROBES[probe].flag} {amount}" for probe, amount in value.items()]
+        else:
+            words += ["--no_augment"] if name == "augment" else [f"{flag} {value}"]
     return " ".join(words)
 
 
@@ -53,7 +57,7 @@ PRESETS = {
         pruning={"epochs": 2, "batch_size": 64, "augment": False},
         quantization={"epochs": 1, "batch_size": 64, "augment": False},
         clustering={"epochs": 1, "batch_size": 64, "augment": False},
-        attack={"draws": 1},
+        attack={"asked": {"sensitivity": 1}},
     ),
     "compact": Preset(
         every={"width": 0.25, "batch_size": 32},
@@ -61,7 +65,7 @@ PRESETS = {
         pruning={"epochs": 3, "augment": False},
         quantization={"epochs": 2, "augment": False},
         clustering={"epochs": 2, "augment": False},
-        attack={"draws": 1},
+        attack={"asked": {"sensitivity": 1}},
     ),
     "half": Preset(  # the regime that people train in, for a CPU and patience
         every={"width": 0.5},
@@ -69,7 +73,7 @@ PRESETS = {
         pruning={"epochs": 10},
         quantization={"epochs": 10},
         clustering={"epochs": 10},
-        attack={"draws": 1},
+        attack={"asked": {"sensitivity": 1}},
     ),
     "paper": Preset(),
 }

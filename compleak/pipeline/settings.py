@@ -1,6 +1,7 @@
 """What `reproduce.py` is told to do."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from compleak.pipeline.presets import PRESETS, Preset
 from compleak.runs.names import default_name, name_of
@@ -37,6 +38,7 @@ class PlanSettings:
     seed: int = DEFAULT_SEED
     keep: str = "all"  # or "signals": delete shadow models' weights once they have answered
     recipe: str = "fast"
+    asked: Mapping[str, int] = field(default_factory=dict)  # of each probe, as for `query.py`; wins over the preset's
     again: bool = False
     variants: tuple[Variant, ...] = PAPER_GRID
 

@@ -1,6 +1,6 @@
 """The answers of one model to all questions of an audit, and what they follow from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from compleak.queries.probes import PROBES
 from compleak.queries.signals_file import Answers, read_rows, read_source, write
+from compleak.queries.subject import Subject
 from compleak.queries.targets import Targets, targets_of
 from compleak.runs.run import Run, dataset
 from compleak.runs.variants import Variant
@@ -17,6 +18,7 @@ from compleak.training.assignment import defence_of
 from compleak.training.evaluate import ask
 from compleak.training.finished import load_model, model_meta
 from core.console import progress
+from core.errors import UserError
 from defenses import DEFENCES
 
 SMALLEST_POSTERIOR = 1e-30  # that a defence of answers may give; a logarithm of 0 would not be finite
@@ -42,6 +44,16 @@ class Question(NamedTuple):
         return {name: amount for name, amount in self.amounts.items() if amount}
 
     @property
+    def audited(self) -> np.ndarray:
+        """(N,) bool: the targets in this model's audit set."""
+        return self.targets.audited(self.row)
+
+    @property
+    def member(self) -> np.ndarray:
+        """(N,) bool: the targets that this model was trained on."""
+        return self.targets.members(self.row)
+
+    @property
     def file(self) -> Path:
         """Where one model's answers are kept until those of all models of its variant are joined."""
         return answers_file(self.run, self.variant, self.role)
@@ -52,10 +64,15 @@ class Question(NamedTuple):
             "data": self.run.config["data"],
             **self.targets.fingerprints(self.row),
             "model": model_meta(self.run, self.variant, self.role)["sha256"],
-            **{PROBES[name].amount_key: amount for name, amount in self.amounts.items()},
+            **self.amount_facts(),
             "format": FORMAT,
             **self.defence_facts(),
         }
+
+    def amount_facts(self) -> dict:
+        """How much is asked of each probe. One that is asked by default says so where it is left out."""
+        said = {name: amount for name, amount in self.amounts.items() if amount or PROBES[name].default_amount}
+        return {PROBES[name].amount_key: amount for name, amount in said.items()}
 
     def defence_facts(self) -> dict:
         """What is done to the answers, which a model's tensors do not say; nothing without a defence of answers."""
@@ -68,43 +85,125 @@ def answers_file(run: Run, variant: Variant, role: str) -> Path:
     return run.role_dir(variant, role) / "answers.npz"
 
 
-def answers_of(question: Question, device: torch.device, batch_size: int) -> Answers:
-    """A model's answers: those that were kept, or asked for now."""
-    if read_source(question.file) == question.source():
-        (answers,) = read_rows(question.file, [...])
-        return answers._replace(probes={name: answers.probes[name] for name in question.asked_probes})
-    return ask_model(question, device, batch_size)
+def answers_of(question: Question, device: torch.device, batch_size: int, joined: Path | None = None) -> Answers:
+    """A model's answers: those that were kept, alone or in the joined file of its variant, and the rest asked for now.
+
+    UserError where a probe cannot be asked about such points.
+    """
+    return ask_model(question, known_answers(question, joined), device, batch_size)
+
+
+def known_answers(question: Question, joined: Path | None = None) -> Answers | None:
+    """What this model has answered already of what is asked now: None where that is not even the plain answer."""
+    answers = None
+    for file, row, source in kept_answers(question, joined):
+        if without_amounts(source) == without_amounts(question.source()):
+            (kept,) = read_rows(file, [row])
+            probes = {name: kept.probes[name] for name in same_probes(question, source) if name in kept.probes}
+            answers = Answers(kept.logits, {**probes, **(answers.probes if answers else {})})
+    return answers
+
+
+def kept_answers(question: Question, joined: Path | None) -> Iterator[tuple]:
+    """(file, row, source) of all answers at hand: those of this model alone, and those of all models of its variant."""
+    alone = read_source(question.file)
+    if alone is not None:
+        yield question.file, ..., alone
+    if joined is not None:
+        for row, source in enumerate((read_source(joined) or {}).get("answers", [])):
+            yield joined, row, source
+
+
+def without_amounts(source: dict) -> dict:
+    """What the plain answers follow from."""
+    keys = {probe.amount_key for probe in PROBES.values()}
+    return {key: value for key, value in source.items() if key not in keys}
+
+
+def same_probes(question: Question, source: dict) -> list[str]:
+    """The probes that are asked now and were asked in the same amount."""
+    return [name for name, amount in question.asked_probes.items() if source.get(PROBES[name].amount_key) == amount]
 
 
 def ask_ahead(
-    run: Run, variant: Variant, role: str, draws: int | None, *, device: torch.device, batch_size: int
+    run: Run,
+    variant: Variant,
+    role: str,
+    amounts: Mapping[str, int],
+    *,
+    device: torch.device,
+    batch_size: int,
 ) -> None:
-    """Keep one model's answers in a file of their own, for `collect`, where signals.npz does not hold them yet."""
-    question = Question(run, targets_of(run), variant, role, probe_amounts(run, variant, draws))
-    known = read_source(run.signals_file(variant)) or {}
+    """Keep one model's answers in a file of their own, for `collect`, where signals.npz does not hold them yet.
+
+    amounts: see `probe_amounts`.
+    """
+    question = Question(run, targets_of(run), variant, role, probe_amounts(run, variant, amounts))
+    joined = run.signals_file(variant)
+    known = read_source(joined) or {}
     source = question.source()
     if source in known.get("answers", []) or read_source(question.file) == source:
         return
-    answers = ask_model(question, device, batch_size)
+    answers = answers_of(question, device, batch_size, joined)
     write(question.file, {"logits": answers.logits, **answers.probes}, source)
 
 
-def ask_model(question: Question, device: torch.device, batch_size: int) -> Answers:
-    """Ask one model about every target, and its probes about its audit set."""
+def ask_model(question: Question, earlier: Answers | None, device: torch.device, batch_size: int) -> Answers:
+    """Ask one model about every target, and its probes about the points that each of them is for, but what is known."""
+    refuse_unsuited_probes(question)
+    known = earlier.probes if earlier else {}
+    missing = {name: amount for name, amount in question.asked_probes.items() if name not in known}
+    if earlier and not missing:
+        return earlier
     data, targets = dataset(question.run), question.targets
-    audited = targets.audited(question.row)
     model = answering_model(question)
-    machine = (device, batch_size)
-    total = len(audited) + int(audited.sum()) * sum(question.asked_probes.values())
+    places = {name: PROBES[name].is_asked(question.audited, question.member) for name in missing}
+    probe_total = sum(int(places[name].sum()) * PROBES[name].queries_per_point(missing[name]) for name in missing)
+    total = probe_total + (0 if earlier else len(targets.points))
     with progress(None, f"asking {question.variant} {question.role}", total=total) as bar:
-        logits = np.concatenate([ask(model, data.images[call], *machine, bar, data.kind) for call in targets.calls])
+        if earlier:
+            logits = earlier.logits
+        else:
+            calls = [ask(model, data.images[call], device, batch_size, bar, data.kind) for call in targets.calls]
+            logits = np.concatenate(calls)
         probes = {}
-        for name, amount in question.asked_probes.items():
-            probes[name] = np.full_like(logits, np.nan)
-            points = data.images[targets.points[audited]]
-            query = PROBES[name].query
-            probes[name][audited] = query(model, points, logits[audited], *machine, amount, bar, data.kind)
-    return Answers(logits, probes)
+        for name, amount in missing.items():
+            subject = subject_of(question, model, logits, places[name], device, batch_size, bar.update)
+            probes[name] = spread(PROBES[name].query(subject, amount), places[name])
+    return Answers(logits, {name: known.get(name, probes.get(name)) for name in question.asked_probes})
+
+
+def refuse_unsuited_probes(question: Question) -> None:
+    """UserError where points of this kind cannot be asked in one of these ways."""
+    kind = dataset(question.run).kind
+    for name in question.asked_probes:
+        if not PROBES[name].suits(kind):
+            raise UserError(f"{kind.sets} have no crops and flips: leave out --{PROBES[name].flag}")
+
+
+def subject_of(
+    question: Question,
+    model: nn.Module,
+    logits: np.ndarray,
+    places: np.ndarray,
+    device: torch.device,
+    batch_size: int,
+    advance: Callable[[int], object],
+) -> Subject:
+    """The model and those of the targets, (N,) bool, that a probe asks it about."""
+    data = dataset(question.run)
+    points = question.targets.points[places]
+    member = question.member[places]
+    about = (data.images[points], logits[places], data.labels[points], member)
+    return Subject(model, *about, data.kind, data.images, data.flip, device, batch_size, advance)
+
+
+def spread(answers: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Answers about some of the targets, (n, ...), as an array of all, (N, ...): NaN or False about the others."""
+    blank = np.nan if answers.dtype.kind == "f" else False
+    whole = np.full((len(places), *answers.shape[1:]), blank, dtype=answers.dtype)
+    whole[places] = answers
+    return whole
 
 
 def answering_model(question: Question) -> nn.Module:
@@ -132,16 +231,15 @@ class DefendedAnswers(nn.Module):
         return torch.from_numpy(np.log(defended)).float().to(inputs.device)
 
 
-def probe_amounts(run: Run, variant: Variant, draws: int | None) -> dict[str, int]:
-    """How much is asked of each probe: as --sensitivity_draws says, else as the variant's answers have.
+def probe_amounts(run: Run, variant: Variant, amounts: Mapping[str, int]) -> dict[str, int]:
+    """How much is asked of each probe: as was said, else as the variant's answers have, else the default.
 
-    To ask again needs weights, which may have been dropped; hence the answers at hand come before the default.
+    amounts: by the probe's name, of those that were said. To ask again needs weights, which may have been dropped;
+    hence the answers at hand come before the default.
     """
-    probe = PROBES["sensitivity"]
-    if draws is not None:
-        return {"sensitivity": draws}
-    source = next(sources_at_hand(run, variant), {})
-    return {"sensitivity": source.get(probe.amount_key, probe.default_amount)}
+    at_hand = next(sources_at_hand(run, variant), {})
+    usual = {name: at_hand.get(probe.amount_key, probe.default_amount) for name, probe in PROBES.items()}
+    return {**usual, **amounts}
 
 
 def sources_at_hand(run: Run, variant: Variant) -> Iterator[dict]:

@@ -1,6 +1,6 @@
 """Join the answers of all models of a variant in one signals file, asking those that have not been asked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +20,15 @@ from core.threads import threads_for_stage, use_threads
 from data.splits import fingerprint
 
 
-def collect(run: Run, variant: Variant, draws: int | None, *, device: torch.device, batch_size: int) -> Path:
+def collect(run: Run, variant: Variant, asked: Mapping[str, int], *, device: torch.device, batch_size: int) -> Path:
     """The signals file of a variant.
 
     A file that holds the answers of these very models is left as it is; one of fewer shadow models gives what it has.
-    draws: see `probe_amounts`.
+    asked: how much is asked of the probes, by their names, as far as it was said (`probe_amounts`).
     """
     file = run.signals_file(variant)
     targets = targets_of(run)
-    amounts = probe_amounts(run, variant, draws)
+    amounts = probe_amounts(run, variant, asked)
     questions = [Question(run, targets, variant, role, amounts) for role in run.roles]
     sources = [question.source() for question in questions]
     wanted = {"split": fingerprint(targets.split), "audit": fingerprint(targets.audit), "answers": sources}
@@ -36,7 +36,7 @@ def collect(run: Run, variant: Variant, draws: int | None, *, device: torch.devi
     if known != wanted:
         earlier = earlier_answers(file, (known or {}).get("answers", []), sources)
         rows = [
-            answers or answers_of(question, device, batch_size)
+            answers or answers_of(question, device, batch_size, file)
             for answers, question in zip(earlier, questions, strict=True)
         ]
         write(file, arrays_of(targets, dataset(run).labels, rows), wanted)
@@ -76,7 +76,7 @@ def query_models(settings: QuerySettings) -> None:
     variants = [ORIGINAL, *settings.variants]
     for role in selected_roles(run.roles, settings.roles):
         for variant in variants:
-            ask_ahead(run, variant, role, settings.draws, device=device, batch_size=settings.batch_size)
+            ask_ahead(run, variant, role, settings.asked, device=device, batch_size=settings.batch_size)
         if settings.drop_weights and role != run.roles[0]:
             for variant in variants:
                 checkpoints.drop_weights(run.role_dir(variant, role))

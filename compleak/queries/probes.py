@@ -1,73 +1,107 @@
 """What a model can be asked beside its plain answer. One entry a probe; an attack says which probes it needs.
 
-A probe has an array of its own name in the signals file, and a number that says how much is asked.
+A probe has an array of its own name in the signals file, and a number, its amount, that says how much is asked.
+
+    sensitivity  (R, N, C) float32     how far each probability moves when the input does
+    augmented    (R, N, Q, C) float16  log-posteriors of Q fixed crops and flips of each point
+    correct      (R, N, Q) bool        whether the label of each of Q fixed crops and flips is right, and nothing else
+    noise        (R, N, L) float32     share of noisy copies whose label is right, for L strengths of noise
+    boundary     (R, N, 2) float32     distance to the decision boundary by labels alone and by gradients
+
+An attack compares what a model says of its audited points with what it says of those of other models, so all probes
+are asked about audit sets. `augmented` is asked about more: attacks compare it with references, the models that did not
+train on the point. It is asked about each point that the model audits or has not trained on; left out are only the
+unaudited members. Floats are NaN, and bits False, where nothing was asked.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from compleak.training.evaluate import predict
-from data.inputs import IMAGES, InputKind
-
-EPSILON = 1e-3  # of the sensitivity's perturbation
+from compleak.queries.boundary import ask_boundary, find_boundary_problem
+from compleak.queries.noise import ask_noise, find_noise_problem
+from compleak.queries.sensitivity import ask_sensitivity, find_sensitivity_problem
+from compleak.queries.subject import Subject
+from compleak.queries.views import ask_augmented, ask_correct, find_augmented_problem, find_correct_problem, has_views
+from data.inputs import InputKind
+from data.noise import LEVELS
+from data.views import MOST_VIEWS
 
 
 class Probe(NamedTuple):
-    """A question that is asked of a model about the points of its audit set."""
+    """A question that is asked of a model about some points."""
 
+    flag: str
+    help: str
     find_problem: Callable[[np.ndarray, np.ndarray, np.ndarray], str | None]  # (array, logits, audit) -> a sentence
     amount_key: str  # under which the amount is kept with the answers
     default_amount: int
-    # query(model, points (n, ...), logits (n, C), device, batch_size, amount, bar, kind) -> (n, C) float32
-    query: Callable[..., np.ndarray]
+    query: Callable[[Subject, int], np.ndarray]  # (subject, amount) -> (n, ...)
+    queries_per_point: Callable[[int], int]  # amount -> answers of the model about each point, at most
+    most: float = math.inf  # the largest amount
+    of_outsiders: bool = False  # asked about all points that the model did not train on, not of its audit set alone
+    suits: Callable[[InputKind], bool] = lambda kind: True
+
+    def is_asked(self, audited: np.ndarray, member: np.ndarray) -> np.ndarray:
+        """(N,) bool: the points that a model is asked about; audited and member: (N,) bool of this model."""
+        return audited | ~member if self.of_outsiders else audited
 
 
-def sensitivity(
-    model,
-    points: np.ndarray,
-    logits: np.ndarray,
-    device: torch.device,
-    batch_size: int,
-    draws: int,
-    bar=None,
-    kind: InputKind = IMAGES,
-) -> np.ndarray:
-    """(n, C) float32: mean over `draws` of |softmax f(x + e u) - softmax f(x)| / e, u ~ N(0, I), e = 1e-3.
-
-    Yuan & Zhang 2022, section 4.2 (SAMIA's input); x is the network's input. logits: (n, C), f(x) as `ask` gave it.
-    Softmax and mean are float64: where p is close to 1, float32 turns a fifth of the differences into exact zeros.
-    """
-    model.to(device, memory_format=torch.channels_last).eval()
-    parts = []
-    for start in range(0, len(points), batch_size):
-        batch = kind.to_input(torch.from_numpy(points[start : start + batch_size]).to(device))
-        still = torch.from_numpy(logits[start : start + batch_size]).to(device).double().softmax(dim=1)
-        generator = torch.Generator(device).manual_seed(start)
-        moved = torch.zeros_like(still)
-        for _ in range(draws):
-            shaken = kind.perturb(batch, EPSILON, generator)
-            moved += (predict(model, shaken).double().softmax(dim=1) - still).abs()
-            if bar is not None:
-                bar.update(len(batch))
-        parts.append((moved / (draws * EPSILON)).float().cpu().numpy())
-    return np.concatenate(parts)
-
-
-def find_sensitivity_problem(sensitivity: np.ndarray, logits: np.ndarray, audit: np.ndarray) -> str | None:
-    """Sensitivity is (R, N, C) float32, finite and not negative on the audit sets; elsewhere it may be NaN."""
-    if sensitivity.dtype.kind != "f":
-        return f"sensitivity has type {sensitivity.dtype}: store sensitivity.astype(np.float32)"
-    if sensitivity.shape != logits.shape:
-        return f"sensitivity has shape {sensitivity.shape}, expected {logits.shape}"
-    audited = sensitivity[audit]
-    if not np.isfinite(audited).all():
-        return "sensitivity is not finite on the audit sets: ask again, or leave it out and samia with it"
-    if audited.min() < 0:
-        return "sensitivity is negative on the audit sets, but is a mean of absolute differences"
-    return None
-
-
-PROBES = {"sensitivity": Probe(find_sensitivity_problem, "draws", 10, sensitivity)}
+PROBES = {
+    "sensitivity": Probe(
+        flag="sensitivity_draws",
+        help="noise draws for SAMIA, 0 for none",
+        find_problem=find_sensitivity_problem,
+        amount_key="draws",
+        default_amount=10,
+        query=ask_sensitivity,
+        queries_per_point=lambda draws: draws,
+    ),
+    "augmented": Probe(
+        flag="queries",
+        help="fixed crops and flips of each image, such as 2 or 18 (162 at most), whose posteriors lira, rmia and ours "
+        "average; 0 for none",
+        find_problem=find_augmented_problem,
+        amount_key="queries",
+        default_amount=0,
+        query=ask_augmented,
+        queries_per_point=lambda count: count,
+        most=MOST_VIEWS,
+        of_outsiders=True,
+        suits=has_views,
+    ),
+    "correct": Probe(
+        flag="label_queries",
+        help="fixed crops and flips of each image, up to 162, of which only the labels count, for "
+        "label_only_augmentation; 0 for none",
+        find_problem=find_correct_problem,
+        amount_key="label_queries",
+        default_amount=0,
+        query=ask_correct,
+        queries_per_point=lambda count: count,
+        most=MOST_VIEWS,
+        suits=has_views,
+    ),
+    "noise": Probe(
+        flag="noise_repeats",
+        help="noisy copies of each point for each strength of noise, of which only the labels count, for "
+        "label_only_noise; 0 for none",
+        find_problem=find_noise_problem,
+        amount_key="noise_repeats",
+        default_amount=0,
+        query=ask_noise,
+        queries_per_point=lambda repeats: repeats * LEVELS,
+    ),
+    "boundary": Probe(
+        flag="boundary_points",
+        help="points of each audit set whose distance to the decision boundary is measured, thousands of answers each, "
+        'for boundary; needs pip install ".[boundary]"; 0 for none',
+        find_problem=find_boundary_problem,
+        amount_key="boundary_points",
+        default_amount=0,
+        query=ask_boundary,
+        queries_per_point=lambda count: 0,  # of most points; of those drawn, HopSkipJump asks about 1,500 times
+    ),
+}

@@ -3,7 +3,8 @@
 In `RunSettings` None means "not said": a stage that opens a run checks only what was said.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from compleak.runs.roles import VICTIM
@@ -117,11 +118,15 @@ class QuantizeSettings(StageSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class QuerySettings(StageSettings):
-    """`query.py`: ask models before they are attacked. `draws` None: as many as the answers at hand have."""
+    """`query.py`: ask models before they are attacked.
+
+    `asked` is how much is asked of each probe (`compleak.queries.probes`), by its name; of those that are not named, as
+    much as the answers at hand have.
+    """
 
     roles: tuple[str, ...] | None = None
     variants: tuple[Variant, ...] = ()
-    draws: int | None = None
+    asked: Mapping[str, int] = field(default_factory=dict)
     drop_weights: bool = False
 
 
@@ -151,7 +156,7 @@ class AttackSettings(StageSettings):
     attacker: str | None = None  # "shadows" or "known_half"; None: shadows where there are shadow models
     out: Path | None = None
     seed: int | None = None  # of the attacks and the intervals; None: the run's
-    draws: int | None = None
+    asked: Mapping[str, int] = field(default_factory=dict)  # as for `query.py`
     recipe: str = "fast"
     again: bool = False  # attack even where a table of the same signals and settings is there
     upper_bound: bool = False  # NR: a further row, what could be known by models trained on the victim's points

@@ -11,8 +11,8 @@ from attacks.common.statistics import posterior
 from compleak.findings.shipped import FileFacts
 from compleak.queries.asking import FORMAT, PILOT, Asked, Company, ask, find_company
 from compleak.queries.logits import Scale, as_table, scale_of, to_logits
-from compleak.queries.probes import EPSILON
 from compleak.queries.run_models import open_run_model
+from compleak.queries.sensitivity import EPSILON
 from compleak.tasks.points import AuditPoints
 from compleak.tasks.task import RUN_PREFIX, ModelEntry, Task
 from core.console import say

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from attacks.label_only import angles, rotate
 from compleak.queries import asking
 from compleak.queries.asking import Asked, Company, find_company
 from compleak.tasks.privbox import Plugin, PrivBoxTask
@@ -19,6 +18,7 @@ from core.console import say
 from core.errors import UserError
 from core.files import sha256
 from core.plugins import code_files, import_plugin, modules_beside
+from data.views import angles, rotate
 
 Answer = Callable[[np.ndarray], np.ndarray]  # network inputs (B, ...) -> outputs (B, C)
 Datasets = tuple[Plugin, Plugin]  # members, others

@@ -1,0 +1,63 @@
+"""The probes `augmented` and `correct`: what a model says of several fixed views of each point."""
+
+import numpy as np
+
+from compleak.queries.subject import Subject
+from data.inputs import InputKind
+
+LOWEST = -60_000.0  # a log-posterior that float16 can hold
+
+
+def ask_augmented(subject: Subject, count: int) -> np.ndarray:
+    """(n, Q, C) float16 log-posteriors of the first Q fixed views; the first view is the point as it is."""
+    return np.concatenate([as_stored(answers) for _, answers in subject.ask_views(count)])
+
+
+def as_stored(logits: np.ndarray) -> np.ndarray:
+    """Logits (..., C) as log-posteriors in float16, which takes half of the room of float32.
+
+    Float16 has eleven bits. A log-posterior near 0 is exact to one part in 2,000, however small it is, and the true
+    class's is near 0 where points differ least; logits as they are would be rounded there by up to 0.008.
+    """
+    logits = logits.astype(np.float64)
+    highest = logits.max(axis=-1, keepdims=True)
+    total = np.log(np.exp(logits - highest).sum(axis=-1, keepdims=True))
+    return np.maximum(logits - highest - total, LOWEST).astype(np.float16)
+
+
+def find_augmented_problem(augmented: np.ndarray, logits: np.ndarray, audit: np.ndarray) -> str | None:
+    """`augmented` is (R, N, Q, C) of floats, logits or log-posteriors, finite on the audit sets."""
+    models, points, classes = logits.shape
+    if augmented.dtype.kind != "f":
+        return f"augmented has type {augmented.dtype}: store augmented.astype(np.float32)"
+    if augmented.ndim != 4 or augmented.shape[:2] + augmented.shape[3:] != logits.shape or augmented.shape[2] == 0:
+        return f"augmented has shape {augmented.shape}, expected ({models}, {points}, queries, {classes})"
+    audited = augmented[audit]
+    if not np.isfinite(audited).all():
+        return "augmented is not finite on the audit sets: store np.clip(augmented, -6e4, 6e4), or ask again"
+    sums = audited.astype(np.float64).sum(axis=-1)
+    if audited.min() >= 0 and np.abs(sums - 1).max() < 0.01:
+        return "augmented holds probabilities (rows sum to 1): store np.log(np.maximum(augmented, 1e-7))"
+    return None
+
+
+def ask_correct(subject: Subject, count: int) -> np.ndarray:
+    """(n, Q) bool: whether the model names the label of each of the first Q fixed views."""
+    parts = []
+    for start, answers in subject.ask_views(count):
+        labels = subject.labels[start : start + len(answers), None]
+        parts.append(answers.argmax(axis=-1) == labels)
+    return np.concatenate(parts)
+
+
+def find_correct_problem(correct: np.ndarray, logits: np.ndarray, audit: np.ndarray) -> str | None:
+    """`correct` is (R, N, Q) bool."""
+    if correct.dtype.kind != "b":
+        return f"correct has type {correct.dtype}: bool is needed, True where the predicted label is right"
+    if correct.ndim != 3 or correct.shape[:2] != logits.shape[:2] or correct.shape[2] == 0:
+        return f"correct has shape {correct.shape}, expected {(*logits.shape[:2], 'queries')}".replace("'", "")
+    return None
+
+
+def has_views(kind: InputKind) -> bool:
+    return len(kind.fixed_views(False)) > 1
