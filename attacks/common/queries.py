@@ -36,6 +36,7 @@ def averaged(target: Signals) -> Signals:
     return target._replace(logits=logits)
 
 
+@np.errstate(invalid="ignore")  # NaN stays NaN: the model was never asked about the point
 def mean_answer(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Log-posteriors (R, n, C), up to a constant, whose confidence is the mean over queries: answers (R, n, Q, C)."""
     by_query = np.moveaxis(answers, 2, 0).astype(np.float64)  # (Q, R, n, C)
