@@ -102,6 +102,6 @@ PROBES = {
         amount_key="boundary_points",
         default_amount=0,
         query=ask_boundary,
-        queries_per_point=lambda count: 0,  # of most points; of those drawn, HopSkipJump asks about 1,500 times
+        queries_per_point=lambda count: 0,  # of most points; of those drawn, HopSkipJump asks about 1,300 times
     ),
 }
