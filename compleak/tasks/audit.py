@@ -183,7 +183,7 @@ def facts_of(
         release=dict(task.release),
         attacker=attacker.name,
         attacker_has=tuple(has),
-        questions_per_point=1,
+        questions_per_point=task.questions_per_point,
         not_run=tuple(attacks_not_run(targets)),
         notes=collected.notes,
         provenance=provenance(devices.choose(task.device)),

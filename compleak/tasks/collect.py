@@ -193,9 +193,9 @@ def signal_arrays(
     if len(outputs) > 1:
         raise UserError(f"the models answer different numbers of classes ({', '.join(map(str, sorted(outputs)))})")
     unseen = np.zeros((references, len(points.labels)), dtype=bool)
-    probes = {}
-    if answers[0].sensitivity is not None:
-        probes["sensitivity"] = np.stack([model.sensitivity for model in answers])
+    probes = {name: np.stack([model.probes[name] for model in answers]) for name in answers[0].probes}
+    if answers[0].predicted is not None:
+        probes["correct"] = np.stack([model.predicted for model in answers]) == points.labels[:, None]
     return {
         **probes,
         "logits": np.stack([model.logits for model in answers]),
@@ -359,7 +359,8 @@ def by_run(task: Task) -> Collected:
     places = [entry.place.removeprefix(RUN_PREFIX) for entry in task.models]
     check_names(places)
     device = devices.choose(task.device)
-    ask = functools.partial(collect, draws=None, device=device, batch_size=task.batch_size)
+    asked = {name: amount for name, amount in (("augmented", task.queries), ("correct", task.label_queries)) if amount}
+    ask = functools.partial(collect, asked=asked, device=device, batch_size=task.batch_size)
     targets = [open_run_variant(task.root, place) for place in places]
     files = [ask(run, variant) for run, variant in targets]
     return from_signals(task, {entry.name: file for entry, file in zip(task.models, files, strict=True)})

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from compleak.queries.probes import PROBES
 from compleak.runs.flags import add_machine_flags
 from compleak.tasks.privbox import PrivBoxTask, is_privbox, read_privbox
 from compleak.tasks.task import LIMITS, Task
@@ -20,6 +21,7 @@ TASK_SUFFIXES = (".yaml", ".yml")
 SHORT_FORM = "the command line"
 PATHS = ("members", "nonmembers", "data", "out")
 PLAIN = ("name", "label_column", "attacker", "seed", "max_points", "sensitivity_draws", "recipe", "batch_size")
+PLAIN = (*PLAIN, "queries", "label_queries", "no_flip")
 PLAIN = (*PLAIN, "fail_above", "redact", "accept_low_accuracy")
 OF_PREPROCESSING = ("size", "resize", "mean", "std", "range", "layout", "channels", "resample", "flatten")
 
@@ -78,6 +80,12 @@ def add_attacker_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--references", nargs="+", metavar="MODEL", help="models that never saw any of the points")
     group.add_argument("--recipe", choices=CHOICES["recipe"], help="training of the attacks' networks")
     group.add_argument("--sensitivity_draws", type=arguments.whole_number, help="noise draws for SAMIA (default: 0)")
+    for name in ("augmented", "correct"):
+        probe = PROBES[name]
+        group.add_argument(f"--{probe.flag}", type=arguments.whole_number, help=f"{probe.help} (default: 0)")
+    group.add_argument(
+        "--no_flip", action="store_true", default=None, help="ask about no mirrored images: they are of another class"
+    )
     group.add_argument("--seed", type=arguments.seed, help="of draws, attacks and the bootstrap (default: 7)")
     group.add_argument("--again", action="store_true", help="attack anew where tables of the same answers are there")
 
@@ -149,7 +157,8 @@ def model_of_flags(args: argparse.Namespace, place: str) -> dict:
 
 def content_of_flags(args: argparse.Namespace) -> dict:
     """The flags that were given, as a task file would spell them."""
-    content = {key: getattr(args, key) for key in (*PATHS, *PLAIN) if getattr(args, key) not in (None, False)}
+    given = {key: getattr(args, key) for key in (*PATHS, *PLAIN)}
+    content = {key: value for key, value in given.items() if value is not None and value is not False}  # but 0 is said
     for key in ("classes", "references"):
         if getattr(args, key):
             content[key] = getattr(args, key)

@@ -13,6 +13,7 @@ from compleak.queries.asking import FORMAT, PILOT, Asked, Company, ask, find_com
 from compleak.queries.logits import Scale, as_table, scale_of, to_logits
 from compleak.queries.run_models import open_run_model
 from compleak.queries.sensitivity import EPSILON
+from compleak.queries.views import as_stored
 from compleak.tasks.points import AuditPoints
 from compleak.tasks.task import RUN_PREFIX, ModelEntry, Task
 from core.console import say
@@ -20,6 +21,7 @@ from core.errors import UserError
 from core.files import sha256
 from core.threads import threads_in_use
 from data.foreign import Preprocessing, fit_to_model, preprocess, preprocessing_from_config
+from data.views import shift_and_flip, shifts_and_flips
 from models.foreign import ForeignModel, ModelSpec, open_model
 
 METADATA = ("mean", "std", "layout")  # of an exported model, as `compleak_mean` and so on
@@ -41,7 +43,8 @@ class ModelAnswers(NamedTuple):
     """What one model answered about the N points, and what people should know of it."""
 
     logits: np.ndarray  # (N, C) float32
-    sensitivity: np.ndarray | None  # (N, C) float32, where it was asked for
+    probes: dict[str, np.ndarray]  # (N, ...) each, by the name that a signals file has for it
+    predicted: np.ndarray | None  # (N, V) int64: the class of each of V crops and flips, where it was asked for
     scale: str  # what the answers are
     company: Company  # how they depend on what else is in the batch
 
@@ -95,9 +98,20 @@ def preprocessing_beside_model(content: Mapping) -> Preprocessing:
     return Preprocessing(**stated)
 
 
-def network_inputs(opened: OpenModel, how: Preprocessing, points: AuditPoints, positions: np.ndarray) -> np.ndarray:
-    """(B, ...) what the model takes, of the points at these places of the order of asking."""
+def network_inputs(
+    opened: OpenModel,
+    how: Preprocessing,
+    points: AuditPoints,
+    positions: np.ndarray,
+    view: np.ndarray | None = None,
+) -> np.ndarray:
+    """(B, ...) what the model takes, of the points at these places of the order of asking.
+
+    view: a row of `shifts_and_flips`, for images that are shifted and mirrored before anything else is done to them.
+    """
     raw = points.load(points.order[positions])
+    if view is not None:
+        raw = [shift_and_flip(picture, view) for picture in raw]
     if points.kind == "text":
         if opened.model.tokenize is None:
             raise UserError(f"{opened.entry.name} takes no text: it is a file without a tokenizer")
@@ -110,11 +124,11 @@ class Interview:
 
     def __init__(self, opened: OpenModel, task: Task, points: AuditPoints, file: Path) -> None:
         self.opened, self.points, self.file = opened, points, file
-        self.draws = task.sensitivity_draws
+        self.task = task
         how = preprocessing_for(opened, task, points.kind)
-        inputs = functools.partial(network_inputs, opened, how, points)
+        self.inputs = functools.partial(network_inputs, opened, how, points)
         model = opened.model
-        self.asked = Asked(opened.entry.name, model.answer, inputs, len(points.order), model.fixed_batch)
+        self.asked = Asked(opened.entry.name, model.answer, self.inputs, len(points.order), model.fixed_batch)
         self.company: Company = find_company(self.asked, model.fixed_batch or task.batch_size)
         self.source = {
             "model": opened.hashes,
@@ -135,23 +149,56 @@ class Interview:
         table = ask(self.asked, self.company.batch_size, self.file, self.source)
         scale = scale_of(table)
         logits = self.in_list_order(to_logits(table, scale))
-        return ModelAnswers(logits, self.sensitivity(scale), scale.name, self.company)
+        probes = {}
+        if self.task.sensitivity_draws:
+            probes["sensitivity"] = self.sensitivity(scale)
+        augmented, predicted = self.views(table, scale)
+        if augmented is not None:
+            probes["augmented"] = augmented
+        return ModelAnswers(logits, probes, predicted, scale.name, self.company)
 
-    def sensitivity(self, scale: Scale) -> np.ndarray | None:
-        """How far each probability moves when the input does: SAMIA's input (`queries.probes.sensitivity`).
+    def views(self, plain: np.ndarray, scale: Scale) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """((N, Q, C) float16 log-posteriors, (N, V) predicted classes) of crops and flips; None where not asked for.
+
+        plain: (N, C), the answers about the points as they are, which are the first view. Each further view is asked
+        and kept like the plain answers. UserError where the points are no images.
+        """
+        if self.task.views and self.points.kind != "images":
+            raise UserError(f"the data are {self.points.kind}, without crops and flips: leave out --queries")
+        posteriors = []
+        predicted = []
+        for number, view in enumerate(shifts_and_flips(not self.task.no_flip)[: self.task.views]):
+            table = plain if number == 0 else self.asked_about(view)
+            logits = self.in_list_order(to_logits(table, scale))
+            if number < self.task.queries:
+                posteriors.append(as_stored(logits))
+            if number < self.task.label_queries:
+                predicted.append(logits.argmax(axis=1))
+        return tuple(np.stack(columns, axis=1) if columns else None for columns in (posteriors, predicted))
+
+    def asked_about(self, view: np.ndarray) -> np.ndarray:
+        """(N, C) float64 raw answers about this view of all points."""
+        name = "_".join(map(str, view))
+        asked = self.asked._replace(
+            name=f"{self.asked.name}, view {name}", inputs=functools.partial(self.inputs, view=view)
+        )
+        file = self.file.with_stem(f"{self.file.stem}_view_{name}")
+        return ask(asked, self.company.batch_size, file, {**self.source, "view": view.tolist()})
+
+    def sensitivity(self, scale: Scale) -> np.ndarray:
+        """How far each probability moves when the input does: SAMIA's input (`queries.sensitivity`).
 
         UserError where the model takes whole numbers, which noise cannot move.
         """
-        if not self.draws:
-            return None
+        draws = self.task.sensitivity_draws
         if self.points.kind == "text" or not self.opened.model.input_dtype.startswith("float"):
             raise UserError(f"{self.opened.entry.name} takes no decimal numbers: leave out --sensitivity_draws")
-        answer = functools.partial(moved_by_noise, self.asked.answer, scale, self.draws)
+        answer = functools.partial(moved_by_noise, self.asked.answer, scale, draws)
         table = ask(
             self.asked._replace(name=f"{self.asked.name}, with noise", answer=answer),
             self.company.batch_size,
             self.file.with_stem(f"{self.file.stem}_sensitivity"),
-            {**self.source, "draws": self.draws},
+            {**self.source, "draws": draws},
         )
         return self.in_list_order(table.astype(np.float32))
 

@@ -81,6 +81,9 @@ class Task:
     seed: int = DEFAULT_SEED
     max_points: int | None = None  # audited, members and non-members together
     sensitivity_draws: int = 0
+    queries: int = 0  # fixed crops and flips of each image whose posteriors are asked for
+    label_queries: int = 0  # those of which the labels alone count
+    no_flip: bool = False  # leave mirrored images out of both: a mirrored digit is not that digit
     recipe: str = "fast"
     batch_size: int = 128
     threads: int | None = None
@@ -93,6 +96,15 @@ class Task:
     accept_low_accuracy: bool = False
     privbox: tuple[PrivBoxTask, ...] = ()  # attacks of a PrivBox file on this model, run beside ours
     privbox_file: Path | None = None
+
+    @property
+    def views(self) -> int:
+        """How many crops and flips of each image are asked about, the image as it is among them."""
+        return max(self.queries, self.label_queries)
+
+    @property
+    def questions_per_point(self) -> int:
+        return max(1, self.views) + self.sensitivity_draws
 
     @property
     def folder(self) -> Path:

@@ -16,6 +16,7 @@ from compleak.tasks.task import LIMITS, RUN_PREFIX, ModelEntry, ShadowEntry, Sha
 from compleak.tasks.yaml_files import check_keys
 from core.errors import UserError
 from data.foreign import Preprocessing
+from data.views import MOST_VIEWS
 
 NUMBER = (int, float)
 KEYS = {
@@ -35,6 +36,9 @@ KEYS = {
     "seed": int,
     "max_points": int,
     "sensitivity_draws": int,
+    "queries": int,
+    "label_queries": int,
+    "no_flip": bool,
     "recipe": str,
     "batch_size": int,
     "fail_above": str,
@@ -65,8 +69,10 @@ CHOICES = {
     "channels": ("RGB", "BGR", "grey"),
     "resample": ("nearest", "bilinear", "bicubic"),
 }
-PLAIN = ("seed", "max_points", "sensitivity_draws", "recipe", "batch_size")
-AT_LEAST = {"seed": 0, "max_points": 4, "sensitivity_draws": 0, "batch_size": 1, "count": 1, "epochs": 1}
+PLAIN = ("seed", "max_points", "sensitivity_draws", "queries", "label_queries", "no_flip", "recipe", "batch_size")
+AT_LEAST = {"seed": 0, "max_points": 4, "sensitivity_draws": 0, "queries": 0, "label_queries": 0}
+AT_LEAST |= {"batch_size": 1, "count": 1, "epochs": 1}
+AT_MOST = {"queries": MOST_VIEWS, "label_queries": MOST_VIEWS}
 
 
 def task_from_content(content: dict, folder: Path, where: str, command: str) -> Task:
@@ -108,13 +114,16 @@ def task_from_content(content: dict, folder: Path, where: str, command: str) -> 
 
 
 def check_values(content: Mapping, where: str) -> None:
-    """UserError where a value is none of its choices, or too small."""
+    """UserError where a value is none of its choices, too small or too large."""
     for key, choices in CHOICES.items():
         if key in content and content[key] not in choices:
             raise UserError(f"{where}: {key} is {content[key]!r}: use {' or '.join(choices)}")
     for key, least in AT_LEAST.items():
         if key in content and content[key] < least:
             raise UserError(f"{where}: {key} is {content[key]}: {least} is the least")
+    for key, most in AT_MOST.items():
+        if key in content and content[key] > most:
+            raise UserError(f"{where}: {key} is {content[key]}: there are {most} crops and flips")
     if "lr" in content and not 0 < content["lr"] < float("inf"):
         raise UserError(f"{where}: lr is {content['lr']}: a positive number is needed")
 
