@@ -63,9 +63,9 @@ class Membership(NamedTuple):
 def membership(original: Signals | None, compressed: Signals, *, seed: int) -> Membership:
     """The first stage for one compressed model: the forest of SR2 or, without the original, of `nasr2018`."""
     if original is None:
-        scores, _, shadow_scores, _ = nasr2018(compressed, seed=seed)
+        scores, _, shadow_scores, *_ = nasr2018(compressed, seed=seed)
     else:
-        scores, _, shadow_scores, _ = sr(original, compressed, seed=seed, label=True)
+        scores, _, shadow_scores, *_ = sr(original, compressed, seed=seed, label=True)
     return Membership(shadow_scores, scores)
 
 
