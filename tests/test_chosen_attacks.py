@@ -203,8 +203,12 @@ def test_combined_scores_the_same_alone_as_among_all_attacks(files, tmp_path):
         (NR, "samia,nosuch", "combined, nn, nn_top3, nn_cls, threshold"),
         (NR, "", "shokri2017, nasr2018"),
         (NR, "null", "shokri2017, nasr2018"),
-        (SR, "samia", "SR1, SR2, model_updates, joint, calibrated, combined"),
-        (MR, "SR2", "MR, joint, calibrated, combined"),
+        (
+            SR,
+            "samia",
+            "SR1, SR2, model_updates, label_only_augmentation, label_only_noise, boundary, joint, calibrated, combined",
+        ),
+        (MR, "SR2", "MR, label_only_augmentation, label_only_noise, boundary, joint, calibrated, combined"),
     ],
 )
 def test_an_unknown_name_is_refused_in_a_line_that_lists_the_known_and_nothing_is_written(

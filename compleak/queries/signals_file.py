@@ -8,9 +8,13 @@ points, C classes:
     member       (R, N) bool         the model was trained on the point
     audit        (R, N) bool         the point is in that model's balanced audit set
 
-and optionally an array for each probe (`compleak.queries.probes`), today
+and optionally an array for each probe (`compleak.queries.probes`)
 
-    sensitivity  (R, N, C) float32   mean |softmax f(x + e u) - softmax f(x)| / e, NaN outside the audit sets
+    sensitivity  (R, N, C) float32     mean |softmax f(x + e u) - softmax f(x)| / e, NaN outside the audit sets
+    augmented    (R, N, Q, C) float16  log-posteriors of Q views of each point, NaN for unaudited members
+    correct      (R, N, Q) bool        whether the labels of Q views are right, False outside the audit sets
+    noise        (R, N, L) float32     share of noisy copies with the right label, NaN outside the audit sets
+    boundary     (R, N, 2) float32     distances to the decision boundary, NaN where they were not measured
 
 and two arrays about the points:
 
