@@ -80,6 +80,18 @@ def draw_looks(ease, seed) -> np.ndarray:
     return np.stack([ease + ease.std() * noise[0], noise[1]], axis=1).astype(np.float32)
 
 
+def draw_label_probes(rng, logits, labels, audit) -> dict[str, np.ndarray]:
+    """What labels alone tell: `correct` and `noise` of answers with more noise, and `boundary`, the label's lead."""
+    shaken = logits[:, :, None] + rng.normal(scale=1.5, size=(*logits.shape[:2], 6, logits.shape[2]))
+    correct = (shaken.argmax(axis=-1) == labels[:, None]) & audit[..., None]
+    noise = np.where(audit[..., None], shaken.argmax(axis=-1) == labels[:, None], np.nan)
+    shares = noise.reshape(*audit.shape, 2, 3).mean(axis=-1)
+    is_label = np.arange(logits.shape[2]) == labels[:, None]
+    lead = np.where(is_label, logits, -np.inf).max(axis=-1) - np.where(is_label, -np.inf, logits).max(axis=-1)
+    distance = np.where(audit, np.maximum(lead, 0), np.nan)
+    return {"correct": correct, "noise": shares.astype(np.float32), "boundary": np.stack([distance] * 2, axis=-1)}
+
+
 def planted_signals(
     models=2, points=2000, classes=10, *, leak=1.5, difficulty=1.5, noise=0.5, variants=1, seed=0, roles=draw_roles
 ) -> World:
@@ -101,6 +113,7 @@ def planted_signals(
     for variant in range(variants):
         answers = (logits + rng.normal(scale=0.7 * (variant > 0), size=logits.shape)).astype(np.float32)
         probes = {"sensitivity": draw_sensitivity(rng, answers, audit)}
+        probes |= draw_label_probes(np.random.default_rng([seed, variant]), answers, labels, audit)
         signals.append(Signals(answers, labels, withheld(member, audit), audit, probes, columns))
     return World(signals, member[0, audit[0]].astype(bool))
 

@@ -88,7 +88,7 @@ def test_a_planted_leak_is_found_and_the_decisions_beat_chance(attack, which):
     if attack.name == "model_updates":
         pytest.skip("here the variants differ by noise alone; test_likelihood.py plants a difference")
     planted = world(2.5, models=1 + max(attack.references, 1))
-    scores, decision, shadow_scores, _ = attack.run(given_to(planted.variants, which), seed=7)
+    scores, decision, shadow_scores, *_ = attack.run(given_to(planted.variants, which), seed=7)
     assert shadow_scores.shape == (planted.variants[0].audit[1:].sum(),)
     assert scores.shape == decision.shape == planted.truth.shape
     assert scores.dtype == np.float64 and decision.dtype == bool
