@@ -19,11 +19,10 @@ is not here.
 
 import numpy as np
 
-from attacks.common.choices import choose_out_of_fold
 from attacks.common.references import checked_outsiders, reference_log_p
 from attacks.common.signals import Result, Signals, audit_rows
 from attacks.common.statistics import cross_entropy
-from attacks.common.thresholds import decide
+from attacks.common.thresholds import choose_and_decide
 
 OFFLINE_A = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 TEMPERATURES = (1.0, 2.0, 4.0)
@@ -57,14 +56,14 @@ def information(log_ratio, inside) -> np.ndarray:
 
 
 def candidates(target: Signals):
-    """Scores (R, N) for each temperature and a, in the order of TEMPERATURES, then OFFLINE_A."""
+    """(what is chosen, scores (R, N)) for each temperature and a, in the order of TEMPERATURES, then OFFLINE_A."""
     outsiders = checked_outsiders(target, "info_rmia")
     for temperature in TEMPERATURES:
         log_p = -cross_entropy(target.logits / temperature, target.labels)
         reference = reference_log_p(log_p, outsiders)
         inside = population(target, reference)
         for a in OFFLINE_A:
-            yield information(log_ratios(log_p, reference, a), inside)
+            yield f"temperature {temperature:g}, a {a:g}", information(log_ratios(log_p, reference, a), inside)
 
 
 def info_rmia(target: Signals, *, seed: int = 0) -> Result:
@@ -73,7 +72,9 @@ def info_rmia(target: Signals, *, seed: int = 0) -> Result:
     Raises Unusable where a point has no reference.
     """
     shadow, victim = audit_rows(target)
-    member = target.member[shadow]
-    pairs = [(scores[shadow], scores[victim]) for scores in candidates(target)]
-    best, shadow_scores = choose_out_of_fold([of_shadow for of_shadow, _ in pairs], member, shadow)
-    return decide(shadow_scores, member, pairs[best][1])
+    names, of_shadows, of_victim = [], [], []
+    for name, scores in candidates(target):
+        names.append(name)
+        of_shadows.append(scores[shadow])
+        of_victim.append(scores[victim])
+    return choose_and_decide(names, of_shadows, target.member[shadow], shadow, of_victim.__getitem__)

@@ -109,11 +109,11 @@ def on_all_answers(attack) -> Callable[..., Result]:
     return run
 
 
-def by_network(attack, **fixed) -> Callable[..., Result]:
-    """The run of an attack that trains a network on the signals of one model."""
+def by_network(attack, prepare=lambda model: model, **fixed) -> Callable[..., Result]:
+    """The run of an attack that trains a network on the signals of one model, as `prepare` makes them."""
 
     def run(models, *, seed, recipe="fast", device="cpu", progress=None, **ignored):
-        return attack(*models, seed=seed, recipe=recipe, device=device, progress=progress, **fixed)
+        return attack(*map(prepare, models), seed=seed, recipe=recipe, device=device, progress=progress, **fixed)
 
     return run
 
@@ -193,7 +193,7 @@ NR = (
     Attack("bavaria", "", "", on_average(bavaria), references=2),
     Attack("info_rmia", "", "", on_average(info_rmia), references=1),
     Attack("pmia_class", "", "", on_average(pmia_class), references=1),
-    Attack("rapid", "", "", by_network(rapid), references=1),
+    Attack("rapid", "", "", by_network(rapid, averaged), references=1),
     *label_only(published=True),
     *OURS,
 )

@@ -11,7 +11,7 @@ from attacks.gap import gap
 from attacks.label_only_augmentation import label_only_augmentation
 from attacks.label_only_noise import label_only_noise
 from compleak.audits import metrics
-from compleak.audits.attackers import known_half_view
+from compleak.audits.attackers import Half, known_half_view
 from compleak.queries.signals_file import Record
 from tests.planted import draw_roles, withheld
 
@@ -114,7 +114,8 @@ def test_nothing_is_found_where_there_is_nothing_not_even_on_the_shadows(row):
 def test_an_attacker_who_knows_half_of_the_points_finds_the_leak_too(row):
     _, (record,), truth = label_world(leak=0.1, seed=5)
     judged = np.random.default_rng(0).random(len(truth)) < 0.5
-    view = known_half_view(record._replace(audit=np.r_[record.audit[:1], np.zeros_like(record.audit[1:])]), judged)
+    alone = record._replace(audit=np.r_[record.audit[:1], np.zeros_like(record.audit[1:])])
+    view = known_half_view(alone, Half("", judged, ~judged))
     scores = row.run([view], seed=0).scores
     known = ~np.isnan(scores)
     assert metrics.auc(scores[known], truth[judged][known]) > 0.65

@@ -16,8 +16,8 @@ def ask_augmented(subject: Subject, count: int) -> np.ndarray:
 def as_stored(logits: np.ndarray) -> np.ndarray:
     """Logits (..., C) as log-posteriors in float16, which takes half of the room of float32.
 
-    A confidence is then off by up to 0.02, and the ranks survive it: on 1,000 images of CIFAR-10 and a small ResNet-18 it
-    was off by up to 0.004, and its rank correlation with the exact one was 0.9999996, of the mean over 18 views
+    A confidence is then off by up to 0.02, and the ranks survive it: on 1,000 images of CIFAR-10 and a small ResNet-18
+    it was off by up to 0.004, and its rank correlation with the exact one was 0.9999996, of the mean over 18 views
     0.99999994.
     """
     logits = logits.astype(np.float64)
