@@ -372,7 +372,7 @@ def test_training_augments_and_queries_do_not(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(answers, "dataset", lambda run: data)
     cpu = torch.device("cpu")
     question = answers.Question(tiny_run, targets_of(tiny_run), ORIGINAL, "victim_model", {"sensitivity": 3})
-    answers.ask_model(question, cpu, 64)
+    answers.ask_model(question, None, cpu, 64)
     accuracy(runs.network(tiny_run), data.images[:4], data.labels[:4], cpu, 64, kind)
     with pytest.raises(Augmented):
         options = {"flip": False, "device": cpu, "resume": tmp_path / "resume.pt", "identity": {}, "desc": "test"}

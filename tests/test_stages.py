@@ -144,7 +144,8 @@ def test_nr_gives_the_protocols_table_scores_and_controls(tiny_root, tmp_path, c
     assert rows == [
         *("shokri2017/logistic_regression", "shokri2017/random_forest"),
         *("nasr2018/logistic_regression", "nasr2018/random_forest"),
-        *("yeom2018", "entropy", "song2021", "samia", "rmia", "gap", "base", "lira/global_variance"),
+        *("yeom2018", "entropy", "song2021", "samia", "rmia", "gap", "base", "watson2022"),
+        "lira/global_variance",
         *("info_rmia", "pmia_class", "rapid", "joint", "calibrated", "combined", "null", "blind"),
     ]
     scores = np.load(tmp_path / "NR_scores.npz")

@@ -38,7 +38,9 @@ class PlanSettings:
     seed: int = DEFAULT_SEED
     keep: str = "all"  # or "signals": delete shadow models' weights once they have answered
     recipe: str = "fast"
-    asked: Mapping[str, int] = field(default_factory=dict)  # of each probe, as for `query.py`; wins over the preset's
+    asked: Mapping[str, int] = field(
+        default_factory=dict, hash=False
+    )  # of each probe, as for `query.py`; wins over the preset's
     again: bool = False
     variants: tuple[Variant, ...] = PAPER_GRID
 

@@ -45,6 +45,7 @@ from core.files import write_atomically
 
 # What reading a missing or damaged .npz may raise; RuntimeError if it seems encrypted or of another version.
 DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+FEW_COPIES = 0.05  # of the victim's points may have the content of a point that the attacker drew
 SEE_README = "see docs/own-models.md for the format"
 
 
@@ -86,14 +87,16 @@ def attacker_view(record: Record) -> Signals:
 def attackers_points(record: Record) -> np.ndarray:
     """(N,) bool: the points that the attacker drew himself, from outside the victim's data.
 
-    They are what the shadow models were trained on or are audited on. Where any of them is a point of the victim, as in
-    the layout of LiRA's authors, the attacker drew from the victim's own data and knows of no point to lie outside.
+    They are what the shadow models were trained on or are audited on. Where many of them are points of the victim, as
+    in the layout of LiRA's authors, the attacker drew from the victim's own data and knows of no point to lie outside;
+    a few may be copies of each other.
     """
     shadows = record.audit.any(axis=1)
     shadows[0] = False
     drawn = (record.member[shadows] | record.audit[shadows]).any(axis=0)
     of_victim = record.audit[0] | record.member[0]
-    return drawn & ~(drawn & of_victim).any()
+    shares_data = (drawn & of_victim).sum() > FEW_COPIES * of_victim.sum()
+    return drawn & ~of_victim & ~shares_data
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], source: dict) -> None:

@@ -126,7 +126,7 @@ class QuerySettings(StageSettings):
 
     roles: tuple[str, ...] | None = None
     variants: tuple[Variant, ...] = ()
-    asked: Mapping[str, int] = field(default_factory=dict)
+    asked: Mapping[str, int] = field(default_factory=dict, hash=False)
     drop_weights: bool = False
 
 
@@ -156,7 +156,7 @@ class AttackSettings(StageSettings):
     attacker: str | None = None  # "shadows" or "known_half"; None: shadows where there are shadow models
     out: Path | None = None
     seed: int | None = None  # of the attacks and the intervals; None: the run's
-    asked: Mapping[str, int] = field(default_factory=dict)  # as for `query.py`
+    asked: Mapping[str, int] = field(default_factory=dict, hash=False)  # as for `query.py`
     recipe: str = "fast"
     again: bool = False  # attack even where a table of the same signals and settings is there
     upper_bound: bool = False  # NR: a further row, what could be known by models trained on the victim's points
