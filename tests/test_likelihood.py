@@ -274,7 +274,7 @@ def test_joint_reaches_the_analytic_roc(models):
 
 
 def test_joint_beats_every_attack_on_each_model_alone():
-    world = gaussian_signals(5, 6000, LEAKS, seed=2)
+    world = gaussian_signals(5, 3000, LEAKS, seed=2)
     together = joint(world.variants).scores
     for entry in attacks.NR:
         if entry.classifier == "random_forest" or attacks.missing(entry, world.variants[:1]):
