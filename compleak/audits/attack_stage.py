@@ -31,10 +31,11 @@ from data.splits import DEFAULT_SEED
 START = "Start Membership Inference Attacks"  # the line that the authors' artifact prints
 
 
-def attack(settings: AttackSettings) -> pd.DataFrame:
+def attack(settings: AttackSettings, announce: bool = True) -> pd.DataFrame:
     """Run a scenario's attacks on its target, and write the table and the scores; returns the table of PROTOCOL §7.
 
     Nothing is attacked where a table of the same signals, settings and code is there, unless the settings say again.
+    announce: print that attacks begin, and who attacks.
     """
     if settings.out:
         check_out(settings.out)
@@ -50,10 +51,12 @@ def attack(settings: AttackSettings) -> pd.DataFrame:
         say(f"{settings.scenario}: done before, {files.table}; --again makes it anew")
         return files.read()
 
-    say(START)
+    if announce:
+        say(START)
     if target.run and target.run.defence.name:
         say(f"{target.run.name}: {defence_in_words(target.run)}")
-    say(attacker.describe())
+    if announce:
+        say(attacker.describe())
     records = with_columns(records, target.run, chosen_attacks(settings))
     usable = with_references(as_known(attacker, records))
     if warning := copies_in_words(next(iter(usable.values()))):

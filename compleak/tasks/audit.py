@@ -23,7 +23,7 @@ from compleak.tasks.collect import Collected, collect_signals
 from compleak.tasks.privbox_run import run_privbox
 from compleak.tasks.task import Task
 from core import devices
-from core.console import say
+from core.console import progress, say
 from core.errors import UserError
 from core.files import read_json, write_atomically, write_json
 from core.provenance import provenance
@@ -61,7 +61,10 @@ def run_audit(task: Task) -> Audit:
     first = signals_file.load(first_file)
     attacker = attacker_of(task.attacker, {first_file: first})
     targets = list(targets_of(task, collected))
-    tables = [attack(settings_of(task, target, attacker.name)) for target in targets]
+    tables = [
+        attack(settings_of(task, target, attacker.name), announce=target is targets[0])
+        for target in progress(targets, "attacking")
+    ]
     table = joined(targets, tables)
     write_joined_tables(task.folder, table)
     facts = facts_of(task, collected, attacker, targets, time.monotonic() - started)
