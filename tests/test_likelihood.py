@@ -274,10 +274,11 @@ def test_joint_reaches_the_analytic_roc(models):
 
 
 def test_joint_beats_every_attack_on_each_model_alone():
-    world = gaussian_signals(5, 3000, LEAKS, seed=2)
+    world = gaussian_signals(5, 6000, LEAKS, seed=2)
     together = joint(world.variants).scores
     for entry in attacks.NR:
-        if entry.classifier == "random_forest" or attacks.missing(entry, world.variants[:1]):
+        is_slow = entry.classifier == "random_forest" or entry.name == "rapid"
+        if is_slow or attacks.missing(entry, world.variants[:1]):
             continue
         for alone in world.variants:
             scores = entry.run([alone], seed=1).scores

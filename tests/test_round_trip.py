@@ -19,7 +19,7 @@ ATTACKS = {"NR": "yeom2018,song2021,shokri2017,calibrated", "SR": "SR2,model_upd
 def tables(tiny_root, tmp_path_factory):
     """(of the run, of the audit of its exported models): one row an attack."""
     folder = tmp_path_factory.mktemp("exported")
-    run = [*RUN, "--root", str(tiny_root), "--sensitivity_draws", "0"]
+    run = [*RUN, "--root", str(tiny_root), *("--sensitivity_draws", "0", "--queries", "0", "--label_queries", "0")]
     names = {scenario: ["--attacks", text] for scenario, text in ATTACKS.items()}
     compressed = {
         "pruning_0.9": ["--compress", "--compress_name", "pruning", "--compress_degree", "0.9"],
