@@ -23,26 +23,10 @@ from attacks.common.references import checked_outsiders, reference_log_p
 from attacks.common.signals import Result, Signals, audit_rows
 from attacks.common.statistics import cross_entropy
 from attacks.common.thresholds import choose_and_decide
+from attacks.rmia import log_ratios, populations
 
 OFFLINE_A = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 TEMPERATURES = (1.0, 2.0, 4.0)
-FEWEST_OUTSIDERS = 0.25  # of the audited points; fewer of the victim's known non-members are no population
-
-
-@np.errstate(invalid="ignore")  # NaN where there is no reference
-def log_ratios(log_p, reference, a: float) -> np.ndarray:
-    """log LR, elementwise. log_p: log p(x | target); reference: log p_out."""
-    constant = np.log((1 - a) / 2) if a < 1 else -np.inf  # with a = 1 the second term of p(x) is 0
-    return log_p - np.logaddexp(np.log((1 + a) / 2) + reference, constant)
-
-
-def population(target: Signals, reference) -> np.ndarray:
-    """(R, N) bool: each model's population. reference: (R, N), NaN where a point has no reference."""
-    comparable = np.isfinite(reference)
-    outsiders = (target.member == 0) & comparable
-    if outsiders[0].sum() < FEWEST_OUTSIDERS * target.audit[0].sum():
-        return target.audit & comparable
-    return outsiders
 
 
 def information(log_ratio, inside) -> np.ndarray:
@@ -58,10 +42,10 @@ def information(log_ratio, inside) -> np.ndarray:
 def candidates(target: Signals):
     """(what is chosen, scores (R, N)) for each temperature and a, in the order of TEMPERATURES, then OFFLINE_A."""
     outsiders = checked_outsiders(target, "info_rmia")
+    inside = populations(target, outsiders)
     for temperature in TEMPERATURES:
         log_p = -cross_entropy(target.logits / temperature, target.labels)
         reference = reference_log_p(log_p, outsiders)
-        inside = population(target, reference)
         for a in OFFLINE_A:
             yield f"temperature {temperature:g}, a {a:g}", information(log_ratios(log_p, reference, a), inside)
 
