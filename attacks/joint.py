@@ -97,7 +97,7 @@ def predict(answers, mask, rows) -> Prediction:
 
 
 def shrunk_covariance(residuals) -> np.ndarray:
-    """Covariance (K, K) of residuals (n, K) around zero, drawn towards equal variances (Ledoit & Wolf 2004, section 3.2).
+    """Covariance (K, K) of residuals (n, K) around zero, drawn towards equal variances (Ledoit & Wolf 2004).
 
     scikit-learn's function gives the same and takes twenty times as long for the few rows of a small audit.
     """

@@ -22,6 +22,7 @@ from attacks.lira import lira, upper_bound
 from attacks.model_updates import model_updates
 from attacks.mr import mr
 from attacks.nasr2018 import nasr2018
+from attacks.neural import neural
 from attacks.nn import nn
 from attacks.pmia_class import pmia_class
 from attacks.qmia import qmia
@@ -52,7 +53,7 @@ class Attack(NamedTuple):
 
     - recipe, device, progress: how a network is trained (`attacks.common.networks`)
     - memberships: for MR, the `membership` of each compressed model where it is known
-    - earlier: for `combined`, the results so far by key, so that it need not run `joint` and `calibrated` again
+    - earlier: for `combined`, the results so far by key, so that it need not run its parts again
     """
 
     name: str
@@ -100,11 +101,15 @@ def on_all(attack, **fixed) -> Callable[..., Result]:
     return run
 
 
-def on_all_answers(attack) -> Callable[..., Result]:
-    """The same of an attack that also reads each model's averaged answers, where there are several."""
+def on_all_answers(attack, options: Sequence[str] = ()) -> Callable[..., Result]:
+    """The same of an attack that also reads each model's averaged answers, where there are several.
 
-    def run(models, *, seed, **ignored):
-        return attack(with_averages(given(models)), seed=seed)
+    options: the names of those of `run`'s options that the attack takes beside the seed.
+    """
+
+    def run(models, *, seed, **given_options):
+        taken = {name: given_options[name] for name in options if name in given_options}
+        return attack(with_averages(given(models)), seed=seed, **taken)
 
     return run
 
@@ -133,10 +138,6 @@ def run_mr(models, *, seed, recipe="fast", device="cpu", progress=None, membersh
     return mr(original, compressed, seed=seed, **options)
 
 
-def run_combined(models, *, seed, earlier=None, **ignored) -> Result:
-    return combined(with_averages(given(models)), seed=seed, earlier=earlier)
-
-
 def given(models: Sequence[Signals | None]) -> list[Signals]:
     """The models without the None that stands for an original that the attacker does not have."""
     return [model for model in models if model is not None]
@@ -145,7 +146,8 @@ def given(models: Sequence[Signals | None]) -> list[Signals]:
 OURS = (
     Attack("joint", "", "", on_all_answers(joint), references=1, published=False),
     Attack("calibrated", "", "", on_all_answers(calibrated), references=1, published=False),
-    Attack("combined", "", "", run_combined, references=1, published=False),
+    Attack("neural", "", "", on_all_answers(neural, ("device",)), references=1, published=False),
+    Attack("combined", "", "", on_all_answers(combined, ("device", "earlier")), references=1, published=False),
 )
 
 

@@ -43,6 +43,7 @@ from attacks.yeom2018 import entropy, yeom2018
 from data.inputs import summarise_images
 from tests.planted import draw_half_roles, draw_roles, planted_signals, withheld
 
+OURS = ("joint", "calibrated", "neural", "combined")
 EVERY = [
     *((f"NR:{attack.key}", attack, slice(0, 1)) for attack in attacks.KNOWN["NR"]),
     *((f"SR:{attack.key}", attack, slice(0, 2)) for attack in attacks.SR),
@@ -144,7 +145,7 @@ def test_attacks_whose_input_is_missing_are_named():
     assert [a.name for a in attacks.NR if attacks.missing(a, world(1.5, models=3).variants[:1])] == []
     asked_about_audit_points_only = bare._replace(logits=np.where(bare.audit[..., None], bare.logits, np.nan))
     assert {a.name for a in attacks.NR if attacks.missing(a, [asked_about_audit_points_only])} == (
-        {"rmia", "base", "watson2022", "info_rmia", "pmia_class", "rapid", "joint", "calibrated", "combined"} | lacking
+        {"rmia", "base", "watson2022", "info_rmia", "pmia_class", "rapid", *OURS} | lacking
     )
     with pytest.raises(ValueError, match="sensitivity"):
         samia(bare, seed=0)
@@ -163,7 +164,7 @@ def test_the_registry_names_the_artifacts_rows_and_its_keys_are_unique():
         "samia": "SAMIA",
         "rmia": "RMIA",
         **dict.fromkeys(("gap", "base", "watson2022", "lira", "bavaria", "info_rmia", "pmia_class", "rapid"), ""),
-        **dict.fromkeys(("joint", "calibrated", "combined"), ""),
+        **dict.fromkeys(OURS, ""),
         **dict.fromkeys(("label_only_augmentation", "label_only_noise", "boundary"), ""),
     }
     for scenario in attacks.KNOWN.values():
@@ -249,6 +250,7 @@ def test_a_points_position_in_the_file_does_not_change_its_score():
             "nasr2018",
             "samia",
             "rapid",
+            "neural",
             "combined",
         }:  # bags and batches follow the order
             before, after = (row.run([given], seed=0).scores for given in (signals, moved))

@@ -188,8 +188,8 @@ def test_chosen_attacks_come_in_the_tables_order_and_optional_attacks_only_when_
 
 def test_combined_scores_the_same_alone_as_among_all_attacks(files, tmp_path):
     for main, given, usual in (
-        (SR, files, ["SR1", "SR2", "model_updates", *LABELS_ALONE, "joint", "calibrated", "combined"]),
-        (MR, files, ["MR", *LABELS_ALONE, "joint", "calibrated", "combined"]),
+        (SR, files, ["SR1", "SR2", "model_updates", *LABELS_ALONE, "joint", "calibrated", "neural", "combined"]),
+        (MR, files, ["MR", *LABELS_ALONE, "joint", "calibrated", "neural", "combined"]),
     ):
         every = main(["--signals", *given, "--out", str(tmp_path / "every")])
         alone = main(["--signals", *given, "--out", str(tmp_path / "alone"), "--attacks", "combined"])

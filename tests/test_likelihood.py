@@ -13,7 +13,7 @@ import attacks
 from attacks import Signals
 from attacks.base import base
 from attacks.bavaria import bavaria, variance_prior
-from attacks.combined import combined
+from attacks.combined import PARTS, combined
 from attacks.common.folds import aucs_of_parts, choose_out_of_fold, split_folds
 from attacks.common.references import known_outsiders, reference_moments
 from attacks.common.signals import MOST_ROWS, shadow_rows
@@ -302,11 +302,12 @@ def test_combined_leaves_out_a_part_that_fails_on_the_shadow_models():
     world = gaussian_signals(3, 2000, (1.0,), seed=6)
     good = row_of("joint").run(world.variants, seed=4)
     rng = np.random.default_rng(0)
-    parts = (9 * rng.normal(size=array.shape) for array in (good.shadow_scores, good.scores))
-    noise = good._replace(**dict(zip(("shadow_scores", "scores"), parts, strict=True)))
-    first, second = ({"joint": good, "calibrated": noise}, {"joint": noise, "calibrated": good})
-    assert combined(world.variants, seed=4, earlier=first).chosen == "weights joint 1, calibrated 0"
-    assert combined(world.variants, seed=4, earlier=second).chosen == "weights joint 0, calibrated 1"
+    arrays = (9 * rng.normal(size=array.shape) for array in (good.shadow_scores, good.scores))
+    noise = good._replace(**dict(zip(("shadow_scores", "scores"), arrays, strict=True)))
+    for name in PARTS:
+        results = dict.fromkeys(PARTS, noise) | {name: good}
+        weights = ", ".join(f"{part} {int(part == name)}" for part in PARTS)
+        assert combined(world.variants, seed=4, earlier=results).chosen == f"weights {weights}"
 
 
 def with_cauchy_noise(signals):
@@ -346,10 +347,10 @@ def test_joint_does_not_count_copies_of_a_model_as_new_evidence():
 
 def test_combined_uses_the_results_of_earlier_attacks():
     world = gaussian_signals(3, 2000, (1.0,), seed=6)
-    parts = {name: row_of(name).run(world.variants, seed=4) for name in ("joint", "calibrated")}
+    parts = {name: row_of(name).run(world.variants, seed=4) for name in PARTS}
     from_parts, from_scratch = (combined(world.variants, seed=4, earlier=earlier) for earlier in (parts, None))
-    first, second = (int(weight.split()[-1]) for weight in from_parts.chosen.split(","))
-    weighted = first * parts["joint"].scores + second * parts["calibrated"].scores
+    weights = (int(weight.split()[-1]) for weight in from_parts.chosen.split(","))
+    weighted = sum(weight * parts[name].scores for weight, name in zip(weights, PARTS, strict=True))
     np.testing.assert_array_equal(from_parts.scores, weighted)
     np.testing.assert_array_equal(from_parts.scores, from_scratch.scores)
 

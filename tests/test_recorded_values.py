@@ -28,7 +28,7 @@ MEASURED = ("accused", "acc", "auc", "tpr", "shadow_auc")
 # scores: their numbers were equal to 1e-9 with SSE, AVX2 and AVX-512. A network's weights drift apart in training. An
 # AUC moved by up to 0.0003 there and the share of accused points by up to 0.01, while another seed moves at least one
 # number of each network by more than is allowed here.
-NETWORKS = ("samia", "nn", "nn_top3", "nn_cls", "rapid", "dsq", "MR", "seqmia_versions")
+NETWORKS = ("samia", "nn", "nn_top3", "nn_cls", "rapid", "dsq", "MR", "seqmia_versions", "neural", "combined")
 TOLERANCE = 1e-6
 TOLERANCE_OF_NETWORKS = {"accused": 0.03, "acc": 0.015, "auc": 0.002, "tpr": 0.02, "shadow_auc": 0.002}
 

@@ -43,7 +43,7 @@ from core.errors import UserError
 from pruning.masks import Pruning
 
 MACHINE = {"device": torch.device("cpu"), "batch_size": 128}
-OURS = ("joint", "calibrated", "combined")
+OURS = ("joint", "calibrated", "neural", "combined")
 COLUMNS = [
     *("scenario", "variant", "attack", "classifier", "artifact_row"),
     *("acc", "acc_lo", "acc_hi", "auc", "auc_lo", "auc_hi"),
@@ -146,7 +146,7 @@ def test_nr_gives_the_protocols_table_scores_and_controls(tiny_root, tmp_path, c
         *("nasr2018/logistic_regression", "nasr2018/random_forest"),
         *("yeom2018", "entropy", "song2021", "samia", "rmia", "gap", "base", "watson2022"),
         "lira/global_variance",
-        *("info_rmia", "pmia_class", "rapid", "joint", "calibrated", "combined", "null", "blind"),
+        *("info_rmia", "pmia_class", "rapid", *OURS, "null", "blind"),
     ]
     scores = np.load(tmp_path / "NR_scores.npz")
     assert sorted(scores.files) == sorted(rows)
@@ -179,9 +179,7 @@ def test_scores_do_not_depend_on_the_victims_membership(tiny_root, tiny_run, tmp
 def test_sr_says_that_it_starts_and_reports_its_rows(tiny_root, tmp_path, capsys):
     table = CompLeakSR.main(attack_flags(tiny_root, "--original", *pruned(), "--out", tmp_path))
     assert "Start Membership Inference Attacks" in capsys.readouterr().out
-    assert table["attack"].tolist() == [
-        *("SR1", "SR1", "SR2", "SR2", "model_updates", "joint", "calibrated", "combined", "null", "blind")
-    ]
+    assert table["attack"].tolist() == [*("SR1", "SR1", "SR2", "SR2", "model_updates", *OURS, "null", "blind")]
     assert (tmp_path / "SR_scores.npz").exists() and set(table["variant"]) == {"pruning_0.6"}
 
 
