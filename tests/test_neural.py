@@ -63,7 +63,7 @@ def test_classes_of_different_spread_are_told_apart():
     assert (networks.decision == truth).mean() > 0.65
 
 
-@pytest.mark.parametrize(("models", "seeds"), [(2, 6), (4, 2)])
+@pytest.mark.parametrize(("models", "seeds"), [(2, 6), (4, 1)])
 def test_without_a_leak_victim_and_shadows_read_one_half(models, seeds):
     """In the mean over seeds, so that a small preference for the points that a fit knows would show."""
     of_victim, of_shadows = [], []
@@ -72,5 +72,6 @@ def test_without_a_leak_victim_and_shadows_read_one_half(models, seeds):
         result = neural([signals], seed=seed)
         of_victim.append(roc_auc_score(truth, result.scores))
         of_shadows.append(roc_auc_score(signals.member[audit_rows(signals)[0]], result.shadow_scores))
-    assert abs(np.mean(of_victim) - 0.5) < 0.03
-    assert abs(np.mean(of_shadows) - 0.5) < 0.03
+    tolerance = 3 / np.sqrt(6 * len(truth) / 2 * seeds)  # three standard errors of an AUC by chance
+    assert abs(np.mean(of_victim) - 0.5) < tolerance
+    assert abs(np.mean(of_shadows) - 0.5) < tolerance
