@@ -207,9 +207,9 @@ def test_combined_scores_the_same_alone_as_among_all_attacks(files, tmp_path):
         (
             SR,
             "samia",
-            "SR1, SR2, model_updates, label_only_augmentation, label_only_noise, boundary, joint, calibrated, combined",
+            "model_updates, label_only_augmentation, label_only_noise, boundary, joint, calibrated, neural, combined",
         ),
-        (MR, "SR2", "MR, label_only_augmentation, label_only_noise, boundary, joint, calibrated, combined"),
+        (MR, "SR2", "MR, label_only_augmentation, label_only_noise, boundary, joint, calibrated, neural, combined"),
     ],
 )
 def test_an_unknown_name_is_refused_in_a_line_that_lists_the_known_and_nothing_is_written(

@@ -414,11 +414,34 @@ def test_a_reference_that_trained_on_audited_points_invents_a_leak_and_the_contr
 # The headline, which the judged points do not choose
 
 
+def error(first, second, part):
+    return 0.05
+
+
 def test_each_half_chooses_by_its_own_points_and_the_first_of_equals_counts():
-    assert choose({"a": [0.2, 0.3], "b": [0.4, 0.1], "c": [0.4, 0.3]}) == ["b", "a"]
-    assert choose({"a": [np.nan, np.nan], "b": [0.1, 0.1]}) == ["b", "b"]
-    assert choose({"a": [np.nan, np.nan], "b": [np.nan, np.nan]}) is None
-    assert choose({"a": [np.nan, np.nan]}) == ["a", "a"]
+    assert choose({"a": [0.2, 0.3], "b": [0.4, 0.1], "c": [0.4, 0.3]}, error) == ["b", "a"]
+    assert choose({"a": [np.nan, np.nan], "b": [0.1, 0.1]}, error) == ["b", "b"]
+    assert choose({"a": [np.nan, np.nan], "b": [np.nan, np.nan]}, error) is None
+    assert choose({"a": [np.nan, np.nan]}, error) == ["a", "a"]
+
+
+def test_the_average_is_chosen_unless_another_attack_is_better_by_two_standard_errors():
+    assert choose({"a": [0.49, 0.51], "combined": [0.4, 0.4]}, error) == ["combined", "a"]
+    assert choose({"a": [0.49], "combined": [np.nan]}, error) == ["a"]
+    assert choose({"a": [np.nan], "combined": [0.4], "b": [0.3]}, error) == ["combined"]
+
+
+def test_the_error_of_a_lead_is_how_much_it_varies_from_sample_to_sample():
+    def leads_of(seed):
+        rng = np.random.default_rng(seed)
+        member = np.arange(2000) % 2
+        first = rng.normal(size=2000) + member
+        return first, first + 0.5 * rng.normal(size=2000), member
+
+    worlds = map(leads_of, range(100))
+    leads = [metrics.log_auc(first, member) - metrics.log_auc(second, member) for first, second, member in worlds]
+    error = metrics.log_auc_difference_error(*leads_of(0), seed=0)
+    assert 0.6 < error / np.std(leads) < 1.6
 
 
 def test_where_the_halves_choose_different_attacks_their_choices_are_the_headline(tmp_path):

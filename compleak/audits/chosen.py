@@ -1,19 +1,24 @@
 """Which attack an attacker deploys, and one scale for the scores of two attacks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+AVERAGE = "combined"  # the key of the attack that averages others
+CLEARLY = 2  # standard errors by which another attack must have done better
 TAIL_SHARE = 0.05  # of the known non-members: their highest scores, to which the tail is fitted
 FEWEST_IN_TAIL = 10
 LARGEST = 1e300  # of a mapped score
 
 
-def choose(worth: Mapping[str, Sequence[float]]) -> list[str] | None:
-    """The best attack of each part, by its key; None where there are several attacks and none is eligible.
+def choose(worth: Mapping[str, Sequence[float]], error: Callable[[str, str, int], float]) -> list[str] | None:
+    """The attack that an attacker deploys for each part, by its key; None of several attacks where none is eligible.
 
-    worth: for each attack and part how well it did on points whose membership is known; NaN where not eligible. The
-    first of equally good attacks counts. A single attack needs no choice.
+    It is the best one, or AVERAGE where that is not clearly worse: the best of many attacks is the best by chance too.
+    The first of equally good attacks counts. A single attack needs no choice.
+
+    worth: for each attack and part how well it did on points whose membership is known; NaN where not eligible.
+    error(key, other, part): the standard error of the difference of two attacks' worth.
     """
     keys = list(worth)
     table = np.array([worth[key] for key in keys], dtype=float)  # (attacks, parts)
@@ -21,7 +26,17 @@ def choose(worth: Mapping[str, Sequence[float]]) -> list[str] | None:
         return keys * table.shape[1]
     if np.isnan(table).all():
         return None
-    return [keys[np.nanargmax(column)] for column in table.T]
+    return [deploy(dict(zip(keys, column, strict=True)), part, error) for part, column in enumerate(table.T)]
+
+
+def deploy(worth: Mapping[str, float], part: int, error: Callable[[str, str, int], float]) -> str:
+    """The key of the attack to deploy for one part: `choose`."""
+    best = max(worth, key=lambda key: np.nan_to_num(worth[key], nan=-np.inf))
+    average = worth.get(AVERAGE, np.nan)
+    if best == AVERAGE or np.isnan(average):
+        return best
+    clearly_better = worth[best] - average > CLEARLY * error(best, AVERAGE, part)
+    return best if clearly_better else AVERAGE
 
 
 def rarity(scores: np.ndarray, known_scores: np.ndarray, known_truth: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class Job:
         if not rows:
             raise UserError(f"no attack of {self.scenario} can run on these signals")
         verdicts = {key: join_results(self.parts, of_parts) for key, of_parts in results.items()}
-        choices = choose(worth)
+        choices = choose(worth, partial(self.error_of_lead, results))
         headline = self.choose_headline(choices, rows, results, verdicts, worth) if choices else None
         self.p_values = self.p_values_of_choices(choices, results, worth)
         for key, row in rows.items():
@@ -172,6 +173,11 @@ class Job:
             return [np.nan] * len(results)
         pairs = zip(self.parts, results, strict=True)
         return [metrics.log_auc(result.shadow_scores, part.known_truth) for part, result in pairs]
+
+    def error_of_lead(self, results: Results, key: str, other: str, part: int) -> float:
+        """The standard error of how much better one attack did than another on a part's known points."""
+        scores = results[key][part].shadow_scores, results[other][part].shadow_scores
+        return metrics.log_auc_difference_error(*scores, self.parts[part].known_truth, seed=self.options["seed"])
 
     def row_of_attack(
         self, attack: attacks.Attack, results: Sequence[attacks.Result], worth: Sequence[float], seconds: float

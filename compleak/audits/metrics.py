@@ -13,6 +13,7 @@ from compleak.audits.intervals import REPLICATES
 
 FPR = 0.001
 TPR = f"tpr_at_fpr_{FPR}"
+FEW_REPLICATES = 50  # enough for a standard error; an interval takes more
 WIDER_FPR = 0.01  # which a small audit set can bound where it cannot bound the rate at FPR
 WIDER_TPR = f"tpr_at_fpr_{WIDER_FPR}"
 PRIORS = (0.001, 0.01, 0.1, 0.5)  # of membership, for the precision of an accusation
@@ -86,6 +87,19 @@ def log_auc(scores, member, least: float = FPR) -> float:
     rates, tpr = roc_curve(scores, member)
     edges = np.log(np.clip(np.r_[rates, 1], least, 1))
     return float(np.diff(edges) @ tpr / -np.log(least))
+
+
+def log_auc_difference_error(scores_a, scores_b, member, *, seed: int, replicates: int = FEW_REPLICATES) -> float:
+    """The standard error of the difference of two attacks' `log_auc` on the same points, by paired bootstrap."""
+    scores_a, member = _checked(scores_a, member)
+    scores_b, _ = _checked(scores_b, member)
+    rng = np.random.default_rng(seed)
+    members, others = np.flatnonzero(member), np.flatnonzero(~member)
+    differences = []
+    for _ in range(replicates):
+        drawn = np.r_[rng.choice(members, len(members)), rng.choice(others, len(others))]
+        differences.append(log_auc(scores_a[drawn], member[drawn]) - log_auc(scores_b[drawn], member[drawn]))
+    return float(np.std(differences, ddof=1))
 
 
 def strict_threshold(scores, member, fpr: float = FPR) -> float:
