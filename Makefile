@@ -1,13 +1,14 @@
 # make demo        the whole audit on scikit-learn's digits: a table and figures in minutes, no download
 # make audit-demo  an audit of two ONNX files and two folders of images, with its report
-# make test        the test suite
+# make test        the test suite, but for the slow tests
+# make test-slow   the slow tests: benchmarks, Ray, killed and repeated audits
 # make reproduce   the paper's grid on CIFAR-10 (hours on a CPU, minutes on a GPU)
 # make bench       what everything costs on this machine: results/benchmarks/<machine>.md
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo audit-demo test lint reproduce bench clean
+.PHONY: demo audit-demo test test-slow lint reproduce bench clean
 
 demo: $(VENV)/.ready
 	$(PY) reproduce.py --preset smoke --dataset_name digits
@@ -18,7 +19,10 @@ audit-demo: $(VENV)/.ready
 		--members results/shipped/data/train --nonmembers results/shipped/data/test --name demo
 
 test: $(VENV)/.ready-test
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: $(VENV)/.ready-test
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m slow
 
 lint: $(VENV)/.ready-test
 	$(PY) -m ruff check .

@@ -535,6 +535,7 @@ def test_mr_is_trained_on_out_of_bag_probabilities_of_sr_and_on_the_loss_of_each
     np.testing.assert_array_equal(from_known.scores, from_scratch.scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ["samia", "MR"])
 def test_the_fast_recipe_is_as_good_as_the_papers(attack):
     planted = planted_signals(2, 1000, leak=2.0, variants=3, seed=3)

@@ -17,6 +17,8 @@ from compleak.queries import signals_file
 CPU = torch.device("cpu")
 SESSION = ROOT / "benchmarks" / "gpu_session.sh"
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):

@@ -341,6 +341,7 @@ def test_digits_need_no_download(tmp_path):
     assert not data.flip and not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_jpeg_archive_is_all_of_cifar10(cifar_jpeg, tmp_path):
     data = datasets.load("cifar10", cifar_jpeg, tmp_path)
     assert data.images.shape == (60_000, 32, 32, 3)

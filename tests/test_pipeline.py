@@ -256,7 +256,7 @@ def cluster():
     cluster.shutdown()
 
 
-@pytest.fixture(params=["processes", pytest.param("ray", marks=NEEDS_RAY)])
+@pytest.fixture(params=["processes", pytest.param("ray", marks=[NEEDS_RAY, pytest.mark.slow])])
 def engine(request):
     if request.param == "processes":
         return processes(2)
@@ -315,6 +315,7 @@ def through_workers(patch, folder, dying=None):
 
 
 @NEEDS_RAY
+@pytest.mark.slow
 def test_two_ray_nodes_of_which_a_worker_is_killed_give_the_local_runs_table(
     cluster, local_table, tmp_path, monkeypatch, capsys
 ):

@@ -341,6 +341,7 @@ def killed_when(command, file):
     return running
 
 
+@pytest.mark.slow
 def test_killed_stages_are_completed_by_the_same_commands_with_the_same_numbers(tmp_path):
     killed = tmp_path / "killed"
     undisturbed = tmp_path / "undisturbed"
