@@ -30,6 +30,11 @@ def parse(argv=None) -> QuerySettings:
     group.add_argument(
         "--drop_weights", action="store_true", help="delete shadow models' weights once they have answered"
     )
+    group.add_argument(
+        "--split_ai",
+        action="store_true",
+        help="with --defend selena: ask all originals, and write what Split-AI answers in their place, to audit it",
+    )
     args = parser.parse_args(argv)
     return QuerySettings(
         **stage_options(args),
@@ -37,6 +42,7 @@ def parse(argv=None) -> QuerySettings:
         variants=PAPER_GRID if args.variants is None else parse_compressed(args.variants),
         asked=asked_probes(args),
         drop_weights=args.drop_weights,
+        split_ai=args.split_ai,
     )
 
 

@@ -14,6 +14,7 @@ from compleak.runs.settings import TrainSettings
 from compleak.training.original import train_originals
 from core import arguments
 from core.console import run_script
+from defenses import WITH_PARTS
 
 
 def parse(argv=None) -> TrainSettings:
@@ -25,6 +26,13 @@ def parse(argv=None) -> TrainSettings:
         default=TrainSettings.slim_penalty,
         help="weight of the L1 norm of batch norm's scales, for prune.py --pruner_name slim (default: %(default)s)",
     )
+    parser.add_argument(
+        "--part",
+        type=arguments.whole_number,
+        metavar="NUMBER",
+        help=f"make only this part of the defended models: with --defend {'|'.join(WITH_PARTS)} one sub-model, so that "
+        "several can be made side by side before the rest (default: everything)",
+    )
     add_split_flags(parser)
     args = parser.parse_args(argv)
     settings = TrainSettings(
@@ -34,6 +42,7 @@ def parse(argv=None) -> TrainSettings:
         seed=args.seed,
         max_points=args.max_points,
         label_noise=args.label_noise,
+        part=args.part,
     )
     if settings.slim_penalty and args.defend:
         parser.error("--slim_penalty does not go with --defend: leave one of them out")

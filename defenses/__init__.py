@@ -12,12 +12,21 @@ A defence has three places, and uses those that it needs:
 from collections.abc import Callable
 from typing import NamedTuple
 
+from defenses import selena
 from defenses.adv import AdversarialRegularization
 from defenses.dp import DPSGD
 from defenses.ppb import PosteriorBalancing
 from defenses.procedure import Procedure
 
-__all__ = ["DEFENCES", "Defence", "Procedure", "build"]
+__all__ = ["DEFENCES", "WITH_PARTS", "Defence", "Parts", "Procedure", "build"]
+
+
+class Parts(NamedTuple):
+    """The parts of a whole training. A whole training makes those that are not made yet."""
+
+    name: str  # of one part, for people
+    count: Callable[[float], int]  # the defence's argument -> how many; UserError where it is none
+    make: Callable[..., None]  # make(trainer, members, number, *, argument, seed)
 
 
 class Defence(NamedTuple):
@@ -26,16 +35,17 @@ class Defence(NamedTuple):
     step: step(argument, num_cls=..., seed=...) makes the procedure of one training.
 
     whole_training: `compleak.training` calls it once for each defended model, original or compressed, where it would
-    otherwise call `train(model, members)`:
+    otherwise train the model on its members:
 
-        whole_training(train, model, members, reserve, *, argument, seed) -> facts
+        whole_training(trainer, model, members, reserve, *, argument, seed) -> facts
 
-        train     train(model, points) -> facts: trains a network in place by the defence's `step`, as often as wanted
+        trainer   the means to train it, and others beside it: `defenses.trainer`
         model     the network as it starts; must hold the trained weights afterwards
-        members   the stored inputs (n, ...) and the labels of the model's members, on its device; `train` takes such a
-                  pair, with labels (n,) of classes or (n, C) of posteriors
+        members   the stored inputs (n, ...) and the labels of the model's members, on its device
         reserve   the same of its reserve, None where `step.needs_reserve` is false
-        facts     what the model's meta.json says of its training
+        facts     what the model's meta.json says of its training; "files" names further files in the model's folder
+
+    parts: what of the whole training of an original can be made beforehand, each part in a stage of its own.
 
     answers: `compleak.queries` calls it on everything that a defended model answers, before anything is stored:
 
@@ -46,6 +56,7 @@ class Defence(NamedTuple):
     default: float
     step: type[Procedure] = Procedure
     whole_training: Callable[..., dict] | None = None
+    parts: Parts | None = None
     answers: Callable | None = None
 
 
@@ -53,7 +64,14 @@ DEFENCES = {
     "ppb": Defence("lambda, the weight of the divergence between two samples' posteriors", 4.0, PosteriorBalancing),
     "adv": Defence("alpha, the weight of the inference network's gain", 1.0, AdversarialRegularization),
     "dp": Defence("noise multiplier: standard deviation of the noise over the clipping norm", 1.0, DPSGD),
+    "selena": Defence(
+        "the number of sub-models, of which 0.4 leave out each member",
+        25.0,
+        whole_training=selena.distil,
+        parts=Parts("sub-model", selena.count_sub_models, selena.make_sub_model),
+    ),
 }
+WITH_PARTS = tuple(name for name, defence in DEFENCES.items() if defence.parts)
 
 
 def build(name: str, argument: float, *, num_cls: int, seed: int) -> Procedure:

@@ -40,7 +40,7 @@ class Procedure:
         return list(order.tensor_split(math.ceil(len(order) / batch_size)))
 
     def objective(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What a step minimises: (B, C) logits and (B,) labels -> ()."""
+        """What a step minimises: (B, C) logits and (B,) labels, or (B, C) posteriors in their place -> ()."""
         return F.cross_entropy(logits, labels)
 
     def step(self, model, optimizer, inputs: Tensor, labels: Tensor, reserve: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -394,6 +394,7 @@ def test_a_stopped_defended_training_goes_on_to_the_very_same_weights(tmp_path, 
         ("--defend ppb", "digits_resnet18_ppb_4"),
         ("--defend adv --defend_arg 0.5 --adaptive", "digits_resnet18_adv_0.5_adaptive"),
         ("--defend dp --undefended_original --run_name mine", "mine_dp_1_undefended_original"),
+        ("--defend selena --undefended_finetuning", "digits_resnet18_selena_25_undefended_finetuning"),
     ],
 )
 def test_a_runs_folder_name_and_its_command_name_its_defence(flags, folder):
@@ -410,10 +411,11 @@ def test_defence_flags_without_a_defence_are_refused():
 
 @pytest.fixture(scope="module")
 def shared_root(tmp_path_factory):
-    """The undefended run, PPB against both attackers, and PPB in fine-tuning alone; one compression each."""
+    """The undefended run, PPB against both attackers, and PPB in one of two trainings alone; one compression each."""
     root = tmp_path_factory.mktemp("defended")
     ppb_flags = ["--defend", "ppb"]
-    for more in ([], ppb_flags, [*ppb_flags, "--adaptive"], [*ppb_flags, "--undefended_original"]):
+    partly = ([*ppb_flags, "--undefended_original"], [*ppb_flags, "--undefended_finetuning"])
+    for more in ([], ppb_flags, [*ppb_flags, "--adaptive"], *partly):
         flags = [*NETWORK, "--root", str(root), *more]
         train.main([*flags, *SMALL])
         prune.main([*flags, "--prune_epochs", "1", "--prune_sparsity", "0.9"])
@@ -464,6 +466,13 @@ def test_with_an_undefended_original_only_fine_tuning_is_defended(shared_root):
     assert made_from(shared_root, run, "victim_model", "pruning_0.9")["defend"] == "ppb"
 
 
+def test_with_undefended_fine_tuning_only_the_original_is_defended_and_is_the_defended_runs(shared_root):
+    run = "_ppb_4_undefended_finetuning"
+    assert digest(shared_root, run, "victim_model") == digest(shared_root, "_ppb_4", "victim_model")
+    compressed = made_from(shared_root, run, "victim_model", "pruning_0.9")
+    assert "defend" not in compressed and compressed["original"] == digest(shared_root, run, "victim_model")
+
+
 def test_a_run_is_refused_if_the_flags_name_another_defence(shared_root):
     named = [*NETWORK, "--root", str(shared_root), "--run_name", "plain"]
     train.main([*named[:-1], "plain_ppb_4", *SMALL])
@@ -485,14 +494,16 @@ def test_dp_is_refused_for_batch_norm_before_anything_is_written(tmp_path):
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_dp_reports_its_epsilon_and_that_an_undefended_original_has_no_guarantee(tmp_path, capsys):
+def test_dp_reports_its_epsilon_and_that_a_training_without_noise_leaves_no_guarantee(tmp_path, capsys):
     flags = [*NETWORK, "--model_name", "resnet18_gn", "--root", str(tmp_path), "--defend", "dp"]
-    for more in ([], ["--undefended_original"]):
+    for more in ([], ["--undefended_original"], ["--undefended_finetuning"]):
         train.main([*flags, *SMALL, "--roles", "victim_model", *more])
         clustering.main([*flags, *more, "--epochs", "1", "--bit", "2", "--roles", "victim_model"])
     output = capsys.readouterr().out
-    assert output.count("at delta 1e-05") == 2 and "no privacy guarantee" in output
+    assert output.count("at delta 1e-05") == 2 and output.count("no privacy guarantee") == 2
     files = tmp_path.glob("results*/*dp_1*/victim_model/meta.json")
+    unnoised = tmp_path / "results_clustering/digits_resnet18_gn_w0.125_dp_1_undefended_finetuning_4"
+    assert json.loads((unnoised / "victim_model/meta.json").read_text())["privacy"]["epsilon"] is None
     defended = [file for file in files if "undefended" not in str(file)]
     privacy = [json.loads(file.read_text())["privacy"] for file in defended]
     assert sorted(len(facts["history"]) for facts in privacy) == [1, 2]
@@ -504,10 +515,10 @@ def test_dp_reports_its_epsilon_and_that_an_undefended_original_has_no_guarantee
 def test_a_defence_may_replace_the_whole_training_and_change_the_answers(tmp_path, monkeypatch):
     trained = []
 
-    def train_on_the_first_half(train, model, members, reserve, *, argument, seed):
+    def train_on_the_first_half(trainer, model, members, reserve, *, argument, seed):
         half = len(members[1]) // 2
         trained.append((argument, half, reserve))
-        return {**train(model, (members[0][:half], members[1][:half])), "trained_on": half}
+        return {**trainer.train(model, (members[0][:half], members[1][:half])), "trained_on": half}
 
     def keep_the_largest(posteriors, argument):
         assert posteriors.shape[1] == 10 and np.allclose(posteriors.sum(axis=1), 1) and argument == 3
@@ -537,9 +548,9 @@ def test_trainings_of_one_model_do_not_go_on_from_each_other(tmp_path, monkeypat
         epochs.append(args[6])
         return train_epoch(*args)
 
-    def train_twice(train, model, members, reserve, *, argument, seed):
-        train(model, members)
-        return train(model, members)
+    def train_twice(trainer, model, members, reserve, *, argument, seed):
+        trainer.train(model, members, 1)
+        return trainer.train(model, members)
 
     monkeypatch.setattr(loop, "SAVE_EVERY", 1)
     monkeypatch.setattr(loop, "train_epoch", note_epoch)

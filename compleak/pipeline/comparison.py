@@ -6,6 +6,7 @@ from dataclasses import replace
 import models
 from compleak.pipeline.plan import Stage, StageKey, plan_of
 from compleak.pipeline.settings import PlanSettings, ReproduceSettings
+from compleak.runs.create import check_argument
 from compleak.runs.names import defence_suffix
 from compleak.runs.roles import VICTIM
 from compleak.runs.settings import UNDEFENDED
@@ -59,6 +60,8 @@ def check_defences(plans: Sequence[PlanSettings]) -> None:
     """UserError where a defence cannot train its run's network, before hours of other stages have run."""
     for plan in plans:
         name = plan.run.identity["model_name"]
+        if plan.run.defence.name:
+            check_argument(plan.run.defence)
         if plan.run.defence.name and name in models.NAMES:
             features = 8 if name in models.FOR_FEATURES else None
             DEFENCES[plan.run.defence.name].step.check(models.build(name, 2, 0.125, features))
@@ -91,10 +94,13 @@ def joined_plan(plans: Sequence[PlanSettings]) -> list[Stage]:
 
 def wait_for_twin(stage: Stage, plan: PlanSettings, keys: set[StageKey]) -> Stage:
     """The same stage; where another run of the plan makes the same model, it needs that model's stage as well."""
-    if stage.key.kind not in ("train", "compress"):
+    if stage.key.kind not in ("train", "part", "compress"):
         return stage
-    twin = stage.key._replace(run=twin_run(plan, stage.key.role))
-    return replace(stage, needs=(*stage.needs, twin)) if twin in keys and twin != stage.key else stage
+    kind = "train" if stage.key.kind == "part" else stage.key.kind  # the whole model is copied, no part of it
+    twin = stage.key._replace(run=twin_run(plan, stage.key.role), kind=kind, part=None)
+    if twin.run == stage.key.run:
+        return stage
+    return replace(stage, needs=(*stage.needs, twin)) if twin in keys else stage
 
 
 def twin_run(plan: PlanSettings, role: str) -> str:

@@ -24,10 +24,11 @@ from compleak.runs.settings import (
 from compleak.runs.variants import ORIGINAL, Variant
 from compleak.training.compress import compress_models
 from compleak.training.original import train_originals
+from defenses import DEFENCES
 
 
 class StageKey(NamedTuple):
-    """Which stage it is: unique in a plan. `kind` is data, train, compress, query, NR, SR or MR.
+    """Which stage it is: unique in a plan. `kind` is data, part, train, compress, query, NR, SR or MR.
 
     `str` leaves the run out: `compress pruning_0.6 victim_model`.
     """
@@ -36,6 +37,7 @@ class StageKey(NamedTuple):
     kind: str
     variant: Variant | None = None
     role: str | None = None
+    part: int | None = None  # of a defence's training
 
     def __str__(self) -> str:
         return " ".join(str(part) for part in self[1:] if part is not None)
@@ -70,13 +72,23 @@ def plan_of(plan: PlanSettings) -> list[Stage]:
 def model_stages(plan: PlanSettings, role: str) -> Iterator[Stage]:
     """What makes one model and its compressions and, where a shadow's weights are not kept, asks them first."""
     data, train = StageKey(plan.name, "data"), StageKey(plan.name, "train", role=role)
-    yield Stage(train, train_originals, train_settings(plan, roles=(role,)), (data,))
+    parts = [StageKey(plan.name, "part", role=role, part=number) for number in range(part_count(plan, role))]
+    for key in parts:
+        yield Stage(key, train_originals, replace(train_settings(plan, roles=(role,)), part=key.part), (data,))
+    yield Stage(train, train_originals, train_settings(plan, roles=(role,)), (data, *parts))
     compressions = [StageKey(plan.name, "compress", variant, role) for variant in plan.variants]
     for key in compressions:
         yield Stage(key, compress_models, compress_settings(plan, key.variant, role), (train,))
     if plan.keep == "signals" and role != VICTIM:
         key = StageKey(plan.name, "query", role=role)
         yield Stage(key, query_models, query_settings(plan, role), (train, *compressions))
+
+
+def part_count(plan: PlanSettings, role: str) -> int:
+    """How many parts of a model's training are stages of their own."""
+    defence = plan.run.defence
+    parts = DEFENCES[defence.name].parts if defence.defends(role) else None
+    return parts.count(defence.argument) if parts else 0
 
 
 def attack_stages(plan: PlanSettings, models: list[Stage]) -> Iterator[Stage]:

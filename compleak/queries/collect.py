@@ -8,6 +8,7 @@ import torch
 
 from compleak.queries.answers import Question, answers_of, ask_ahead, probe_amounts
 from compleak.queries.signals_file import Answers, read_rows, read_source, write
+from compleak.queries.split_ai import write_split_ai
 from compleak.queries.targets import Targets, targets_of
 from compleak.runs import checkpoints
 from compleak.runs.roles import selected_roles
@@ -73,6 +74,10 @@ def query_models(settings: QuerySettings) -> None:
     device = devices.choose(settings.device)
     use_threads(threads_for_stage(settings.threads))
     run = open_run(settings.run)
+    if settings.split_ai:
+        collect(run, ORIGINAL, settings.asked, device=device, batch_size=settings.batch_size)
+        write_split_ai(run)
+        return
     variants = [ORIGINAL, *settings.variants]
     for role in selected_roles(run.roles, settings.roles):
         for variant in variants:

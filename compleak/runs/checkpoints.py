@@ -72,7 +72,8 @@ def copy_identical_model(folder: Path, made_from: dict) -> Path | None:
     others = [meta.parent for meta in sorted(folder.parent.parent.glob(f"*/{folder.name}/{META}"))]
     twin = next((other for other in others if _is_whole(other, made_from)), None)
     if twin is not None:
-        for name in (WEIGHTS, META):  # META last: a folder that has it is whole
+        further = load_meta(twin).get("files", [])
+        for name in (WEIGHTS, *further, META):  # META last: a folder that has it is whole
             write_atomically(folder / name, functools.partial(shutil.copyfile, twin / name))
     return twin
 

@@ -5,7 +5,7 @@ from compleak.runs import names, places
 from compleak.runs.checkpoints import refuse_difference
 from compleak.runs.roles import selected_roles
 from compleak.runs.run import Run, load_dataset, network, path_from_root, read_config, reserve_of, whole_split
-from compleak.runs.settings import TrainSettings
+from compleak.runs.settings import DefenceSettings, TrainSettings
 from core.errors import UserError
 from core.files import write_json
 from data import datasets, index_files, splits
@@ -87,11 +87,25 @@ def check_defence(run: Run) -> None:
     """UserError where the run's defence cannot train its network, or finds too few points for a reserve."""
     if not run.defence.name:
         return
+    check_argument(run.defence)
     step = DEFENCES[run.defence.name].step
     step.check(network(run))
     if step.needs_reserve:
         for row in range(len(run.roles)):
             reserve_of(run, row)
+
+
+def check_argument(defence: DefenceSettings) -> None:
+    """UserError where the defence cannot be had like this."""
+    parts = DEFENCES[defence.name].parts
+    if parts is None:
+        return
+    parts.count(defence.argument)
+    if defence.undefended_original:
+        raise UserError(
+            f"--undefended_original does not go with --defend {defence.name}: what its fine-tuning needs is made when "
+            "the original is trained with it"
+        )
 
 
 def without(keys, config: dict) -> dict:

@@ -101,10 +101,16 @@ def add_defence_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the attacker knows the defence and trains the shadow models with it (default: trains them without)",
     )
-    group.add_argument(
+    spared = group.add_mutually_exclusive_group()
+    spared.add_argument(
         "--undefended_original",
         action="store_true",
         help="defend fine-tuning after compression alone, as where an existing model is compressed",
+    )
+    spared.add_argument(
+        "--undefended_finetuning",
+        action="store_true",
+        help="defend the original alone, as where a defended model is compressed with a stock recipe",
     )
 
 
@@ -170,9 +176,13 @@ def defence_settings(args: argparse.Namespace) -> DefenceSettings:
     """The defence that was typed, the default of its argument filled in. UserError for its flags without --defend."""
     if args.defend:
         argument = args.defend_arg or DEFENCES[args.defend].default
-        return DefenceSettings(args.defend, argument, args.adaptive, args.undefended_original)
-    if args.defend_arg is not None or args.adaptive or args.undefended_original:
-        raise UserError(f"--defend_arg, --adaptive and --undefended_original need --defend {'|'.join(DEFENCES)}")
+        undefended = (args.undefended_original, args.undefended_finetuning)
+        return DefenceSettings(args.defend, argument, args.adaptive, *undefended)
+    if args.defend_arg is not None or args.adaptive or args.undefended_original or args.undefended_finetuning:
+        raise UserError(
+            "--defend_arg, --adaptive, --undefended_original and --undefended_finetuning need --defend "
+            + "|".join(DEFENCES)
+        )
     return UNDEFENDED
 
 

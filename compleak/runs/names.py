@@ -26,12 +26,13 @@ def default_name(identity: dict) -> str:
 
 
 def defence_suffix(defence: DefenceSettings) -> str:
-    """What a defence adds to the name of a run: `_ppb_4`, `_ppb_4_adaptive`, `_ppb_4_undefended_original`."""
+    """What a defence adds to the name of a run: `_ppb_4`, `_ppb_4_adaptive`, `_ppb_4_undefended_finetuning`."""
     if defence == UNDEFENDED:
         return ""
-    undefended = "_undefended_original" if defence.undefended_original else ""
+    original = "_undefended_original" if defence.undefended_original else ""
+    finetuning = "_undefended_finetuning" if defence.undefended_finetuning else ""
     adaptive = "_adaptive" if defence.adaptive else ""
-    return f"_{defence.name}_{defence.argument:g}{undefended}{adaptive}"
+    return f"_{defence.name}_{defence.argument:g}{original}{finetuning}{adaptive}"
 
 
 def name_of(settings: RunSettings) -> str:
@@ -56,6 +57,7 @@ def flags_of(identity: dict, defence: DefenceSettings, run_name: str | None, roo
         words += ["--defend", defence.name, "--defend_arg", f"{defence.argument:g}"]
         words += ["--adaptive"] if defence.adaptive else []
         words += ["--undefended_original"] if defence.undefended_original else []
+        words += ["--undefended_finetuning"] if defence.undefended_finetuning else []
     base = run_name.removesuffix(defence_suffix(defence)) if run_name else None
     if base not in (None, default_name(identity)):
         words += ["--run_name", base]

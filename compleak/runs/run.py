@@ -160,7 +160,11 @@ def defence_in_words(run: Run) -> str:
     defence = run.defence
     if defence == UNDEFENDED:
         return ""
-    where = "in fine-tuning" if defence.undefended_original else "throughout"
+    where = "throughout"
+    if defence.undefended_original:
+        where = "in fine-tuning alone"
+    if defence.undefended_finetuning:
+        where = "in the original's training alone"
     attacker = "adaptive" if defence.adaptive else "non-adaptive"
     return f"victim defended {where} by {defence.name} {defence.argument:g}, {attacker} attacker"
 

@@ -24,6 +24,11 @@ class DefenceSettings:
     argument: float | None = None
     adaptive: bool = False  # the attacker trains the shadow models with the defence as well
     undefended_original: bool = False  # only the fine-tuning after compression is defended
+    undefended_finetuning: bool = False  # only the original is defended
+
+    def defends(self, role: str) -> bool:
+        """Whether a role's models are defended: the victim's are, shadow models' where the attacker is adaptive."""
+        return bool(self.name) and (role == VICTIM or self.adaptive)
 
     def as_config(self) -> dict:
         """The defence as run.json holds it."""
@@ -32,11 +37,13 @@ class DefenceSettings:
             "defend_arg": self.argument,
             "adaptive": self.adaptive,
             "undefended_original": self.undefended_original,
+            "undefended_finetuning": self.undefended_finetuning,
         }
 
     @classmethod
     def from_config(cls, config: dict) -> "DefenceSettings":
-        return cls(config["defend"], config["defend_arg"], config["adaptive"], config["undefended_original"])
+        undefended = (config["undefended_original"], config["undefended_finetuning"])
+        return cls(config["defend"], config["defend_arg"], config["adaptive"], *undefended)
 
 
 UNDEFENDED = DefenceSettings()
@@ -96,6 +103,7 @@ class TrainSettings(ModelSettings):
     seed: int = DEFAULT_SEED
     max_points: int | None = None
     label_noise: float = 0.0
+    part: int | None = None  # make only this part of the defence's training; None: the whole model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +136,7 @@ class QuerySettings(StageSettings):
     variants: tuple[Variant, ...] = ()
     asked: Mapping[str, int] = field(default_factory=dict, hash=False)
     drop_weights: bool = False
+    split_ai: bool = False  # write what SELENA's Split-AI answers, and ask nothing else
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,18 +69,16 @@ def assign(run: Run, variant: Variant, role: str) -> Assignment:
     )
 
 
-def is_defended(run: Run, role: str) -> bool:
-    """Whether a role's models are defended: the victim's are, shadow models' where the attacker is adaptive."""
-    return bool(run.defence.name) and (role == run.roles[0] or run.defence.adaptive)
-
-
 def defence_of(run: Run, role: str, variant: Variant) -> str:
     """The defence that a model is trained with, "" for none.
 
-    Where only fine-tuning is defended, an original has none.
+    Where only fine-tuning is defended, an original has none; where only originals are, a fine-tuned model has none.
     """
-    is_spared = variant == ORIGINAL and run.defence.undefended_original
-    return run.defence.name if is_defended(run, role) and not is_spared else ""
+    defence = run.defence
+    is_original = variant == ORIGINAL
+    is_fine_tuned = not is_original and variant.is_fine_tuned
+    is_spared = defence.undefended_original if is_original else defence.undefended_finetuning and is_fine_tuned
+    return defence.name if defence.defends(role) and not is_spared else ""
 
 
 def members_and_reserve(run: Run, role: str, row: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -89,7 +87,7 @@ def members_and_reserve(run: Run, role: str, row: int) -> tuple[np.ndarray, np.n
     An undefended original leaves out the reserve that its defended fine-tuning will use, so that no model has memorised
     its reserve.
     """
-    if is_defended(run, role) and defenses.DEFENCES[run.defence.name].step.needs_reserve:
+    if run.defence.defends(role) and defenses.DEFENCES[run.defence.name].step.needs_reserve:
         return reserve_of(run, row)
     return split(run)[0].pairs[row].train, None
 

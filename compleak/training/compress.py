@@ -11,7 +11,7 @@ from compleak.runs import checkpoints
 from compleak.runs.roles import selected_roles
 from compleak.runs.run import Run, dataset, open_run
 from compleak.runs.settings import CompressSettings, QuantizeSettings
-from compleak.runs.variants import ORIGINAL, Variant
+from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment, assign, points_fingerprint
 from compleak.training.finished import fill_network, finished_folder, model_meta
 from compleak.training.make import Product, Source, describe_privacy, make_model, recipe_of
@@ -68,13 +68,13 @@ def compressed_source(
         restored = fill_network(run, variant, tensors).to(device, memory_format=torch.channels_last)
         stated = verify(assignment, prepared, restored, device)
         facts = {"property": stated, "test_accuracy_before": original["test_accuracy"]}
-        return Product(tensors, restored, {**facts, **inherited_privacy(variant, original)})
+        return Product(tensors, restored, {**facts, **inherited_privacy(assignment, original)})
 
     def describe(meta: dict) -> str:
         return describe_compression(meta, original)
 
     earlier_privacy = original.get("privacy", {}).get("history")
-    return Source(made_from, assignment.new_procedure, earlier_privacy, start, finish, describe)
+    return Source(made_from, assignment.new_procedure, earlier_privacy, start, finish, describe, original["made_from"])
 
 
 def calibration_points(assignment: Assignment, original: dict, count: int) -> np.ndarray:
@@ -94,11 +94,17 @@ def inputs_at(run: Run, points: np.ndarray, batch_size: int, device: torch.devic
         yield data.kind.to_input(torch.from_numpy(data.images[points[start : start + batch_size]]).to(device))
 
 
-def inherited_privacy(variant: Variant, original: dict) -> dict:
-    """The privacy of a model that is not fine-tuned: its original's, from which all of it is computed."""
-    if variant.is_fine_tuned or "privacy" not in original:
+def inherited_privacy(assignment: Assignment, original: dict) -> dict:
+    """The privacy of a model that is not fine-tuned with noise, where its original was trained with noise.
+
+    Without fine-tuning it is the original's, from which all of the model is computed; fine-tuning without noise leaves
+    no guarantee.
+    """
+    if "privacy" not in original:
         return {}
-    return {"privacy": original["privacy"]}
+    if not assignment.variant.is_fine_tuned:
+        return {"privacy": original["privacy"]}
+    return {} if assignment.defence else {"privacy": {**original["privacy"], "epsilon": None, "history": None}}
 
 
 def verify(assignment: Assignment, prepared: nn.Module, restored: nn.Module, device: torch.device) -> str:

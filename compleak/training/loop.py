@@ -36,19 +36,19 @@ class Points(NamedTuple):
     """The points that batches are drawn from, on the device."""
 
     padded: torch.Tensor  # (n, ...) from `kind.pad`
-    labels: torch.Tensor  # (n,) int64
+    labels: torch.Tensor  # (n,) int64, or (n, C) posteriors
     flip: bool  # whether augmentation may mirror them
     kind: InputKind = IMAGES
 
     def batch(self, index: torch.Tensor, draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Network inputs (B, ...) and labels (B,) of the points in `index`, augmented as `draws` says."""
+        """Network inputs (B, ...) and labels (B,) or (B, C) of the points in `index`, augmented as `draws` says."""
         return self.kind.to_input(self.kind.augmented_batch(self.padded, index, draws)), self.labels[index]
 
 
 def fit(
     model: nn.Module,
     images: torch.Tensor,  # (n, 32, 32, 3) uint8 or features (n, F), on `device`
-    labels: torch.Tensor,  # (n,) int64, on `device`
+    labels: torch.Tensor,  # (n,) int64 or (n, C) posteriors, on `device`
     recipe: Recipe,
     *,
     flip: bool,

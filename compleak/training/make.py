@@ -1,18 +1,23 @@
 """From an assignment to a checkpoint: the same steps for an original model and for a compressed one."""
 
-import itertools
+import functools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.special import softmax
 from torch import nn
 
 from compleak.runs import checkpoints
-from compleak.runs.run import dataset
+from compleak.runs.roles import role_seed
+from compleak.runs.run import dataset, split
+from compleak.runs.run import network as fresh_network
 from compleak.runs.settings import ModelSettings
+from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment
-from compleak.training.evaluate import accuracy
+from compleak.training.evaluate import accuracy, ask
 from compleak.training.loop import Recipe, fit
 from core.console import say
 from core.errors import UserError
@@ -20,6 +25,7 @@ from core.provenance import provenance
 from core.threads import threads_in_use, use_threads
 from data.datasets import Dataset
 from defenses import DEFENCES, Procedure
+from defenses.trainer import Pair, Trainer
 
 
 class Product(NamedTuple):
@@ -39,6 +45,7 @@ class Source(NamedTuple):
     start: Callable[[], nn.Module]  # the network to train
     finish: Callable[[nn.Module], Product]  # from the trained network to what is saved
     describe: Callable[[dict], str]  # meta.json in words, for the line that is printed
+    original_made_from: dict | None = None  # of the original that it starts from, None where it is one
 
 
 def recipe_of(settings: ModelSettings, assignment: Assignment) -> Recipe:
@@ -82,6 +89,23 @@ def training_of(recipe: Recipe | None, assignment: Assignment) -> dict:
     return {} if recipe is None else {**recipe._asdict(), **assignment.defence_facts()}
 
 
+def make_part(assignment: Assignment, recipe: Recipe, source: Source, number: int, *, device: torch.device) -> None:
+    """Make one part of the whole training of an original beforehand; nothing where the model is there or is copied."""
+    parts = DEFENCES[assignment.defence].parts
+    title = f"{assignment.title} {parts.name} {number}"
+    made_from = {**source.made_from, **training_of(recipe, assignment)}
+    if checkpoints.is_done(assignment.folder, made_from) or checkpoints.copy_identical_model(
+        assignment.folder, made_from
+    ):
+        say(f"{title}: its model is done, {assignment.folder}")
+        return
+    data = dataset(assignment.run)
+    trainer = trainer_of(assignment, recipe, source, data, made_from, device, title)
+    members = on_device(data, assignment.members, device)
+    parts.make(trainer, members, number, argument=assignment.run.defence.argument, seed=assignment.seed)
+    say(f"{title}: done, {assignment.folder}")
+
+
 def train_network(
     network: nn.Module,
     assignment: Assignment,
@@ -93,28 +117,43 @@ def train_network(
 ) -> dict:
     """Train the network in place: once, or in the way of its defence where that replaces the whole training.
 
-    Such a defence may call `train` several times. Each call has a resume state of its own: a later training must not go
-    on from the end of an earlier one.
-
     Returns facts for meta.json: the last epoch's loss and, with DP-SGD, the privacy spent.
     """
     members = on_device(data, assignment.members, device)
-    reserve = None if assignment.reserve is None else on_device(data, assignment.reserve, device)
-    trainings = itertools.count()
+    trainer = trainer_of(assignment, recipe, source, data, identity, device, assignment.title)
+    whole_training = DEFENCES[assignment.defence].whole_training if assignment.defence else None
+    if whole_training is None:
+        return trainer.train(network, members)
+    reserve = reserve_on_device(assignment, data, device)
+    argument = assignment.run.defence.argument
+    return whole_training(trainer, network, members, reserve, argument=argument, seed=assignment.seed)
 
-    def train(model: nn.Module, points: tuple[torch.Tensor, torch.Tensor]) -> dict:
+
+def trainer_of(
+    assignment: Assignment,
+    recipe: Recipe,
+    source: Source,
+    data: Dataset,
+    identity: dict,
+    device: torch.device,
+    title: str,
+) -> Trainer:
+    """The means to train one model. identity: what the model is made from."""
+    reserve = reserve_on_device(assignment, data, device)
+
+    def train(model: nn.Module, points: Pair, number: int = 0) -> dict:
         threads = threads_in_use()
         procedure = source.new_procedure()
         loss = fit(
             model,
             *points,
-            recipe,
+            recipe._replace(seed=numbered_seed(assignment, number)),
             flip=data.flip,
             kind=data.kind,
             device=device,
-            resume=checkpoints.resume_file(assignment.folder, next(trainings)),
+            resume=checkpoints.resume_file(assignment.folder, number),
             identity=identity,
-            desc=assignment.title,
+            desc=f"{title}{f', training {number}' if number else ''}",
             procedure=procedure,
             reserve=reserve,
         )
@@ -122,14 +161,59 @@ def train_network(
         spent = procedure.account(len(points[1]), recipe.batch_size, recipe.epochs, source.earlier_privacy)
         return {"loss": loss, **spent}
 
-    whole_training = DEFENCES[assignment.defence].whole_training if assignment.defence else None
-    if whole_training is None:
-        return train(network, members)
-    argument = assignment.run.defence.argument
-    return whole_training(train, network, members, reserve, argument=argument, seed=assignment.seed)
+    def new_network(number: int) -> nn.Module:
+        torch.manual_seed(numbered_seed(assignment, number))
+        return fresh_network(assignment.run)
+
+    def ask_points(model: nn.Module, points: np.ndarray) -> np.ndarray:
+        logits = ask(model, data.images[points], device, recipe.batch_size, kind=data.kind)
+        return softmax(logits.astype(np.float64), axis=1)
+
+    def forget(number: int) -> None:
+        checkpoints.resume_file(assignment.folder, number).unlink(missing_ok=True)
+
+    points = asked_points(assignment)
+    return Trainer(
+        train=train,
+        forget=forget,
+        new_network=new_network,
+        ask=ask_points,
+        points=points,
+        member_of=places_among(assignment.members, points),
+        folder=assignment.run.role_dir(ORIGINAL, assignment.role),
+        identity=source.original_made_from or identity,
+        is_original=source.original_made_from is None,
+    )
 
 
-def on_device(data: Dataset, index, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def numbered_seed(assignment: Assignment, number: int) -> int:
+    """The seed of a training and of a fresh network: number 0 has the model's own."""
+    return role_seed(assignment.seed, number) if number else assignment.seed
+
+
+def asked_points(assignment: Assignment) -> np.ndarray:
+    """The model's members and all points of the audit, sorted."""
+    whole, audit = split(assignment.run)
+    return functools.reduce(
+        np.union1d, [assignment.members, *audit.victim, *(i for pair in whole.shadows for i in pair)]
+    )
+
+
+def places_among(members: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(N,) int64: the place of each point among the members (n,), -1 where it is none.
+
+    points: (N,) sorted, the members among them.
+    """
+    places = np.full(len(points), -1)
+    places[np.searchsorted(points, members)] = np.arange(len(members))
+    return places
+
+
+def reserve_on_device(assignment: Assignment, data: Dataset, device: torch.device) -> Pair | None:
+    return None if assignment.reserve is None else on_device(data, assignment.reserve, device)
+
+
+def on_device(data: Dataset, index, device: torch.device) -> Pair:
     """The stored points and their labels at `index`."""
     points = torch.from_numpy(data.images[index]).to(device)
     return points, torch.from_numpy(data.labels[index]).to(device)
@@ -157,5 +241,5 @@ def describe_privacy(facts: dict) -> str:
         return ""
     epsilon, delta = facts["privacy"]["epsilon"], facts["privacy"]["delta"]
     if epsilon is None:
-        return "; no privacy guarantee: the original was trained on the same members without noise"
+        return "; no privacy guarantee: a part of the training was without noise"
     return f"; epsilon {epsilon:.2f} at delta {delta:g}, while the seed is secret"

@@ -9,26 +9,42 @@ from compleak.runs import checkpoints
 from compleak.runs.create import create_run
 from compleak.runs.roles import selected_roles
 from compleak.runs.run import network
-from compleak.runs.settings import TrainSettings
+from compleak.runs.settings import DefenceSettings, TrainSettings
 from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment, assign
-from compleak.training.make import Product, Source, describe_privacy, make_model, recipe_of
+from compleak.training.make import Product, Source, describe_privacy, make_model, make_part, recipe_of
 from core import devices
+from core.errors import UserError
 from core.threads import threads_for_stage, use_threads
+from defenses import DEFENCES, WITH_PARTS
 
 NETWORK_KEYS = ("data", "label_noise", "model_name", "width", "num_cls")  # of run.json: what the network is
 
 
 def train_originals(settings: TrainSettings) -> None:
-    """Create the run where it is not there, and make the original models of the settings' roles."""
+    """Create the run where it is not there, and make the original models of the settings' roles, or a part of each."""
     device = devices.choose(settings.device)
     use_threads(threads_for_stage(settings.threads))
+    if settings.part is not None:
+        check_part(settings.run.defence, settings.part)
     run = create_run(settings)
     for role in selected_roles(run.roles, settings.roles):
         assignment = assign(run, ORIGINAL, role)
         recipe = recipe_of(settings, assignment)
         source = original_source(assignment, settings.slim_penalty)
-        make_model(assignment, recipe, source, device=device, batch_size=settings.batch_size)
+        if settings.part is None:
+            make_model(assignment, recipe, source, device=device, batch_size=settings.batch_size)
+        elif assignment.defence:
+            make_part(assignment, recipe, source, settings.part, device=device)
+
+
+def check_part(defence: DefenceSettings, number: int) -> None:
+    """UserError where the defence's training has no part of this number."""
+    parts = DEFENCES[defence.name].parts if defence.name else None
+    if parts is None:
+        raise UserError(f"--part is for {' or '.join(f'--defend {name}' for name in WITH_PARTS)}: leave it out")
+    if number >= (count := parts.count(defence.argument)):
+        raise UserError(f"--part {number}: {parts.name}s have the numbers 0 to {count - 1}")
 
 
 def original_source(assignment: Assignment, slim_penalty: float) -> Source:

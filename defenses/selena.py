@@ -1,0 +1,161 @@
+"""Tang et al. 2022, Mitigating membership inference attacks by self-distillation through a novel ensemble architecture
+(USENIX Security): SELENA.
+
+Split-AI (section 4.1): K sub-models, of which each member is left out by L, its non-models, chosen at random. A
+sub-model is trained with true labels, by the run's own recipe, on the members that do not list it. A member is answered
+with the mean posterior of its own non-models, and any other point with that of a random member's (algorithm 1): both
+are answers of models that did not train on the point.
+
+Self-distillation (section 4.2): a fresh network of the same kind is trained on the members with Split-AI's answers
+about them as soft labels, at temperature 1 and without the true labels. It is the model that is given away. Where
+images are augmented, the student sees augmented images and the answers are those about the plain image. A compressed
+version is fine-tuned on the same soft labels.
+
+Sub-models can be made apart from each other, before the student or by it. A sub-model's weights are dropped once it has
+answered. Nothing is chosen by looking at non-members; that Split-AI answers some is for its own audit.
+
+In the folder of the original, `split_ai.npz` then holds, for n members, C classes, and N points, which are the members
+and those of the audit:
+
+    non_models  (n, L) int64    the sub-models that leave out each member
+    trained_on  (K, n) bool     the members that each sub-model was trained on
+    points      (N,) int64      which points of the data set they are
+    member_of   (N,) int64      the place of each point among the members, -1 where it is no member
+    answers     (N, C) float32  Split-AI's answers, posteriors
+"""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.errors import UserError
+from core.files import write_atomically
+from defenses.trainer import Pair, Trainer
+
+LEFT_OUT = 0.4  # L / K, as in the paper, which has 10 of 25
+LEAST_MEMBERS = 2  # that a sub-model can be trained on: batch norm needs more than one
+NON_MODELS_STREAM, OTHERS_STREAM = 50_000, 50_001  # of a model's seed
+FILE = "split_ai.npz"
+DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
+
+
+def count_sub_models(argument: float) -> int:
+    """K. UserError where the argument is no whole number of sub-models."""
+    if argument != int(argument) or argument < 2:
+        raise UserError(f"--defend selena: --defend_arg is the number of sub-models, at least 2, not {argument:g}")
+    return int(argument)
+
+
+def draw_non_models(members: int, sub_models: int, seed: int) -> np.ndarray:
+    """(n, L) int64: for each member the first L of a random permutation of the sub-models; L is 0.4 K, rounded."""
+    left_out = round(LEFT_OUT * sub_models)
+    numbers = np.tile(np.arange(sub_models), (members, 1))
+    return np.random.default_rng([seed, NON_MODELS_STREAM]).permuted(numbers, axis=1)[:, :left_out]
+
+
+def draw_answering(non_models: np.ndarray, member_of: np.ndarray, seed: int) -> np.ndarray:
+    """(N, L): the sub-models that answer about each point: a member's own non-models, else those of a random member."""
+    drawn = np.random.default_rng([seed, OTHERS_STREAM]).integers(len(non_models), size=len(member_of))
+    return non_models[np.where(member_of < 0, drawn, member_of)]
+
+
+def members_of(non_models: np.ndarray, number: int) -> np.ndarray:
+    """(n,) bool: the members that a sub-model is trained on. UserError where they are too few."""
+    trained_on = ~(non_models == number).any(axis=1)
+    if trained_on.sum() < LEAST_MEMBERS:
+        raise UserError(f"--defend selena: sub-model {number} gets {trained_on.sum()} members: give more points")
+    return trained_on
+
+
+def make_sub_model(trainer: Trainer, members: Pair, number: int, *, argument: float, seed: int) -> None:
+    """Train one sub-model, ask it about the points that it answers for and keep the answers; nothing where it is done.
+
+    number: 0 to K - 1.
+    """
+    file = sub_model_file(trainer.folder, number)
+    if file.exists() or (trainer.folder / FILE).exists():
+        return
+    non_models = draw_non_models(len(members[1]), count_sub_models(argument), seed)
+    trained_on = members_of(non_models, number)
+    training = number + 1  # the student's training is number 0
+    sub_model = trainer.new_network(training)
+    places = torch.from_numpy(np.flatnonzero(trained_on)).to(members[1].device)
+    trainer.train(sub_model, (members[0][places], members[1][places]), training)
+    answers_for = (draw_answering(non_models, trainer.member_of, seed) == number).any(axis=1)
+    answers = trainer.ask(sub_model, trainer.points[answers_for]).astype(np.float32)
+    write(file, trainer.identity, trained_on=trained_on, answers=answers)
+    trainer.forget(training)
+
+
+def distil(trainer: Trainer, model: nn.Module, members: Pair, reserve, *, argument: float, seed: int) -> dict:
+    """Train the student, or fine-tune its compressed version, on Split-AI's answers; returns facts for meta.json."""
+    if trainer.is_original:
+        make_split_ai(trainer, members, argument=argument, seed=seed)
+    split_ai = read(trainer.folder / FILE, trainer.identity)
+    targets = torch.from_numpy(targets_of(split_ai["answers"], split_ai["member_of"]))
+    facts = trainer.train(model, (members[0], targets.to(members[1].device)))
+    return {**facts, "files": [FILE]} if trainer.is_original else facts
+
+
+def make_split_ai(trainer: Trainer, members: Pair, *, argument: float, seed: int) -> None:
+    """Make the sub-models that are not made yet, and join their answers in one file."""
+    if (trainer.folder / FILE).exists():
+        return
+    numbers = range(count_sub_models(argument))
+    for number in numbers:
+        make_sub_model(trainer, members, number, argument=argument, seed=seed)
+    files = [sub_model_file(trainer.folder, number) for number in numbers]
+    parts = [read(file, trainer.identity) for file in files]
+    non_models = draw_non_models(len(members[1]), len(numbers), seed)
+    trained_on = np.stack([part["trained_on"] for part in parts])
+    assert not trained_on[non_models.T, np.arange(len(non_models))].any(), "a sub-model saw a member that lists it"
+    answering = draw_answering(non_models, trainer.member_of, seed)
+    arrays = {"non_models": non_models, "trained_on": trained_on, "points": trainer.points}
+    arrays |= {"member_of": trainer.member_of, "answers": mean_answers(answering, [part["answers"] for part in parts])}
+    write(trainer.folder / FILE, trainer.identity, **arrays)
+    for file in files:
+        file.unlink()
+
+
+def mean_answers(answering: np.ndarray, answers: list[np.ndarray]) -> np.ndarray:
+    """(N, C) float32: for each point the mean answer of the sub-models in `answering`, (N, L).
+
+    answers: of each sub-model, (m, C), about the points that it answers for, in their order.
+    """
+    total = np.zeros((len(answering), answers[0].shape[1]))
+    for number, given in enumerate(answers):
+        total[(answering == number).any(axis=1)] += given
+    return (total / answering.shape[1]).astype(np.float32)
+
+
+def targets_of(answers: np.ndarray, member_of: np.ndarray) -> np.ndarray:
+    """(n, C): the answers about the members, in the members' order."""
+    places = np.flatnonzero(member_of >= 0)
+    return answers[places[np.argsort(member_of[places])]]
+
+
+def sub_model_file(folder: Path, number: int) -> Path:
+    """Where a sub-model's answers are kept until those of all sub-models are joined."""
+    return folder / f"split_ai_{number}.npz"
+
+
+def write(file: Path, identity: dict, **arrays: np.ndarray) -> None:
+    content = {**arrays, "identity": np.array(json.dumps(identity, sort_keys=True))}
+    write_atomically(file, lambda part: np.savez(part, **content))
+
+
+def read(file: Path, identity: dict) -> dict[str, np.ndarray]:
+    """The arrays of a file. UserError where it is missing or damaged, or belongs to another training."""
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            arrays = dict(content)
+        stated = str(arrays.pop("identity"))
+    except DAMAGED as error:
+        raise UserError(f"{file} is missing or damaged: delete its folder and train the original again") from error
+    if stated != json.dumps(identity, sort_keys=True):
+        raise UserError(f"{file} was made with other settings than the model: delete its folder and train it again")
+    return arrays

@@ -1,0 +1,170 @@
+"""SELENA: who leaves out whom, what Split-AI answers, and runs whose student learns from it."""
+
+import numpy as np
+import pytest
+from conftest import NETWORK, stopped_in
+
+import CompLeakNR
+import query
+import train
+from compleak.pipeline.plan import model_stages
+from compleak.pipeline.settings import PlanSettings
+from compleak.queries import signals_file
+from compleak.runs import checkpoints
+from compleak.runs.roles import VICTIM
+from compleak.runs.run import open_run
+from compleak.runs.settings import DefenceSettings, RunSettings
+from compleak.runs.variants import ORIGINAL, compressed_variant
+from compleak.training import loop
+from core.errors import UserError
+from defenses import selena
+from pruning import prune
+
+SMALL = ["--max_points", "40", "--epochs", "2", "--label_noise", "0.2", "--no_augment", "--batch_size", "16"]
+SELENA = ["--defend", "selena", "--defend_arg", "5"]
+
+
+@pytest.mark.parametrize(("sub_models", "left_out"), [(2, 1), (5, 2), (25, 10)])
+def test_each_member_is_left_out_by_two_fifths_of_the_sub_models_and_all_sub_models_alike(sub_models, left_out):
+    non_models = selena.draw_non_models(4000, sub_models, 3)
+    assert non_models.shape == (4000, left_out)
+    assert all(len(set(row)) == left_out for row in non_models.tolist())
+    share = np.bincount(non_models.ravel(), minlength=sub_models) / 4000
+    assert np.abs(share - left_out / sub_models).max() < 0.04
+    for number in range(sub_models):
+        assert np.array_equal(selena.members_of(non_models, number), [number not in row for row in non_models])
+
+
+def test_a_member_is_answered_by_its_own_non_models_and_another_point_by_those_of_a_random_member():
+    non_models = selena.draw_non_models(6, 5, 0)
+    member_of = np.array([-1, 4, 0, -1, 2])
+    answering = selena.draw_answering(non_models, member_of, 0)
+    assert np.array_equal(answering[[1, 2, 4]], non_models[[4, 0, 2]])
+    assert all(row in non_models.tolist() for row in answering.tolist())
+
+
+def test_answers_are_the_means_of_a_literal_version():
+    rng = np.random.default_rng(0)
+    posteriors = rng.dirichlet(np.ones(3), size=(5, 7)).astype(np.float32)  # of each sub-model about each point
+    member_of = np.array([2, -1, 0, 1, -1, 3, -1])
+    answering = selena.draw_answering(selena.draw_non_models(4, 5, 1), member_of, 1)
+    given = [posteriors[number, (answering == number).any(axis=1)] for number in range(5)]
+    answers = selena.mean_answers(answering, given)
+    for point in range(7):
+        total = sum(posteriors[number, point] for number in answering[point])
+        np.testing.assert_allclose(answers[point], total / 2, rtol=1e-6)
+    assert np.array_equal(selena.targets_of(answers, member_of), answers[[2, 3, 0, 5]])
+
+
+def test_split_ai_alone_tells_nobody_who_was_a_member():
+    """Every sub-model is certain about what it was trained on and guesses about the rest."""
+    rng = np.random.default_rng(0)
+    points, members = 4000, 2000
+    non_models = selena.draw_non_models(members, 5, 0)
+    member_of = np.r_[np.arange(members), np.full(points - members, -1)]
+    answering = selena.draw_answering(non_models, member_of, 0)
+    sure = rng.uniform(0.3, 0.6, size=(5, points))
+    for number in range(5):
+        sure[number, :members][selena.members_of(non_models, number)] = 0.99
+    given = [sure[number, (answering == number).any(axis=1)][:, None] for number in range(5)]
+    answer = selena.mean_answers(answering, given)[:, 0]
+    above = np.searchsorted(np.sort(answer[members:]), answer[:members]).mean() / (points - members)
+    assert above == pytest.approx(0.5, abs=0.03)
+    naive = sure.mean(axis=0)  # all sub-models answer about everything: that gives members away
+    assert naive[:members].min() > naive[members:].max()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of which one sub-model was made apart and the training was stopped in a later one, then went on."""
+    root = tmp_path_factory.mktemp("selena")
+    flags = [*NETWORK, "--root", str(root), *SELENA]
+    trained = []
+    fit = loop.fit
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "compleak.training.make.fit", lambda *args, **options: trained.append(options) or fit(*args, **options)
+        )
+        train.main([*flags, *SMALL, "--roles", VICTIM, "--part", "3"])
+        with stopped_in(1):
+            train.main([*flags, *SMALL])
+        train.main([*flags, *SMALL])
+    numbers = [options["resume"].stem for options in trained if "victim" in str(options["resume"])]
+    assert numbers == ["resume_4", "resume_1", "resume_1", "resume_2", "resume_3", "resume_5", "resume"]
+    return open_run(train.parse(flags).run)
+
+
+def stored(run):
+    folder = run.role_dir(ORIGINAL, VICTIM)
+    return selena.read(folder / selena.FILE, checkpoints.load_meta(folder)["made_from"])
+
+
+def test_no_sub_model_was_trained_on_a_member_that_lists_it_and_their_weights_are_gone(run):
+    split_ai = stored(run)
+    assert split_ai["non_models"].shape == (40, 2) and split_ai["trained_on"].shape == (5, 40)
+    for member, lists in enumerate(split_ai["non_models"]):
+        assert np.array_equal(np.flatnonzero(~split_ai["trained_on"][:, member]), np.sort(lists))
+    np.testing.assert_allclose(split_ai["answers"].sum(axis=1), 1, rtol=1e-5)
+    assert {file.name for file in run.role_dir(ORIGINAL, VICTIM).iterdir()} == {"model.pt", "meta.json", selena.FILE}
+    shadow = run.role_dir(ORIGINAL, "shadow_model_0")
+    assert not (shadow / selena.FILE).exists()  # the attacker knows of no defence
+
+
+def test_student_and_compressed_version_learn_from_the_stored_answers_alone(run, tmp_path, monkeypatch):
+    learnt = []
+    monkeypatch.setattr("compleak.training.make.fit", lambda *args, **options: learnt.append(args) or 0.0)
+    variant = compressed_variant("pruning", "0.8")
+    flags = [*NETWORK, "--root", str(run.root), *SELENA, "--roles", VICTIM]
+    prune.main([*flags, "--prune_epochs", "1", "--prune_sparsity", variant.degree])
+    split_ai = stored(run)
+    expected = selena.targets_of(split_ai["answers"], split_ai["member_of"])
+    np.testing.assert_array_equal(learnt[0][2].numpy(), expected)
+    members = split_ai["points"][split_ai["member_of"] >= 0]
+    assert len(learnt) == 1 and len(members) == 40
+
+
+def test_split_ai_can_be_audited_and_another_defence_is_refused(run, tmp_path):
+    flags = [*NETWORK, "--root", str(run.root), *SELENA]
+    query.main([*flags, "--split_ai", "--sensitivity_draws", "1"])
+    audited = signals_file.load(run.dir / "split_ai_signals.npz")
+    student = signals_file.load(run.signals_file(ORIGINAL))
+    split_ai = stored(run)
+    places = np.searchsorted(split_ai["points"], signals_file.points(run.signals_file(ORIGINAL)))
+    np.testing.assert_allclose(np.exp(audited.logits[0]), split_ai["answers"][places], rtol=1e-5)
+    assert np.array_equal(audited.logits[1], student.logits[1]) and np.array_equal(audited.member, student.member)
+    CompLeakNR.main(
+        ["--signals", str(run.dir / "split_ai_signals.npz"), "--attacks", "yeom2018", "--out", str(tmp_path)]
+    )
+    assert (tmp_path / "NR.csv").exists()
+
+
+def test_what_cannot_be_had_is_refused_before_anything_is_written(tmp_path):
+    flags = [*NETWORK, "--root", str(tmp_path), *SMALL]
+    for more, message in (
+        (["--defend", "selena", "--defend_arg", "2.5"], "is the number of sub-models"),
+        ([*SELENA, "--part", "5"], "have the numbers 0 to 4"),
+        ([*SELENA, "--undefended_original"], "does not go with --defend selena"),
+        (["--defend", "ppb", "--part", "0"], "--part is for --defend selena"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train.main([*flags, *more])
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_file_of_another_training_is_refused(tmp_path):
+    selena.write(tmp_path / "a.npz", {"epochs": 1}, answers=np.zeros(3))
+    with pytest.raises(UserError, match="made with other settings"):
+        selena.read(tmp_path / "a.npz", {"epochs": 2})
+    with pytest.raises(UserError, match="missing or damaged"):
+        selena.read(tmp_path / "b.npz", {"epochs": 2})
+
+
+def test_a_plan_trains_sub_models_of_defended_roles_side_by_side(tmp_path):
+    plan = PlanSettings(run=RunSettings(dataset_name="digits", root=tmp_path, defence=DefenceSettings("selena", 5.0)))
+    victim = list(model_stages(plan, VICTIM))
+    parts = [stage for stage in victim if stage.key.kind == "part"]
+    assert [stage.settings.part for stage in parts] == [0, 1, 2, 3, 4]
+    assert len({stage.needs for stage in parts}) == 1  # none waits for another
+    student = victim[len(parts)]
+    assert set(student.needs) > {stage.key for stage in parts} and str(parts[3].key) == "part victim_model 3"
+    assert not [stage for stage in model_stages(plan, "shadow_model_0") if stage.key.kind == "part"]
