@@ -9,7 +9,7 @@ again.
 """
 
 import models
-from compleak.runs.flags import add_training_flags, model_options, stage_parser
+from compleak.runs.flags import add_layout_flag, add_training_flags, model_options, stage_parser
 from compleak.runs.settings import TrainSettings
 from compleak.training.original import train_originals
 from core import arguments
@@ -41,6 +41,7 @@ def parse(argv=None) -> TrainSettings:
         shadow_num=args.shadow_num,
         seed=args.seed,
         max_points=args.max_points,
+        layout=args.split,
         label_noise=args.label_noise,
         part=args.part,
     )
@@ -65,6 +66,7 @@ def add_split_flags(parser) -> None:
         default=TrainSettings.seed,
         help="of split, initial weights and order (default: %(default)s)",
     )
+    add_layout_flag(group)
     group.add_argument(
         "--max_points", type=arguments.positive_int, help="members and non-members a model at most (default: all)"
     )

@@ -40,20 +40,20 @@ DEVIATION = {"paper": 0.01, "fast": None}  # of the first weights: None is torch
 
 
 class TwoViews(nn.Module):
-    """One branch reads the posterior, one the label; the joined layers read both."""
+    """One branch reads `width` features, one the label; the joined layers read both."""
 
-    def __init__(self, num_classes: int, deviation: float | None = None):
+    def __init__(self, width: int, num_classes: int, deviation: float | None = None):
         super().__init__()
-        self.num_classes = num_classes
-        self.features = nn.Sequential(*layer(num_classes, 1024), *layer(1024, 512), *layer(512, 64))
+        self.widths = [width, num_classes]
+        self.features = nn.Sequential(*layer(width, 1024), *layer(1024, 512), *layer(512, 64))
         self.labels = nn.Sequential(*layer(num_classes, 128), *layer(128, 64))
         joined = [*layer(128, 512), *layer(512, 256), *layer(256, 128), *layer(128, 64)]
         self.joined = nn.Sequential(*joined, nn.Linear(64, 1))
         if deviation is not None:
             draw_weights(self, deviation)
 
-    def forward(self, inputs):  # (b, 2C) -> (b, 2); the odds of membership are the second minus the first, which is 0
-        features, labels = inputs.split(self.num_classes, dim=1)
+    def forward(self, inputs):  # (b, width + C) -> (b, 2); the log-odds of membership: second minus first, which is 0
+        features, labels = inputs.split(self.widths, dim=1)
         log_odds = self.joined(torch.cat([self.features(features), self.labels(labels)], dim=1))
         return torch.cat([torch.zeros_like(log_odds), log_odds], dim=1)
 
@@ -70,25 +70,33 @@ def draw_weights(network: nn.Module, deviation: float) -> None:
             nn.init.zeros_(module.bias)
 
 
-def view(target: Signals, rows) -> np.ndarray:
-    """(n, 2C): the posterior in the order of the classes, then the one-hot label."""
-    p = posterior(target.logits[rows])
-    return np.hstack([p, np.arange(p.shape[-1]) == target.labels[rows[1]][:, None]])
+def with_label(target: Signals, rows, features) -> np.ndarray:
+    """(n, F) features of these rows with the one-hot label beside them, (n, F + C)."""
+    classes = np.arange(target.logits.shape[-1])
+    return np.hstack([features, classes == target.labels[rows[1]][:, None]])
 
 
 def dsq(target: Signals, *, seed: int, recipe: str = "fast", device="cpu", progress=None) -> Result:
-    """Log-odds of membership of the victim's audit points, (A,).
+    """Log-odds of membership of the victim's audit points, (A,), from the posterior in the order of the classes.
 
     recipe: "paper" or "fast" (`attacks.common.networks`; fast inputs are standardised, those of the paper are not);
     progress: a callable that wraps the iterable of epochs, or None. Raises ValueError for another recipe.
     """
+    features = [posterior(target.logits[rows]) for rows in audit_rows(target)]
+    return by_two_views(target, *features, seed=seed, recipe=recipe, device=device, progress=progress)
+
+
+def by_two_views(
+    target: Signals, shadow_features, victim_features, *, seed: int, recipe: str, device="cpu", progress=None
+) -> Result:
+    """The same from any features: (M, F) of the shadows' audit rows, (A, F) of the victim's."""
     training = choose_recipe(RECIPES, recipe)
     shadow, victim = audit_rows(target)
-    inputs = view(target, shadow), view(target, victim)
+    inputs = with_label(target, shadow, shadow_features), with_label(target, victim, victim_features)
     fitted_on, applied_to = standardise(*inputs) if recipe == "fast" else (part.astype(np.float32) for part in inputs)
     member = target.member[shadow]
     shadow_scores, scores = train_and_score(
-        partial(TwoViews, target.logits.shape[-1], DEVIATION[recipe]),
+        partial(TwoViews, shadow_features.shape[1], target.logits.shape[-1], DEVIATION[recipe]),
         with_enough_steps(training, len(member), LEAST_STEPS),
         fitted_on,
         member,

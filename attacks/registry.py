@@ -29,6 +29,7 @@ from attacks.qmia import qmia
 from attacks.rapid import rapid
 from attacks.rmia import rmia
 from attacks.samia import samia
+from attacks.selena_adaptive import NETWORKS, THRESHOLDS, selena_adaptive
 from attacks.seqmia_versions import seqmia_versions
 from attacks.shokri2017 import shokri2017
 from attacks.song2021 import song2021
@@ -225,6 +226,18 @@ EXTRA = (  # attacks of NR that run where they are asked for by name: weaker tha
     ),
     Attack("dsq", "", "", by_network(dsq), eligible=False),
     Attack("qmia", "", "", on_each(qmia), columns=True),
+    *(
+        Attack(
+            "selena_adaptive",
+            classifier,
+            "",
+            by_network(selena_adaptive, classifier=classifier),
+            probes=frozenset({"split_ai"}),
+            eligible=classifier in THRESHOLDS,
+            reads=POSTERIORS if classifier in THRESHOLDS else POSTERIORS_AND_LABELS,
+        )
+        for classifier in (*THRESHOLDS, *NETWORKS)
+    ),
 )
 
 # What could be known of one model at best, no attack: not among the rows that can be asked for by name.
@@ -254,7 +267,9 @@ PROBES_IN_WORDS = {
     "correct": "labels of crops and flips",
     "noise": "labels of noisy copies",
     "boundary": "thousands of answers a point",
+    "split_ai": "a Split-AI trained on the known members",
 }
+MISSING_IN_WORDS = {"split_ai": "split_ai, which --attacker known_half makes for the models of a run"}
 # What an attack may read in place of a probe: posteriors of crops and flips tell their labels.
 SUBSTITUTES = {"correct": "augmented"}
 
@@ -284,7 +299,7 @@ def missing(attack: Attack, models: Sequence[Signals | None]) -> list[str]:
         lacks.append(REFERENCES_IN_WORDS[attack.references])
     for probe in sorted(attack.probes):
         if not all(has_probe(model, probe) for model in given(models)):
-            lacks.append(probe)
+            lacks.append(MISSING_IN_WORDS.get(probe, probe))
     if attack.columns and any(model.columns is None for model in given(models)):
         lacks.append("columns, what the points look like")
     return lacks

@@ -15,6 +15,12 @@ from data.index_files import read_index
 DEFAULT_SEED = 7
 LEAST = 2  # members, and as many non-members, that an audit needs of every model; signals files demand it
 LEAST_POINTS = 6 * LEAST  # of a data set: the victim's non-members are a sixth of it
+LAYOUTS = COMPLEAK, SELENA = ("compleak", "selena")  # how many points the victim and the attacker get
+SELENA_SIZES = {  # members and reference points of Tang et al. 2022, by the points of the data set
+    197_324: (19_732, 29_599),  # Purchase100
+    67_330: (10_000, 20_199),  # Texas100
+    60_000: (50_000, 5_000),  # CIFAR-100
+}
 RESERVE_PART = 4  # a model has this many times as many members as points in its defence's reserve
 
 # Each use of randomness has a stream of its own, [seed, number]. `compleak` draws noisy labels from stream 20,000.
@@ -50,8 +56,12 @@ class Split(NamedTuple):
         return np.unique(np.concatenate([index for pair in self.shadows for index in pair]))
 
 
-def make_split(n: int, shadow_num: int, seed: int, max_points: int | None = None) -> Split:
-    """Split n points: victim members n/3, victim non-members n/6, pool n/2, re-split 2:1 by every shadow model.
+def make_split(n: int, shadow_num: int, seed: int, max_points: int | None = None, layout: str = COMPLEAK) -> Split:
+    """Split n points at random between victim and attacker.
+
+    compleak: victim members n/3, victim non-members n/6, pool n/2, re-split 2:1 by every shadow model.
+    selena: victim members 10 %, victim non-members 75 %, pool 15 %, re-split 1:1; where `SELENA_SIZES` knows the data
+    set, the sizes of the paper.
 
     `max_points` keeps at most that many members and that many non-members for each model, and a pool of as many points
     as these, so that a small audit keeps the protocol's balance. The pair of shadow model i depends on (seed, i) only:
@@ -60,17 +70,26 @@ def make_split(n: int, shadow_num: int, seed: int, max_points: int | None = None
     Raises UserError where there are too few points.
     """
     limit = max_points or n
-    members = min(n // 3, limit)
-    nonmembers = min(n // 6, limit)
+    all_members, all_nonmembers = sizes_of_victim(n, layout)
+    members = min(all_members, limit)
+    nonmembers = min(all_nonmembers, limit)
     if n < LEAST_POINTS:
         raise UserError(f"{n} points are too few to split: at least {LEAST_POINTS} are needed")
-    if nonmembers < LEAST:
+    if limit < LEAST:
         raise UserError(f"--max_points {max_points} is too small: every model needs {LEAST} members and {LEAST} others")
     order = np.random.default_rng([seed, VICTIM_STREAM]).permutation(n)
-    victim = Pair(order[:members], order[n // 3 : n // 3 + nonmembers])
-    pool = order[n // 3 + n // 6 :][: members + nonmembers]
-    share = members / (members + nonmembers)
+    victim = Pair(order[:members], order[all_members : all_members + nonmembers])
+    pool = order[all_members + all_nonmembers :][: members + nonmembers]
+    share = 1 / 2 if layout == SELENA else members / (members + nonmembers)
     return Split([victim, *(_resplit(pool, share, [seed, SHADOW_STREAM + i]) for i in range(shadow_num))])
+
+
+def sizes_of_victim(n: int, layout: str) -> tuple[int, int]:
+    """How many members and non-members the victim has at most; the pool has the rest of the n points."""
+    if layout == COMPLEAK:
+        return n // 3, n // 6
+    members, references = SELENA_SIZES.get(n, (n // 10, 3 * n // 20))
+    return members, n - members - references
 
 
 def _resplit(pool: np.ndarray, share: float, seed: list[int]) -> Pair:
@@ -175,7 +194,14 @@ def check_audit(audit: Split, split: Split, source: Path) -> None:
 
 
 def load_or_make(
-    path: Path, audit_path: Path, n: int, *, shadow_num: int, seed: int, max_points: int | None
+    path: Path,
+    audit_path: Path,
+    n: int,
+    *,
+    shadow_num: int,
+    seed: int,
+    max_points: int | None,
+    layout: str = COMPLEAK,
 ) -> tuple[Split, Split]:
     """The split in the index file `path` and the audit sets in `audit_path`, of all shadow models that they hold.
 
@@ -184,19 +210,19 @@ def load_or_make(
 
     Raises UserError where a file is damaged, belongs to other data or breaks the threat model.
     """
-    split = _load_or_make_split(path, n, shadow_num, seed, max_points)
+    split = _load_or_make_split(path, n, shadow_num, seed, max_points, layout)
     check_split(split, n, path)
     audit = _load_or_make_audit(audit_path, split, seed)
     check_audit(audit, split, audit_path)
     return split, audit
 
 
-def _load_or_make_split(path: Path, n: int, shadow_num: int, seed: int, max_points: int | None) -> Split:
-    new = make_split(n, shadow_num, seed, max_points)
+def _load_or_make_split(path: Path, n: int, shadow_num: int, seed: int, max_points: int | None, layout: str) -> Split:
+    new = make_split(n, shadow_num, seed, max_points, layout)
     if not path.exists():
         return new
     split = _read_split(path)
-    if _is_of_other_data(split, new, n, seed, max_points):
+    if _is_of_other_data(split, new, n, seed, max_points, layout):
         limit = f" with --max_points {max_points}" if max_points else ""
         other = "leave out --max_points, " if max_points else ""
         raise UserError(
@@ -223,13 +249,13 @@ def _read_split(path: Path) -> Split:
     return Split([Pair(*pair) for pair in read_index(path)])
 
 
-def _is_of_other_data(split: Split, new: Split, n: int, seed: int, max_points: int | None) -> bool:
+def _is_of_other_data(split: Split, new: Split, n: int, seed: int, max_points: int | None, layout: str) -> bool:
     """Whether `make_split` made this for fewer points; with `max_points`, whenever it did not make it for these."""
     if max_points:
         return not _agree(split, new)
     covered = sum(map(len, split.victim)) + (len(split.pool) if split.shadows else 0)
     fewer = range(max(covered, LEAST_POINTS), min(covered + 6, n))  # a third and a sixth are rounded down
-    return any(_agree(split, make_split(count, len(split.shadows), seed)) for count in fewer)
+    return any(_agree(split, make_split(count, len(split.shadows), seed, layout=layout)) for count in fewer)
 
 
 def _agree(one: Split, other: Split) -> bool:

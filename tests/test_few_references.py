@@ -170,7 +170,7 @@ def test_qmia_is_the_distance_from_what_a_non_member_that_looks_so_is_expected_t
 
 
 def test_dsq_has_the_layers_of_selena_and_its_loss():
-    network = TwoViews(100, deviation=0.01)
+    network = TwoViews(100, 100, deviation=0.01)
     widths = [tuple(layer.weight.shape) for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
     assert widths[:3] == [(1024, 100), (512, 1024), (64, 512)]
     assert widths[3:5] == [(128, 100), (64, 128)]

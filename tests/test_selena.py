@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from conftest import NETWORK, stopped_in
 
+import attacks
 import CompLeakNR
 import query
 import train
+from attacks.selena_adaptive import NETWORKS, THRESHOLDS, distance, selena_adaptive
 from compleak.pipeline.plan import model_stages
 from compleak.pipeline.settings import PlanSettings
 from compleak.queries import signals_file
@@ -16,23 +18,23 @@ from compleak.runs.run import open_run
 from compleak.runs.settings import DefenceSettings, RunSettings
 from compleak.runs.variants import ORIGINAL, compressed_variant
 from compleak.training import loop
+from compleak.training.assignment import assign
 from core.errors import UserError
 from defenses import selena
 from pruning import prune
 
-SMALL = ["--max_points", "40", "--epochs", "2", "--label_noise", "0.2", "--no_augment", "--batch_size", "16"]
-SELENA = ["--defend", "selena", "--defend_arg", "5"]
+SMALL = ["--max_points", "24", "--epochs", "2", "--label_noise", "0.2", "--no_augment", "--batch_size", "16"]
+SELENA = ["--defend", "selena", "--defend_arg", "4"]
 
 
-@pytest.mark.parametrize(("sub_models", "left_out"), [(2, 1), (5, 2), (25, 10)])
+@pytest.mark.parametrize(("sub_models", "left_out"), [(2, 1), (25, 10)])
 def test_each_member_is_left_out_by_two_fifths_of_the_sub_models_and_all_sub_models_alike(sub_models, left_out):
-    non_models = selena.draw_non_models(4000, sub_models, 3)
-    assert non_models.shape == (4000, left_out)
+    non_models = selena.draw_non_models(2000, sub_models, 3)
+    assert non_models.shape == (2000, left_out)
     assert all(len(set(row)) == left_out for row in non_models.tolist())
-    share = np.bincount(non_models.ravel(), minlength=sub_models) / 4000
+    share = np.bincount(non_models.ravel(), minlength=sub_models) / 2000
     assert np.abs(share - left_out / sub_models).max() < 0.04
-    for number in range(sub_models):
-        assert np.array_equal(selena.members_of(non_models, number), [number not in row for row in non_models])
+    assert np.array_equal(selena.members_of(non_models, 1), [1 not in row for row in non_models])
 
 
 def test_a_member_is_answered_by_its_own_non_models_and_another_point_by_those_of_a_random_member():
@@ -85,12 +87,12 @@ def run(tmp_path_factory):
         patch.setattr(
             "compleak.training.make.fit", lambda *args, **options: trained.append(options) or fit(*args, **options)
         )
-        train.main([*flags, *SMALL, "--roles", VICTIM, "--part", "3"])
+        train.main([*flags, *SMALL, "--roles", VICTIM, "--part", "2"])
         with stopped_in(1):
             train.main([*flags, *SMALL])
         train.main([*flags, *SMALL])
     numbers = [options["resume"].stem for options in trained if "victim" in str(options["resume"])]
-    assert numbers == ["resume_4", "resume_1", "resume_1", "resume_2", "resume_3", "resume_5", "resume"]
+    assert numbers == ["resume_3", "resume_1", "resume_1", "resume_2", "resume_4", "resume"]
     return open_run(train.parse(flags).run)
 
 
@@ -101,7 +103,7 @@ def stored(run):
 
 def test_no_sub_model_was_trained_on_a_member_that_lists_it_and_their_weights_are_gone(run):
     split_ai = stored(run)
-    assert split_ai["non_models"].shape == (40, 2) and split_ai["trained_on"].shape == (5, 40)
+    assert split_ai["non_models"].shape == (24, 2) and split_ai["trained_on"].shape == (4, 24)
     for member, lists in enumerate(split_ai["non_models"]):
         assert np.array_equal(np.flatnonzero(~split_ai["trained_on"][:, member]), np.sort(lists))
     np.testing.assert_allclose(split_ai["answers"].sum(axis=1), 1, rtol=1e-5)
@@ -120,7 +122,7 @@ def test_student_and_compressed_version_learn_from_the_stored_answers_alone(run,
     expected = selena.targets_of(split_ai["answers"], split_ai["member_of"])
     np.testing.assert_array_equal(learnt[0][2].numpy(), expected)
     members = split_ai["points"][split_ai["member_of"] >= 0]
-    assert len(learnt) == 1 and len(members) == 40
+    assert len(learnt) == 1 and len(members) == 24
 
 
 def test_split_ai_can_be_audited_and_another_defence_is_refused(run, tmp_path):
@@ -138,11 +140,55 @@ def test_split_ai_can_be_audited_and_another_defence_is_refused(run, tmp_path):
     assert (tmp_path / "NR.csv").exists()
 
 
+def test_the_distances_of_the_adaptive_attack_are_those_of_a_literal_version():
+    p, q = np.random.default_rng(0).dirichlet(np.ones(3), size=(2, 4))
+    for point in range(4):
+        entropy = -sum(q[point, c] * np.log(p[point, c]) for c in range(3))
+        squares = sum((p[point, c] - q[point, c]) ** 2 for c in range(3))
+        assert distance("cross_entropy", p, q)[point] == pytest.approx(entropy)
+        assert distance("squared_difference", p, q)[point] == pytest.approx(squares)
+
+
+@pytest.mark.parametrize("nearer", [True, False])
+def test_the_adaptive_attack_learns_from_known_points_whether_members_answer_nearer(nearer):
+    """Row 1 holds the known points, which its first answer is about; row 0 the judged ones, with the second."""
+    rng = np.random.default_rng(1)
+    member = np.arange(400) % 2 == 0
+    p, far = rng.dirichlet(np.ones(4), size=(2, 400))
+    q = np.where((member == nearer)[:, None], 0.9 * p + 0.1 * far, far)
+    known = np.arange(400) < 200
+    split_ai = np.full((2, 400, 2, 4), np.nan)
+    split_ai[:, known, 0], split_ai[:, ~known, 1] = q[known], q[~known]
+    hidden = np.stack([np.full(400, -1), np.where(known, member, -1)]).astype(np.int8)
+    logits = np.log(np.stack([p, p])).astype(np.float32)
+    labels = np.zeros(400, dtype=np.int64)
+    target = attacks.Signals(logits, labels, hidden, np.stack([~known, known]), {"split_ai": split_ai})
+    for classifier in THRESHOLDS:
+        result = selena_adaptive(target, classifier=classifier, seed=0)
+        assert (result.decision == member[~known]).mean() > 0.75, classifier
+
+
+def test_an_attacker_who_knows_half_trains_on_known_members_alone(run, tmp_path):
+    flags = [*NETWORK, "--root", str(run.root), *SELENA, "--original", "--attacks", "selena_adaptive"]
+    CompLeakNR.main([*flags, "--sensitivity_draws", "1", "--attacker", "known_half", "--out", str(tmp_path)])
+    rows = (tmp_path / "NR.csv").read_text()
+    assert all(f",selena_adaptive,{classifier}," in rows for classifier in (*THRESHOLDS, *NETWORKS))
+    members = set(assign(run, ORIGINAL, VICTIM).members)
+    half = np.load(tmp_path / "NR_scores.npz")["half"]
+    signals = run.signals_file(ORIGINAL)
+    points = signals_file.points(signals)[signals_file.load(signals).audit[0]]
+    for name, number in (("half_1", 0), ("half_2", 1)):
+        with np.load(run.dir / f"attacker_split_ai_seed7_{name}" / selena.FILE) as split_ai:
+            known = set(split_ai["points"][split_ai["member_of"] >= 0])
+        judged = points[half == np.unique(half)[number]]
+        assert len(known) == 12 and known < members and not known & set(judged)
+
+
 def test_what_cannot_be_had_is_refused_before_anything_is_written(tmp_path):
     flags = [*NETWORK, "--root", str(tmp_path), *SMALL]
     for more, message in (
         (["--defend", "selena", "--defend_arg", "2.5"], "is the number of sub-models"),
-        ([*SELENA, "--part", "5"], "have the numbers 0 to 4"),
+        ([*SELENA, "--part", "4"], "have the numbers 0 to 3"),
         ([*SELENA, "--undefended_original"], "does not go with --defend selena"),
         (["--defend", "ppb", "--part", "0"], "--part is for --defend selena"),
     ):

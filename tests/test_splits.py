@@ -238,3 +238,13 @@ def test_a_split_is_read_once_in_a_process_and_again_when_its_file_changes(tmp_p
     file, _ = places.index_files(tmp_path, run.config["split"])
     index_files.write_index(file, [pair._replace(train=pair.train[::-1]) for pair in read[-1].pairs])
     assert split_of(run)[0].victim.train.tolist() == known.tolist()[::-1]
+
+
+def test_the_layout_of_selena_has_the_sizes_of_its_paper_and_shadow_models_on_the_reference_points():
+    for n, members, references in ((197_324, 19_732, 29_599), (67_330, 10_000, 20_199), (1000, 100, 150)):
+        split = splits.make_split(n, 2, 5, layout="selena")
+        assert [len(index) for index in split.victim] == [members, n - members - references]
+        assert len(split.pool) == references and not np.intersect1d(split.pool, np.concatenate(split.victim)).size
+        assert all(abs(len(pair.train) - len(pair.test)) <= 1 for pair in split.shadows)
+    limited = splits.make_split(1000, 1, 5, 40, layout="selena")
+    assert [len(index) for index in limited.victim] == [40, 40] and len(limited.pool) == 80

@@ -16,6 +16,8 @@ class Signals(NamedTuple):
     Q views of each point; "correct" (R, N, Q) bool, whether their labels are right; "noise" (R, N, L), the share of
     noisy copies with the right label, for L strengths; "boundary" (R, N, 2), distances to the decision boundary. They
     are NaN, or False, where a model was not asked; audit[r] always was, but for "boundary", which a sample has.
+    One more is asked of no model of the file: "split_ai" (R, N, 2, C), the answers of an attacker's own Split-AI
+    (`attacks.selena_adaptive`), row 0 alone.
     """
 
     logits: np.ndarray  # (R, N, C) float32

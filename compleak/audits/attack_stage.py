@@ -13,6 +13,7 @@ from compleak.audits.columns import with_columns
 from compleak.audits.controls import blind_control, reference_control
 from compleak.audits.first_stage import pair_files
 from compleak.audits.job import Job
+from compleak.audits.split_ai import with_split_ai
 from compleak.audits.table import TableFiles, UnfinishedTable, control_names, measured_row
 from compleak.audits.target import Target, check_out, target_of
 from compleak.audits.usable import copies_in_words, with_references
@@ -59,6 +60,7 @@ def attack(settings: AttackSettings, announce: bool = True) -> pd.DataFrame:
         say(attacker.describe())
     records = with_columns(records, target.run, chosen_attacks(settings))
     usable = with_references(as_known(attacker, records))
+    usable = with_split_ai(usable, target.run, attacker, chosen_attacks(settings), made_from["seed"], device)
     if warning := copies_in_words(next(iter(usable.values()))):
         say(warning)
     unfinished = UnfinishedTable(target.out, settings.scenario, made_from)

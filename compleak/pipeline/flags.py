@@ -7,7 +7,7 @@ from dataclasses import replace
 from compleak.audits.flags import add_again_flag, add_probe_flags, add_recipe_flag, asked_probes
 from compleak.pipeline.presets import PRESETS
 from compleak.pipeline.settings import DEFENDED_GRID, EngineSettings, PlanSettings, ReproduceSettings
-from compleak.runs.flags import run_settings, stage_parser
+from compleak.runs.flags import add_layout_flag, run_settings, stage_parser
 from compleak.runs.settings import UNDEFENDED, DefenceSettings
 from compleak.runs.variants import PAPER_GRID, Variant, parse_compressed
 from core import arguments
@@ -37,6 +37,7 @@ def reproduce_parser(doc: str) -> arguments.Parser:
     parser.add_argument(
         "--shadow_num", type=arguments.positive_int, default=1, help="shadow models (default: %(default)s)"
     )
+    add_layout_flag(parser)
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=arguments.seed, default=DEFAULT_SEED, help="of everything (default: %(default)s)")
     seeds.add_argument(
@@ -113,6 +114,7 @@ def reproduce_settings(parser: arguments.Parser, argv=None) -> ReproduceSettings
         threads=args.threads,
         shadow_num=args.shadow_num,
         seed=args.seed,
+        layout=args.split,
         keep=args.keep,
         recipe=args.recipe,
         asked=asked_probes(args),

@@ -117,7 +117,7 @@ def settings_for(plan: PlanSettings, kind: str) -> dict:
 
 def train_settings(plan: PlanSettings, roles: tuple[str, ...]) -> TrainSettings:
     settings = TrainSettings(**settings_for(plan, "train"), roles=roles)
-    return replace(settings, shadow_num=plan.shadow_num, seed=plan.seed)
+    return replace(settings, shadow_num=plan.shadow_num, seed=plan.seed, layout=plan.layout)
 
 
 def compress_settings(plan: PlanSettings, variant: Variant, role: str) -> CompressSettings | QuantizeSettings:

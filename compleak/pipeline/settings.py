@@ -9,7 +9,7 @@ from compleak.runs.places import run_dir
 from compleak.runs.settings import DEFAULT_WIDTH, DefenceSettings, RunSettings
 from compleak.runs.variants import PAPER_GRID, Variant, parse_compressed
 from core.files import read_json
-from data.splits import DEFAULT_SEED
+from data.splits import COMPLEAK, DEFAULT_SEED
 
 DEFENDED_GRID = parse_compressed(("pruning_0.6", "pruning_0.9", "quantization_int8", "clustering_4"))
 
@@ -36,6 +36,7 @@ class PlanSettings:
     threads: int | None = None
     shadow_num: int = 1
     seed: int = DEFAULT_SEED
+    layout: str = COMPLEAK
     keep: str = "all"  # or "signals": delete shadow models' weights once they have answered
     recipe: str = "fast"
     asked: Mapping[str, int] = field(

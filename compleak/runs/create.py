@@ -49,6 +49,7 @@ def config_of(settings: TrainSettings, data: datasets.Dataset) -> dict:
         "num_cls": len(data.classes),
         "seed": settings.seed,
         "max_points": settings.max_points,
+        "layout": settings.layout,
         "label_noise": settings.label_noise,
         "shadow_num": settings.shadow_num,
         "split": split_name(settings),
@@ -60,7 +61,8 @@ def split_name(settings: TrainSettings) -> str:
     """`<dataset>`, as the authors name the index files, with what departs from the default split."""
     seed = "" if settings.seed == splits.DEFAULT_SEED else f"_seed{settings.seed}"
     limit = f"_max{settings.max_points}" if settings.max_points else ""
-    return settings.run.identity["dataset_name"] + seed + limit
+    layout = "" if settings.layout == splits.COMPLEAK else f"_{settings.layout}"
+    return settings.run.identity["dataset_name"] + layout + seed + limit
 
 
 def check_network(dataset_name: str, model_name: str) -> None:

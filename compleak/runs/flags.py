@@ -15,6 +15,7 @@ from compleak.runs.variants import Variant, compressed_variant
 from core import arguments
 from core.errors import UserError
 from core.project import PROJECT
+from data import splits
 from defenses import DEFENCES
 from pruning import masks
 
@@ -133,6 +134,16 @@ def add_training_flags(parser: argparse.ArgumentParser, epochs_flag: str, epochs
         help="train without random crop and flip; tables of features are never augmented",
     )
     add_roles_flag(group)
+
+
+def add_layout_flag(group) -> None:
+    group.add_argument(
+        "--split",
+        choices=splits.LAYOUTS,
+        default=splits.COMPLEAK,
+        help="who gets how many points: compleak, a third and a sixth for the victim, half for the attacker; selena, "
+        "10 %% and 75 %% for the victim, 15 %% for the attacker (default: %(default)s)",
+    )
 
 
 def add_roles_flag(group) -> None:

@@ -71,13 +71,14 @@ def train_command(config: dict, name: str, root: Path) -> str:
     usual = {
         "seed": TrainSettings.seed,
         "max_points": TrainSettings.max_points,
+        "layout": TrainSettings.layout,
         "label_noise": TrainSettings.label_noise,
         "shadow_num": TrainSettings.shadow_num,
     }
     words = ["python", "train.py", *flags_of(config, DefenceSettings.from_config(config), name, root)]
     for key, default in usual.items():
         if config[key] != default:
-            words += [f"--{key}", str(config[key])]
+            words += ["--split" if key == "layout" else f"--{key}", str(config[key])]
     if config["data_dir"]:
         words += ["--data_dir", os.path.abspath(root / config["data_dir"])]
     return shlex.join(words)

@@ -25,7 +25,11 @@ from data import datasets, splits
 
 REQUIRED_KEYS = {"dataset_name", "data_dir", "data", "images", "num_cls", "model_name", "width", "seed", "max_points"}
 REQUIRED_KEYS |= {"label_noise", "split", "shadow_num"}
-LATER_KEYS = {"features": None, **UNDEFENDED.as_config()}  # what a run.json means that was written before these keys
+LATER_KEYS = {
+    "features": None,
+    "layout": splits.COMPLEAK,
+    **UNDEFENDED.as_config(),
+}  # what a run.json means that was written before these keys
 CHECKED_KEYS = ("dataset_name", "model_name", "width", "num_cls")
 
 
@@ -137,12 +141,13 @@ def whole_split(run: Run) -> tuple[splits.Split, splits.Split]:
     files = places.index_files(run.root, run.config["split"])
     config = run.config
     stamps = tuple(map(stamp, files))
-    return _read_split(files, stamps, config["images"], config["shadow_num"], config["seed"], config["max_points"])
+    sizes = {key: config[key] for key in ("shadow_num", "seed", "max_points", "layout")}
+    return _read_split(files, stamps, config["images"], **sizes)
 
 
 @functools.lru_cache(maxsize=1)  # with many shadow models it takes most of a second, and every query needs it
-def _read_split(files, stamps, images: int, shadow_num: int, seed: int, max_points: int | None):
-    return splits.load_or_make(*files, images, shadow_num=shadow_num, seed=seed, max_points=max_points)
+def _read_split(files, stamps, images: int, **sizes):
+    return splits.load_or_make(*files, images, **sizes)
 
 
 def reserve_of(run: Run, row: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from compleak.runs.roles import VICTIM
 from compleak.runs.variants import ORIGINAL, Variant
 from core.project import PROJECT
-from data.splits import DEFAULT_SEED
+from data.splits import COMPLEAK, DEFAULT_SEED
 
 DEFAULT_DATASET, DEFAULT_MODEL, DEFAULT_WIDTH = "cifar10", "resnet18", 1.0
 CLUSTERING_LR = 0.00001  # PROTOCOL, section 3; the other compressions' is `CompressSettings.lr`
@@ -102,6 +102,7 @@ class TrainSettings(ModelSettings):
     shadow_num: int = 1
     seed: int = DEFAULT_SEED
     max_points: int | None = None
+    layout: str = COMPLEAK  # of the split: `data.splits.LAYOUTS`
     label_noise: float = 0.0
     part: int | None = None  # make only this part of the defence's training; None: the whole model
 

@@ -173,6 +173,7 @@ def trainer_of(
         checkpoints.resume_file(assignment.folder, number).unlink(missing_ok=True)
 
     points = asked_points(assignment)
+    is_original = source.original_made_from is None
     return Trainer(
         train=train,
         forget=forget,
@@ -180,9 +181,9 @@ def trainer_of(
         ask=ask_points,
         points=points,
         member_of=places_among(assignment.members, points),
-        folder=assignment.run.role_dir(ORIGINAL, assignment.role),
+        folder=assignment.folder if is_original else assignment.run.role_dir(ORIGINAL, assignment.role),
         identity=source.original_made_from or identity,
-        is_original=source.original_made_from is None,
+        is_original=is_original,
     )
 
 

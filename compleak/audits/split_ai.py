@@ -1,0 +1,91 @@
+"""The Split-AI of an attacker who knows half of the points, for `selena_adaptive`: trained here, once for each half."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import attacks
+from attacks.selena_adaptive import OTHER_HALF, SAME_HALF
+from compleak.audits.attackers import KNOWN_HALF, Attacker, Half, halves_of
+from compleak.queries import signals_file
+from compleak.queries.signals_file import Record
+from compleak.runs.roles import role_seed
+from compleak.runs.run import Run, dataset
+from compleak.runs.variants import ORIGINAL
+from compleak.training.assignment import Assignment, assign
+from compleak.training.finished import model_meta
+from compleak.training.loop import Recipe
+from compleak.training.make import on_device, trainer_of
+from compleak.training.original import original_source
+from defenses import DEFENCES, selena
+
+SEED_STREAM = 60_000  # of a run's seed: no model of a run has such a row
+
+
+def with_split_ai(
+    records: Mapping[Path, Record],
+    run: Run | None,
+    attacker: Attacker,
+    chosen: Sequence[attacks.Attack],
+    seed: int,
+    device: torch.device,
+) -> dict[Path, Record]:
+    """The records with the probe `split_ai`, where a chosen attack wants it and the attacker knows half of the points.
+
+    Each Split-AI is trained on the known members of a half by the recipe of the victim's original, and kept in the
+    run's folder. It has as many sub-models as the run's own where SELENA defends the run. seed: of the halves.
+    """
+    is_wanted = any("split_ai" in attack.probes for attack in chosen)
+    if run is None or attacker.name != KNOWN_HALF or not is_wanted:
+        return dict(records)
+    path, record = next(iter(records.items()))
+    points = signals_file.points(path)[record.audit[0]]
+    halves = halves_of(attacker, record, seed)
+    shape = (*record.logits.shape[:2], 2, record.logits.shape[2])
+    split_ai = np.full(shape, np.nan, dtype=np.float32)
+    audited = np.flatnonzero(record.audit[0])
+    for number, half in enumerate(halves):
+        answers = answers_of_attacker(run, points, record.truth, half, number, seed, device)
+        split_ai[0, audited[half.judged], OTHER_HALF] = answers[half.judged]
+        split_ai[0, audited[~half.judged], SAME_HALF] = answers[~half.judged]
+    return {path: each._replace(probes={**each.probes, "split_ai": split_ai}) for path, each in records.items()}
+
+
+def answers_of_attacker(
+    run: Run, points: np.ndarray, truth: np.ndarray, half: Half, number: int, seed: int, device: torch.device
+) -> np.ndarray:
+    """(A, C): what a Split-AI that is trained on the known members of a half answers about the audited points (A,)."""
+    victim = run.roles[0]
+    made_from = model_meta(run, ORIGINAL, victim)["made_from"]
+    recipe = Recipe(**{name: made_from[name] for name in Recipe._fields})
+    assignment = replace(
+        assign(run, ORIGINAL, victim),
+        members=points[half.known & truth],
+        reserve=None,
+        defence="",
+        seed=role_seed(run.config["seed"], SEED_STREAM + number),
+        folder=run.dir / f"attacker_split_ai_seed{seed}_{half.name}",
+    )
+    split_ai = train_split_ai(assignment, recipe._replace(seed=assignment.seed), sub_models_of(run), device)
+    return split_ai["answers"][np.searchsorted(split_ai["points"], points)]
+
+
+def sub_models_of(run: Run) -> float:
+    """How many sub-models the attacker's Split-AI has: as many as the defender's, else the default."""
+    return run.defence.argument if run.defence.name == "selena" else DEFENCES["selena"].default
+
+
+def train_split_ai(
+    assignment: Assignment, recipe: Recipe, sub_models: float, device: torch.device
+) -> dict[str, np.ndarray]:
+    """The content of `split_ai.npz` in the assignment's folder, made where it is not there."""
+    data = dataset(assignment.run)
+    source = original_source(assignment, slim_penalty=0.0)
+    identity = {**source.made_from, **recipe._asdict(), "sub_models": sub_models}
+    trainer = trainer_of(assignment, recipe, source, data, identity, device, "attacker's Split-AI")
+    members = on_device(data, assignment.members, device)
+    selena.make_split_ai(trainer, members, argument=sub_models, seed=assignment.seed)
+    return selena.read(assignment.folder / selena.FILE, identity)
