@@ -30,6 +30,7 @@ ONLY_PARSED = ("reproduce.py", "benchmarks/bench.py")  # they take minutes to ho
 TASK_FILES = ("task.yaml", "examples/privbox/tasks/mem_inf.yaml")  # parsed here, and run by tests of their own
 RUN_ELSEWHERE = ("examples/privbox/train_target.py",)  # by tests/test_privbox.py
 MIA_PRUNE = ("pretrain.py", "prune.py", "mia.py", "prune_dp.py")  # scripts of mia_prune, left in its table
+SELENA = ("prepare_datatset.py",)  # of SELENA, spelt as there
 SHELL = {  # neither one of our scripts nor make
     "python -m pytest",
     "pip install -r requirements.txt",
@@ -93,7 +94,7 @@ def module_of(script: str):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """A folder with 200 images of ten classes."""
+    """A folder with 200 images of ten classes, and a table of 400 rows of four classes as Purchase100's."""
     folder = tmp_path_factory.mktemp("documented")
     rng = np.random.default_rng(0)
     for label in "abcdefghij":
@@ -102,6 +103,9 @@ def root(tmp_path_factory) -> Path:
             for i in range(number):
                 pixels = rng.integers(256, size=(32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / "images" / part / label / f"{i}.png")
+    rows = np.hstack([np.arange(400)[:, None] % 4 + 1, rng.integers(2, size=(400, 16))])
+    (folder / "tables").mkdir()
+    np.savetxt(folder / "tables" / "dataset_purchase", rows, fmt="%d", delimiter=",")
     return folder
 
 
@@ -113,7 +117,8 @@ def tiny_version(script: str, arguments: list[str], root: Path) -> list[str]:
         return [*arguments, "--root", str(root), "--max_points", "200", "--threads", "1"]
     tiny = ["--root", str(root), "--width", "0.125"]
     if script == "train.py":
-        tiny += ["--data_dir", str(root / "images"), "--max_points", "40"]
+        data = "tables" if "purchase100" in arguments else "images"
+        tiny += ["--data_dir", str(root / data), "--max_points", "40"]
     if script in ("CompLeakMR.py", "query.py"):
         tiny += ["--variants", "pruning_0.6", "quantization_int8", "clustering_4"]
     epochs = {"pruning/prune.py": "--prune_epochs", "quantization/qat.py": "--quantized_epochs"}
@@ -153,7 +158,9 @@ def test_every_command_of_the_docs_is_tested():
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", read("Makefile"), re.M), words
         elif " ".join(words) not in SHELL:
-            assert words[0] == "python" and words[1] in (*STAGES, *ONLY_PARSED, *RUN_ELSEWHERE, *MIA_PRUNE), words
+            assert words[0] == "python" and words[1] in (*STAGES, *ONLY_PARSED, *RUN_ELSEWHERE, *MIA_PRUNE, *SELENA), (
+                words
+            )
 
 
 def test_the_task_files_of_the_docs_are_understood(tmp_path):
