@@ -9,6 +9,7 @@ import CompLeakNR
 import query
 import train
 from attacks.selena_adaptive import NETWORKS, THRESHOLDS, distance, selena_adaptive
+from compleak.pipeline.comparison import joined_plan
 from compleak.pipeline.plan import model_stages
 from compleak.pipeline.settings import PlanSettings
 from compleak.queries import signals_file
@@ -214,3 +215,8 @@ def test_a_plan_trains_sub_models_of_defended_roles_side_by_side(tmp_path):
     student = victim[len(parts)]
     assert set(student.needs) > {stage.key for stage in parts} and str(parts[3].key) == "part victim_model 3"
     assert not [stage for stage in model_stages(plan, "shadow_model_0") if stage.key.kind == "part"]
+    adaptive = plan.with_run(defence=DefenceSettings("selena", 5.0, adaptive=True))
+    part = next(
+        stage for stage in joined_plan([plan, adaptive]) if stage.key == parts[0].key._replace(run=adaptive.name)
+    )
+    assert student.key in part.needs  # it copies the whole model and trains nothing

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from compleak.queries.answers import SMALLEST_POSTERIOR
 from compleak.queries.signals_file import load, points, read_source, write
 from compleak.runs import checkpoints
 from compleak.runs.run import Run
@@ -18,6 +17,7 @@ from core.errors import UserError
 from defenses import selena
 
 FILE = "split_ai_signals.npz"
+SMALLEST = 1e-30  # posterior whose logarithm is taken: float32 answers may be 0
 
 
 def write_split_ai(run: Run) -> Path:
@@ -52,4 +52,4 @@ def split_ai_logits(run: Run, role: str, asked: np.ndarray) -> np.ndarray:
     folder = run.role_dir(ORIGINAL, role)
     split_ai = selena.read(folder / selena.FILE, checkpoints.load_meta(folder)["made_from"])
     places = np.searchsorted(split_ai["points"], asked)
-    return np.log(np.maximum(split_ai["answers"][places], SMALLEST_POSTERIOR))
+    return np.log(np.maximum(split_ai["answers"][places], SMALLEST))
