@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import NETWORK, stopped_in
 
-import attacks
 import CompLeakNR
 import query
 import train
+from attacks import Signals, dsq
 from attacks.selena_adaptive import NETWORKS, THRESHOLDS, distance, selena_adaptive
 from compleak.pipeline.comparison import joined_plan
 from compleak.pipeline.plan import model_stages
@@ -163,13 +163,14 @@ def test_the_adaptive_attack_learns_from_known_points_whether_members_answer_nea
     hidden = np.stack([np.full(400, -1), np.where(known, member, -1)]).astype(np.int8)
     logits = np.log(np.stack([p, p])).astype(np.float32)
     labels = np.zeros(400, dtype=np.int64)
-    target = attacks.Signals(logits, labels, hidden, np.stack([~known, known]), {"split_ai": split_ai})
+    target = Signals(logits, labels, hidden, np.stack([~known, known]), {"split_ai": split_ai})
     for classifier in THRESHOLDS:
         result = selena_adaptive(target, classifier=classifier, seed=0)
         assert (result.decision == member[~known]).mean() > 0.75, classifier
 
 
-def test_an_attacker_who_knows_half_trains_on_known_members_alone(run, tmp_path):
+def test_an_attacker_who_knows_half_trains_on_known_members_alone(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(dsq, "LEAST_STEPS", 1)
     flags = [*NETWORK, "--root", str(run.root), *SELENA, "--original", "--attacks", "selena_adaptive"]
     CompLeakNR.main([*flags, "--sensitivity_draws", "1", "--attacker", "known_half", "--out", str(tmp_path)])
     rows = (tmp_path / "NR.csv").read_text()
