@@ -15,7 +15,7 @@ from compleak.pipeline.settings import PlanSettings
 from compleak.queries import signals_file
 from compleak.runs import checkpoints
 from compleak.runs.roles import VICTIM
-from compleak.runs.run import open_run
+from compleak.runs.run import dataset, open_run
 from compleak.runs.settings import DefenceSettings, RunSettings
 from compleak.runs.variants import ORIGINAL, compressed_variant
 from compleak.training import loop
@@ -78,22 +78,29 @@ def test_split_ai_alone_tells_nobody_who_was_a_member():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def trainings():
+    """The inputs and labels of each training of the run's victim, by the file in which its state is kept."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, trainings):
     """A run of which one sub-model was made apart and the training was stopped in a later one, then went on."""
     root = tmp_path_factory.mktemp("selena")
     flags = [*NETWORK, "--root", str(root), *SELENA]
-    trained = []
     fit = loop.fit
+
+    def note_and_fit(model, inputs, labels, *args, resume, **options):
+        if resume.parent.name == VICTIM:
+            trainings.append((resume.stem, inputs.numpy(), labels.numpy()))
+        return fit(model, inputs, labels, *args, resume=resume, **options)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "compleak.training.make.fit", lambda *args, **options: trained.append(options) or fit(*args, **options)
-        )
+        patch.setattr("compleak.training.make.fit", note_and_fit)
         train.main([*flags, *SMALL, "--roles", VICTIM, "--part", "2"])
         with stopped_in(1):
             train.main([*flags, *SMALL])
         train.main([*flags, *SMALL])
-    numbers = [options["resume"].stem for options in trained if "victim" in str(options["resume"])]
-    assert numbers == ["resume_3", "resume_1", "resume_1", "resume_2", "resume_4", "resume"]
     return open_run(train.parse(flags).run)
 
 
@@ -102,7 +109,19 @@ def stored(run):
     return selena.read(folder / selena.FILE, checkpoints.load_meta(folder)["made_from"])
 
 
-def test_no_sub_model_was_trained_on_a_member_that_lists_it_and_their_weights_are_gone(run):
+def test_no_sub_model_was_trained_on_a_member_that_lists_it_and_the_student_learnt_from_the_others(run, trainings):
+    split_ai = stored(run)
+    names = [name for name, _, _ in trainings]
+    assert names == ["resume_3", "resume_1", "resume_1", "resume_2", "resume_4", "resume"]  # one part, a stop, the rest
+    data, members = dataset(run), assign(run, ORIGINAL, VICTIM).members
+    for number, (_, inputs, labels) in enumerate([trainings[place] for place in (2, 3, 0, 4)]):
+        seen = members[[number not in lists for lists in split_ai["non_models"]]]
+        assert np.array_equal(inputs, data.images[seen]) and np.array_equal(labels, data.labels[seen])
+    targets = selena.targets_of(split_ai["answers"], split_ai["member_of"])
+    assert np.array_equal(trainings[-1][1], data.images[members]) and np.array_equal(trainings[-1][2], targets)
+
+
+def test_the_file_says_who_was_trained_on_what_and_the_weights_of_sub_models_are_gone(run):
     split_ai = stored(run)
     assert split_ai["non_models"].shape == (24, 2) and split_ai["trained_on"].shape == (4, 24)
     for member, lists in enumerate(split_ai["non_models"]):
@@ -113,7 +132,7 @@ def test_no_sub_model_was_trained_on_a_member_that_lists_it_and_their_weights_ar
     assert not (shadow / selena.FILE).exists()  # the attacker knows of no defence
 
 
-def test_student_and_compressed_version_learn_from_the_stored_answers_alone(run, tmp_path, monkeypatch):
+def test_a_compressed_version_learns_from_the_stored_answers_alone(run, monkeypatch):
     learnt = []
     monkeypatch.setattr("compleak.training.make.fit", lambda *args, **options: learnt.append(args) or 0.0)
     variant = compressed_variant("pruning", "0.8")
@@ -124,6 +143,19 @@ def test_student_and_compressed_version_learn_from_the_stored_answers_alone(run,
     np.testing.assert_array_equal(learnt[0][2].numpy(), expected)
     members = split_ai["points"][split_ai["member_of"] >= 0]
     assert len(learnt) == 1 and len(members) == 24
+
+
+def test_undefended_fine_tuning_copies_the_original_with_its_answers_and_learns_true_labels(run, monkeypatch):
+    learnt = []
+    monkeypatch.setattr("compleak.training.make.fit", lambda *args, **options: learnt.append(args) or 0.0)
+    flags = [*NETWORK, "--root", str(run.root), *SELENA, "--undefended_finetuning"]
+    train.main([*flags, *SMALL, "--roles", VICTIM])
+    copied = open_run(train.parse(flags).run)
+    original = run.role_dir(ORIGINAL, VICTIM) / selena.FILE
+    assert not learnt and (copied.role_dir(ORIGINAL, VICTIM) / selena.FILE).read_bytes() == original.read_bytes()
+    prune.main([*flags, "--prune_epochs", "1", "--prune_sparsity", "0.8", "--roles", VICTIM])
+    members = assign(copied, ORIGINAL, VICTIM).members
+    np.testing.assert_array_equal(learnt[0][2].numpy(), dataset(copied).labels[members])
 
 
 def test_split_ai_can_be_audited_and_another_defence_is_refused(run, tmp_path):

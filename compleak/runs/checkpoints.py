@@ -81,7 +81,9 @@ def copy_identical_model(folder: Path, made_from: dict) -> Path | None:
 def _is_whole(folder: Path, made_from: dict) -> bool:
     """Whether a folder, of any age and origin, holds a model made from this, with its weights."""
     try:
-        return load_meta(folder)["made_from"] == made_from and bool(load(folder))
+        meta = load_meta(folder)
+        has_all_files = all((folder / name).exists() for name in meta.get("files", []))
+        return meta["made_from"] == made_from and has_all_files and bool(load(folder))
     except UserError:
         return False
 

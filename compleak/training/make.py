@@ -94,16 +94,15 @@ def make_part(assignment: Assignment, recipe: Recipe, source: Source, number: in
     parts = DEFENCES[assignment.defence].parts
     title = f"{assignment.title} {parts.name} {number}"
     made_from = {**source.made_from, **training_of(recipe, assignment)}
-    if checkpoints.is_done(assignment.folder, made_from) or checkpoints.copy_identical_model(
-        assignment.folder, made_from
-    ):
-        say(f"{title}: its model is done, {assignment.folder}")
+    folder = assignment.folder
+    if checkpoints.is_done(folder, made_from) or checkpoints.copy_identical_model(folder, made_from):
+        say(f"{title}: its model is done, {folder}")
         return
     data = dataset(assignment.run)
     trainer = trainer_of(assignment, recipe, source, data, made_from, device, title)
     members = on_device(data, assignment.members, device)
     parts.make(trainer, members, number, argument=assignment.run.defence.argument, seed=assignment.seed)
-    say(f"{title}: done, {assignment.folder}")
+    say(f"{title}: done, {folder}")
 
 
 def train_network(
