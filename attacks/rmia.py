@@ -11,11 +11,13 @@ in place of exp, with a margin taken off the true class, or with both. The resea
 earlier than the paper's, at an odd one, where it can be negative; this is the paper's.
 
 p_out comes from the references: the shadows for the victim's points; the victim and the other shadows for a shadow's
-points. The population of a model are the points it is known not to have trained on, with p(z) from the same kind of
-reference and the same a. The paper (algorithm 1) takes p(z) from all references instead, those that trained on z
-included, without a. A non-member x would then lie above most z that references trained on, by how well these remember
-z. What that changes is the score, not the order of the victim's points, since the score is a non-decreasing function of
-LR(x): it only shifts which points tie. No point is compared with itself.
+points. The population of a model are the points it is known not to have trained on; p(z) comes from references that did
+not train on z, with the same a. The authors' research code does the same in its offline form, and privacy_meter takes a
+population that no model trained on. Code that follows algorithm 1 of the paper line by line takes p(z), in line 17, as
+the mean over all references, without a; the algorithm itself was not at hand. If some of these references trained on z,
+a non-member x lies above most such z, by how well the references remember z. That would change the scores, but not the
+order of the victim's points: the score is a non-decreasing function of LR(x), and only other points would tie. No point
+is compared with itself. The authors' code counts z with a ratio above gamma, here a ratio equal to gamma counts too.
 
 Where x has as many references as z, a non-member x and a z are the same kind of thing, and the score of a non-member is
 uniform at gamma = 1. That is so for the points of the shadows. The victim's points have more references: all shadows,

@@ -312,6 +312,19 @@ def test_the_page_says_level_reason_numbers_and_what_was_audited(written, leaky)
         assert part in text, part
 
 
+def test_labels_alone_are_spoken_for_by_the_strongest_attack_that_reads_no_more(leaky):
+    findings = leaky.findings()
+    others = findings.attacks["attack"] != "gap"
+    noise = findings.attacks.assign(attack=findings.attacks["attack"].replace("rmia", "label_only_noise"))
+    pages = [
+        to_markdown(audit_report.page_of_audit(leaky.facts, findings._replace(attacks=table)))
+        for table in (findings.attacks, noise, findings.attacks[others])
+    ]
+    assert "Labels alone still give the attack `gap` an AUC of" in pages[0]
+    assert "Labels alone still give the attack `label_only_noise` an AUC of" in pages[1]
+    assert "No attack that needs labels alone was run." in pages[2]
+
+
 def test_the_page_loads_nothing_and_runs_nothing(written):
     page = (written / "report.html").read_text()
     parser = Elements()

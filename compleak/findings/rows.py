@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 import attacks
+from attacks.registry import PREDICTED_AND_TRUE_LABELS
 from compleak.audits.metrics import TPR
 from compleak.audits.table import CHOSEN
 from compleak.runs import variants
@@ -16,7 +17,9 @@ from compleak.runs import variants
 ORIGINAL = str(variants.ORIGINAL)  # as tables spell it
 CONTROLS = ("null", "blind", "references")
 FORMS = ("published", "headline")  # which attack speaks for a target: see `rows_of_form`
-OURS = {attack.name for attack in (*attacks.NR, *attacks.SR, *attacks.MR) if not attack.published}
+ATTACKS = (*attacks.NR, *attacks.SR, *attacks.MR)
+OURS = {attack.name for attack in ATTACKS if not attack.published}
+LABEL_ONLY = {attack.key for attack in ATTACKS if attack.reads == PREDICTED_AND_TRUE_LABELS}
 TARGET = ["scenario", "variant"]
 CONTESTED = {"auc": "AUC", TPR: "TPR"}  # measures by which a headline is compared with published attacks
 
@@ -30,6 +33,12 @@ def published_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The attacks of the literature: neither controls nor attacks of ours, nor a choice among both."""
     rows = attack_rows(table)
     return rows[~rows["attack"].isin((*OURS, CHOSEN))]
+
+
+def label_only_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The attacks that need no more of an answer than its label."""
+    rows = attack_rows(table)
+    return rows[[key_of(row) in LABEL_ONLY for _, row in rows.iterrows()]]
 
 
 def headline_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from compleak.audits import metrics
 from compleak.findings import levels
-from compleak.findings.rows import attack_rows, key_of
+from compleak.findings.rows import attack_rows, key_of, label_only_rows, strongest
 from compleak.findings.shipped import (
     ALONE_BY_CHANCE,
     KNOWN_HALF,
@@ -607,10 +607,10 @@ def coverage_cells(rows: pd.DataFrame) -> pd.DataFrame:
     """Every attack with the number of its targets, its largest AUC and what it needs."""
     lines = []
     for (scenario, key), own in rows.groupby(["scenario", rows.apply(key_of, axis=1)], sort=False):
-        strongest = own.loc[own["auc"].idxmax()]
+        row = strongest(own)
         line = {"scenario": scenario, "attack": f"`{key}`", "targets": len(own)}
-        line["largest AUC"] = cells.row_interval(strongest, "auc")
-        lines.append(line | {"needs": strongest.get("needs", "")})
+        line["largest AUC"] = cells.row_interval(row, "auc")
+        lines.append(line | {"needs": row.get("needs", "")})
     return pd.DataFrame(lines)
 
 
@@ -660,13 +660,12 @@ def mitigation_cells() -> pd.DataFrame:
 
 
 def _label_only(findings: AuditFindings) -> str:
-    """What `gap` says, which needs no more of an answer than its label."""
-    rows = attack_rows(findings.attacks)
-    gap = rows[rows["attack"] == "gap"]
-    if gap.empty:
-        return "The attack `gap`, which needs labels alone, did not run."
-    strongest = gap.loc[gap["auc"].idxmax()]
-    return f"Labels alone still give the attack `gap` an AUC of {cells.row_interval(strongest, 'auc')} % here."
+    """What the strongest attack finds that needs no more of an answer than its label."""
+    rows = label_only_rows(findings.attacks)
+    if rows.empty:
+        return "No attack that needs labels alone was run."
+    row = strongest(rows)
+    return f"Labels alone still give the attack `{key_of(row)}` an AUC of {cells.row_interval(row, 'auc')} % here."
 
 
 # The rule and its limits
