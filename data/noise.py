@@ -33,6 +33,13 @@ def noise_for_rows(stored: np.ndarray) -> Noise:
     return gaussian(np.maximum(sample.std(axis=0), 1e-12))
 
 
+def noise_for_inputs(inputs: np.ndarray) -> Noise:
+    """For network inputs (n, ...) of anybody's model: rows (n, F) are a table; all other values vary alike."""
+    if inputs.ndim == 2:
+        return noise_for_rows(inputs)
+    return gaussian(np.maximum(inputs.std(), 1e-12))
+
+
 def noise_for_pictures(stored: np.ndarray) -> Noise:
     """Gaussian noise of one deviation for all pixels: network inputs have a deviation of about 1."""
     return gaussian(np.float32(1))

@@ -1,6 +1,7 @@
-"""audit.py asks shipped models about crops and flips of images, and refuses where there are none."""
+"""audit.py asks shipped models about crops and flips of images, about noisy copies and for distances."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ import torch
 from torch import nn
 
 import audit
+from compleak.queries import boundary
+from compleak.queries.logits import LOGITS, PROBABILITIES
 from compleak.queries.views import as_stored
-from compleak.tasks import models
+from compleak.tasks import collect, models, probing
 from core.errors import UserError
+from data.noise import gaussian, noise_for_inputs
 from data.views import shift_and_flip, shifts_and_flips
 from tests.foreign import write_exported
 
@@ -44,8 +48,8 @@ def shipped(tmp_path_factory):
     return folder, network
 
 
-def flags(folder, out):
-    attacks = {"NR": ["gap", "label_only_augmentation"]}
+def flags(folder, out, attacks=("gap", "label_only_augmentation")):
+    attacks = {"NR": [*attacks]}
     content = {"models": [str(folder / "network.pt2")], "attacks": attacks, "queries": 3, "label_queries": 6}
     content |= {name: str(folder / f"{name}.npz") for name in ("members", "nonmembers")}
     file = out / "task.yaml"
@@ -119,3 +123,60 @@ def test_rows_of_features_have_no_views(shipped, tmp_path):
     write_exported(tmp_path / "network.pt2", nn.Linear(3 * SIDE * SIDE, 4), (torch.zeros(3, 3 * SIDE * SIDE),))
     with pytest.raises(UserError, match="without crops and flips"):
         audit.main(flags(tmp_path, tmp_path))
+
+
+# Noise, and the distance to the decision boundary
+
+
+def test_noise_is_as_strong_as_the_models_own_inputs_vary():
+    pixels = np.random.default_rng(0).normal(5, 40, size=(50, 3, 4, 4)).astype(np.float32)
+    still = torch.zeros(2000, 3)
+    added = noise_for_inputs(pixels).add(still, 0.5, torch.Generator().manual_seed(0))
+    assert added.std().item() == pytest.approx(0.5 * pixels.std(), rel=0.05)
+    assert noise_for_inputs(np.eye(4, dtype=np.uint8)).unit == "flipped bits"
+
+
+def test_each_noisy_copy_is_named_by_the_model():
+    inputs = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    noise = gaussian(np.float32(2))._replace(levels=(0.1, 3.0))
+    named = probing.named_classes(lambda values: values, LOGITS, noise, 2, inputs)
+    generator = torch.Generator().manual_seed(0)
+    copies = [noise.add(torch.from_numpy(inputs), level, generator) for level in (0.1, 0.1, 3.0, 3.0)]
+    np.testing.assert_array_equal(named, np.stack([copy.argmax(dim=1) for copy in copies], axis=1))
+
+
+def test_noise_and_distances_are_asked_about_the_audit_set_and_attacked(shipped, tmp_path, monkeypatch):
+    folder, _ = shipped
+    monkeypatch.setattr(boundary, "hop_skip_jump", lambda network, inputs, *_: np.ones(len(inputs)))
+    monkeypatch.setattr(boundary, "SEARCHES", 2)
+    command = flags(folder, tmp_path, attacks=("gap", "label_only_noise", "boundary"))
+    command += ["--queries", "0", "--label_queries", "0", "--noise_repeats", "1", "--boundary_points", "20"]
+    audit.main(command)
+    with np.load(tmp_path / "out" / "signals" / "network.npz") as signals:
+        noise, distance, right = signals["noise"], signals["boundary"], signals["logits"].argmax(axis=2)
+        right = right == signals["labels"]
+    assert noise.shape == (1, 240, 10) and np.isin(noise, (0, 1)).all()
+    assert (noise[0, :, 0] == right[0]).mean() > (noise[0, :, -1] == right[0]).mean()
+    measured = ~np.isnan(distance[0, :, 0])
+    assert measured.sum() == 20
+    assert np.array_equal(distance[0, measured, 0] > 0, right[0, measured])
+    assert np.isfinite(distance[0, measured, 1]).any()
+    report = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert report["facts"]["questions_per_point"] == 11
+    table = (tmp_path / "out" / "NR.csv").read_text()
+    assert "label_only_noise" in table and "boundary,hop_skip_jump" in table
+
+
+def test_a_model_without_gradients_is_asked_through_its_answers_alone(shipped):
+    folder, network = shipped
+    model = models.open_model(models.ModelSpec(folder / "network.pt2"), threads=1)
+    inputs = torch.rand(3, 3, SIDE, SIDE)
+    ways = [(model, LOGITS), (model._replace(forward=None), LOGITS), (model, PROBABILITIES)]
+    networks = [probing.as_network(*way) for way in ways]
+    assert [boundary.has_gradients(asked, inputs[:1]) for asked in networks] == [True, False, False]
+    distances = np.array([[1, np.nan], [np.nan, np.nan]], dtype=np.float32)
+    answers = models.ModelAnswers(np.eye(2), {"boundary": distances}, None, LOGITS, models.Company(1, ""))
+    points = SimpleNamespace(member=np.array([[True, False]]), audit=np.ones((1, 2), bool), labels=np.zeros(2, int))
+    assert "network.pt2 gives no gradients" in " ".join(collect.notes_on_answers("network.pt2", [answers], points))
+    for asked in networks[:2]:
+        np.testing.assert_allclose(asked(inputs).detach(), network(inputs).detach(), rtol=1e-5)

@@ -37,6 +37,9 @@ def open_run_model(root: Path, name: str, device_name: str | None) -> ForeignMod
     def answer(inputs: np.ndarray) -> np.ndarray:
         return predict(model, torch.from_numpy(inputs).to(device)).cpu().numpy()
 
+    def forward(inputs: torch.Tensor) -> torch.Tensor:
+        return model(inputs.to(device)).cpu()
+
     return ForeignModel(
         description=f"{run.config['model_name']}, {variant} of the run {run.name}",
         files=(folder / WEIGHTS, folder / META),
@@ -48,6 +51,7 @@ def open_run_model(root: Path, name: str, device_name: str | None) -> ForeignMod
         preprocessing=OF_IMAGES if shows_images else None,
         tokenize=None,
         runs_code=False,
+        forward=forward,
     )
 
 

@@ -14,9 +14,11 @@ from compleak.queries import signals_file
 from compleak.queries.answer_files import AnswerFile, is_answer_file, is_signals_file, read_answers
 from compleak.queries.collect import collect
 from compleak.queries.logits import as_table, scale_of, to_logits
+from compleak.queries.probes import PROBES
 from compleak.queries.run_models import check_names, open_run_variant
 from compleak.tasks.models import Interview, ModelAnswers, OpenModel, note_on_preprocessing, open_entry
 from compleak.tasks.points import FEW_COPIES, AuditPoints, points_of, say_draw, with_digests
+from compleak.tasks.probing import answers_of
 from compleak.tasks.sanity import check_accuracy, note_on_classes, note_on_shadows, with_classes_of_model
 from compleak.tasks.shadow_training import train_shadows
 from compleak.tasks.task import RUN_PREFIX, ModelEntry, Task
@@ -79,7 +81,9 @@ def by_asking(task: Task) -> Collected:
     notes = [*note_on_preprocessing(opened[0], task, points.kind), *points.notes]
     notes += note_on_classes(*points.audited_truth())
     for model, others_of_model in zip(opened, others, strict=True):
-        answers = [files.interview(asked).answers() for asked in (model, *others_of_model)]
+        answers = [
+            answers_of(files.interview(asked), points, row) for row, asked in enumerate((model, *others_of_model))
+        ]
         arrays = signal_arrays(answers, points, columns, len(task.references))
         signals[model.entry.name] = write_signals(task, model.entry, arrays, files.sources)
         facts.append(facts_of_model(model, answers[0], points))
@@ -136,6 +140,8 @@ def notes_on_answers(name: str, answers: Sequence[ModelAnswers], points: AuditPo
             f"{name} answers at random: asked twice, it answers differently. Whoever asks often can average; this "
             "audit asked once, so its numbers are too low for such an attacker."
         )
+    if "boundary" in answers[0].probes and np.isnan(answers[0].probes["boundary"][:, 1]).all():
+        notes.append(f"{name} gives no gradients: how far points lie from its boundary is measured by labels alone.")
     gaps = []
     for row in range(len(points.member)):
         audited = points.audit[row]
@@ -216,7 +222,7 @@ def facts_of_model(opened: OpenModel, answers: ModelAnswers, points: AuditPoints
         description=opened.model.description,
         files=opened.files,
         bytes=sum(file.bytes for file in opened.files),
-        answers=answers.scale,
+        answers=answers.scale.name,
         company=answers.company.in_words,
         runs_code=opened.model.runs_code,
         **measured,
@@ -359,7 +365,8 @@ def by_run(task: Task) -> Collected:
     places = [entry.place.removeprefix(RUN_PREFIX) for entry in task.models]
     check_names(places)
     device = devices.choose(task.device)
-    asked = {name: amount for name, amount in (("augmented", task.queries), ("correct", task.label_queries)) if amount}
+    asked = {name: getattr(task, PROBES[name].flag) for name in ("augmented", "correct", "noise", "boundary")}
+    asked = {name: amount for name, amount in asked.items() if amount}
     ask = functools.partial(collect, asked=asked, device=device, batch_size=task.batch_size)
     targets = [open_run_variant(task.root, place) for place in places]
     files = [ask(run, variant) for run, variant in targets]

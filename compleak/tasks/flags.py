@@ -12,7 +12,7 @@ from compleak.queries.probes import PROBES
 from compleak.runs.flags import add_machine_flags
 from compleak.tasks.privbox import PrivBoxTask, is_privbox, read_privbox
 from compleak.tasks.task import LIMITS, Task
-from compleak.tasks.task_file import CHOICES, task_from_content
+from compleak.tasks.task_file import ASKED, CHOICES, task_from_content
 from compleak.tasks.yaml_files import read_yaml
 from core import arguments
 from core.errors import UserError
@@ -20,8 +20,7 @@ from core.errors import UserError
 TASK_SUFFIXES = (".yaml", ".yml")
 SHORT_FORM = "the command line"
 PATHS = ("members", "nonmembers", "data", "out")
-PLAIN = ("name", "label_column", "attacker", "seed", "max_points", "sensitivity_draws", "recipe", "batch_size")
-PLAIN = (*PLAIN, "queries", "label_queries", "no_flip")
+PLAIN = ("name", "label_column", "attacker", "seed", "max_points", "recipe", "batch_size", *ASKED, "no_flip")
 PLAIN = (*PLAIN, "fail_above", "redact", "accept_low_accuracy")
 OF_PREPROCESSING = ("size", "resize", "mean", "std", "range", "layout", "channels", "resample", "flatten")
 
@@ -80,7 +79,7 @@ def add_attacker_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--references", nargs="+", metavar="MODEL", help="models that never saw any of the points")
     group.add_argument("--recipe", choices=CHOICES["recipe"], help="training of the attacks' networks")
     group.add_argument("--sensitivity_draws", type=arguments.whole_number, help="noise draws for SAMIA (default: 0)")
-    for name in ("augmented", "correct"):
+    for name in ("augmented", "correct", "noise", "boundary"):
         probe = PROBES[name]
         group.add_argument(f"--{probe.flag}", type=arguments.whole_number, help=f"{probe.help} (default: 0)")
     group.add_argument(

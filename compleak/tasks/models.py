@@ -1,18 +1,17 @@
 """Opening the models of a task, whatever they are, and asking each of them about all points."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from attacks.common.statistics import posterior
 from compleak.findings.shipped import FileFacts
 from compleak.queries.asking import FORMAT, PILOT, Asked, Company, ask, find_company
-from compleak.queries.logits import Scale, as_table, scale_of, to_logits
+from compleak.queries.logits import Scale, scale_of, to_logits
 from compleak.queries.run_models import open_run_model
-from compleak.queries.sensitivity import EPSILON
 from compleak.queries.views import as_stored
 from compleak.tasks.points import AuditPoints
 from compleak.tasks.task import RUN_PREFIX, ModelEntry, Task
@@ -45,7 +44,7 @@ class ModelAnswers(NamedTuple):
     logits: np.ndarray  # (N, C) float32
     probes: dict[str, np.ndarray]  # (N, ...) each, by the name that a signals file has for it
     predicted: np.ndarray | None  # (N, V) int64: the class of each of V crops and flips, where it was asked for
-    scale: str  # what the answers are
+    scale: Scale  # what the answers are
     company: Company  # how they depend on what else is in the batch
 
 
@@ -149,13 +148,9 @@ class Interview:
         table = ask(self.asked, self.company.batch_size, self.file, self.source)
         scale = scale_of(table)
         logits = self.in_list_order(to_logits(table, scale))
-        probes = {}
-        if self.task.sensitivity_draws:
-            probes["sensitivity"] = self.sensitivity(scale)
         augmented, predicted = self.views(table, scale)
-        if augmented is not None:
-            probes["augmented"] = augmented
-        return ModelAnswers(logits, probes, predicted, scale.name, self.company)
+        probes = {} if augmented is None else {"augmented": augmented}
+        return ModelAnswers(logits, probes, predicted, scale, self.company)
 
     def views(self, plain: np.ndarray, scale: Scale) -> tuple[np.ndarray | None, np.ndarray | None]:
         """((N, Q, C) float16 log-posteriors, (N, V) predicted classes) of crops and flips; None where not asked for.
@@ -185,40 +180,36 @@ class Interview:
         file = self.file.with_stem(f"{self.file.stem}_view_{name}")
         return ask(asked, self.company.batch_size, file, {**self.source, "view": view.tolist()})
 
-    def sensitivity(self, scale: Scale) -> np.ndarray:
-        """How far each probability moves when the input does: SAMIA's input (`queries.sensitivity`).
+    def asked_by_probe(
+        self,
+        name: str,
+        places: np.ndarray,
+        columns: int,
+        answer: Callable[[np.ndarray], np.ndarray],
+        source: dict,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """(N, columns) float64 answers of a probe about the points at these places, (N,) bool; NaN about the others.
 
-        UserError where the model takes whole numbers, which noise cannot move.
+        The points are asked in the order of asking, and the answers are kept. answer: network inputs (B, ...) -> the
+        probe's answers (B, columns); source: what they follow from beside the model and the points.
         """
-        draws = self.task.sensitivity_draws
-        if self.points.kind == "text" or not self.opened.model.input_dtype.startswith("float"):
-            raise UserError(f"{self.opened.entry.name} takes no decimal numbers: leave out --sensitivity_draws")
-        answer = functools.partial(moved_by_noise, self.asked.answer, scale, draws)
-        table = ask(
-            self.asked._replace(name=f"{self.asked.name}, with noise", answer=answer),
-            self.company.batch_size,
-            self.file.with_stem(f"{self.file.stem}_sensitivity"),
-            {**self.source, "draws": draws},
-        )
-        return self.in_list_order(table.astype(np.float32))
+        positions = np.flatnonzero(places[self.points.order])
+        answers = np.full((len(places), columns), np.nan)
+        if len(positions):
+            asked = self.asked._replace(
+                name=f"{self.asked.name}, {name}",
+                answer=answer,
+                inputs=lambda batch: self.inputs(positions[batch]),
+                count=len(positions),
+            )
+            file = self.file.with_stem(f"{self.file.stem}_{name}")
+            facts = {**self.source, **source, "positions": hashlib.sha256(positions.tobytes()).hexdigest()[:16]}
+            answers[self.points.order[positions]] = ask(asked, batch_size or self.company.batch_size, file, facts)
+        return answers
 
     def in_list_order(self, asked: np.ndarray) -> np.ndarray:
         """Rows in the order of asking, put in the order of the list of points."""
         rows = np.empty_like(asked)
         rows[self.points.order] = asked
         return rows
-
-
-def moved_by_noise(answer: Callable, scale: Scale, draws: int, inputs: np.ndarray) -> np.ndarray:
-    """(B, C) mean over draws of |softmax f(x + e u) - softmax f(x)| / e, u ~ N(0, I); x: network inputs (B, ...)."""
-    rng = np.random.default_rng(0)
-
-    def probabilities(values: np.ndarray) -> np.ndarray:
-        return posterior(to_logits(as_table(answer(values), "the model"), scale))
-
-    still = probabilities(inputs)
-    moved = np.zeros_like(still)
-    for _ in range(draws):
-        noise = EPSILON * rng.standard_normal(inputs.shape)
-        moved += np.abs(probabilities((inputs + noise).astype(inputs.dtype)) - still)
-    return moved / (draws * EPSILON)

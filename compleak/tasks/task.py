@@ -7,6 +7,7 @@ from pathlib import Path
 from compleak.tasks.privbox import PrivBoxTask
 from core.project import PROJECT
 from data.foreign import Preprocessing
+from data.noise import LEVELS
 from data.splits import DEFAULT_SEED
 
 RUN_PREFIX = "run:"  # of a model that is a variant of one of this project's runs
@@ -83,7 +84,9 @@ class Task:
     sensitivity_draws: int = 0
     queries: int = 0  # fixed crops and flips of each image whose posteriors are asked for
     label_queries: int = 0  # those of which the labels alone count
-    no_flip: bool = False  # leave mirrored images out of both: a mirrored digit is not that digit
+    noise_repeats: int = 0  # noisy copies of each point at each strength, of which the labels alone count
+    boundary_points: int = 0  # of each audit set, whose distance to the decision boundary is measured
+    no_flip: bool = False  # leave mirrored images out of crops and flips: a mirrored digit is not that digit
     recipe: str = "fast"
     batch_size: int = 128
     threads: int | None = None
@@ -104,7 +107,8 @@ class Task:
 
     @property
     def questions_per_point(self) -> int:
-        return max(1, self.views) + self.sensitivity_draws
+        """Of most points: the distance to the boundary, of a sample of them, takes thousands."""
+        return max(1, self.views) + self.sensitivity_draws + self.noise_repeats * LEVELS
 
     @property
     def folder(self) -> Path:

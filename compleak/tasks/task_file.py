@@ -38,6 +38,8 @@ KEYS = {
     "sensitivity_draws": int,
     "queries": int,
     "label_queries": int,
+    "noise_repeats": int,
+    "boundary_points": int,
     "no_flip": bool,
     "recipe": str,
     "batch_size": int,
@@ -69,9 +71,9 @@ CHOICES = {
     "channels": ("RGB", "BGR", "grey"),
     "resample": ("nearest", "bilinear", "bicubic"),
 }
-PLAIN = ("seed", "max_points", "sensitivity_draws", "queries", "label_queries", "no_flip", "recipe", "batch_size")
-AT_LEAST = {"seed": 0, "max_points": 4, "sensitivity_draws": 0, "queries": 0, "label_queries": 0}
-AT_LEAST |= {"batch_size": 1, "count": 1, "epochs": 1}
+ASKED = ("sensitivity_draws", "queries", "label_queries", "noise_repeats", "boundary_points")
+PLAIN = ("seed", "max_points", *ASKED, "no_flip", "recipe", "batch_size")
+AT_LEAST = {"seed": 0, "max_points": 4, **dict.fromkeys(ASKED, 0), "batch_size": 1, "count": 1, "epochs": 1}
 AT_MOST = {"queries": MOST_VIEWS, "label_queries": MOST_VIEWS}
 
 

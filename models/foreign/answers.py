@@ -138,11 +138,16 @@ def named_tensors(outputs: object) -> dict[str, object]:
     return {str(key): value for key, value in pairs if isinstance(value, torch.Tensor)}
 
 
-def choose_tensor(file: object, outputs: object, wanted: str | None) -> np.ndarray:
-    """The chosen output of a PyTorch model as an array of float32 or float64. UserError as `choose_name` has it."""
+def choose_tensor(file: object, outputs: object, wanted: str | None) -> torch.Tensor:
+    """The chosen output of a PyTorch model. UserError as `choose_name` has it."""
     tensors = named_tensors(outputs)
     scores = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
-    tensor = tensors[choose_name(file, "output", tensors, scores, wanted)].detach().cpu()
+    return tensors[choose_name(file, "output", tensors, scores, wanted)]
+
+
+def to_array(output: torch.Tensor) -> np.ndarray:
+    """An output of a PyTorch model as an array of float32 or float64."""
+    tensor = output.detach().cpu()
     return tensor.to(torch.float64 if tensor.dtype == torch.float64 else torch.float32).numpy()
 
 

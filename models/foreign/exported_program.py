@@ -12,7 +12,7 @@ import torch
 
 from core.errors import UserError, one_line
 
-from .answers import Inputs, answer_function, choose_tensor
+from .answers import Inputs, answer_function, choose_tensor, to_array
 from .exported_archive import WAY_OUT, reduced_archive
 from .spec import ForeignModel, ModelSpec
 
@@ -35,10 +35,13 @@ def open_exported_program(spec: ModelSpec) -> ForeignModel:
     """
     program = _load(spec)
 
+    def forward(inputs: torch.Tensor) -> torch.Tensor:
+        args, kwargs = program.arguments(inputs.to(program.dtype))
+        return choose_tensor(spec.file, program.module(*args, **kwargs), spec.output)
+
     def ask(batch: np.ndarray) -> np.ndarray:
-        args, kwargs = program.arguments(torch.tensor(batch, dtype=program.dtype))
         with torch.no_grad():
-            return choose_tensor(spec.file, program.module(*args, **kwargs), spec.output)
+            return to_array(forward(torch.tensor(batch)))
 
     return ForeignModel(
         description=program.description,
@@ -51,6 +54,7 @@ def open_exported_program(spec: ModelSpec) -> ForeignModel:
         preprocessing=None,
         tokenize=None,
         runs_code=False,
+        forward=forward,
     )
 
 

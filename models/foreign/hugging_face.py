@@ -11,7 +11,7 @@ import torch
 
 from core.errors import UserError, one_line
 
-from .answers import Inputs, answer_function, choose_tensor
+from .answers import Inputs, answer_function, choose_tensor, to_array
 from .spec import ForeignModel, ModelSpec
 
 IMAGES = "ForImageClassification"
@@ -185,7 +185,7 @@ def _image_answers(spec: ModelSpec, model) -> Callable[[np.ndarray], np.ndarray]
     def ask(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             outputs = model(pixel_values=torch.tensor(images, dtype=model.dtype))
-        return choose_tensor(spec.file, outputs, spec.output or "logits")
+        return to_array(choose_tensor(spec.file, outputs, spec.output or "logits"))
 
     return ask
 
@@ -198,7 +198,7 @@ def _text_answers(spec: ModelSpec, model, tokenizer) -> Callable[[np.ndarray], n
         tokens = torch.tensor(ids)
         with torch.no_grad():
             outputs = model(input_ids=tokens, attention_mask=(tokens != padding).long())
-        return choose_tensor(spec.file, outputs, spec.output or "logits")
+        return to_array(choose_tensor(spec.file, outputs, spec.output or "logits"))
 
     return ask
 

@@ -4,6 +4,7 @@ Such a file is the user's own code and is run as such. Weights are read without 
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from core.errors import UserError, one_line
 from core.plugins import code_files, import_plugin, modules_beside
 
-from .answers import Inputs, answer_function, choose_tensor
+from .answers import Inputs, answer_function, choose_tensor, to_array
 from .spec import ForeignModel, ModelSpec
 
 WEIGHTS = (".pt", ".pth", ".safetensors")
@@ -84,11 +85,11 @@ def open_plugin(spec: ModelSpec) -> ForeignModel:
     weights = spec.weights or _weights_beside(file)
     module = _network(file, weights)
     takes = Inputs(None, _input_dtype(module))
-    ask = functools.partial(_ask, module, file, spec.output)
+    forward = functools.partial(_forward, module, file, spec.output)
     return ForeignModel(
         description=f"PyTorch, {type(module).__name__} from the user's own code ({file.name})",
         files=(*code_files(file), *([weights] if weights else [])),
-        answer=answer_function(str(spec.file), takes, ask),
+        answer=answer_function(str(spec.file), takes, functools.partial(_ask, forward)),
         input_shape=None,
         input_dtype=takes.dtype,
         fixed_batch=None,
@@ -96,6 +97,7 @@ def open_plugin(spec: ModelSpec) -> ForeignModel:
         preprocessing=None,
         tokenize=None,
         runs_code=True,
+        forward=forward,
     )
 
 
@@ -109,13 +111,17 @@ def _network(file: Path, weights: Path | None) -> nn.Module:
     return module.cpu().eval()
 
 
-def _ask(module: nn.Module, file: Path, output: str | None, batch: np.ndarray) -> np.ndarray:
-    """Ask the network about one batch; its code may import what lies beside the file."""
+def _ask(forward: Callable[[torch.Tensor], torch.Tensor], batch: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return to_array(forward(torch.tensor(batch)))  # a copy, because the model may change it in place
+
+
+def _forward(module: nn.Module, file: Path, output: str | None, inputs: torch.Tensor) -> torch.Tensor:
+    """What the network answers about one batch; its code may import what lies beside the file."""
     parameter = next((value for value in module.parameters() if value.is_floating_point()), None)
-    inputs = torch.tensor(batch)  # a copy, because the model may change it in place
     if inputs.is_floating_point() and parameter is not None:
         inputs = inputs.to(parameter.dtype)
-    with torch.no_grad(), modules_beside(file.parent):
+    with modules_beside(file.parent):
         return choose_tensor(file, module(inputs), output)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 
 class ModelSpec(NamedTuple):
@@ -19,7 +20,7 @@ class ModelSpec(NamedTuple):
 
 
 class ForeignModel(NamedTuple):
-    """A model that can be asked. It runs on the processor, in evaluation mode, without gradients."""
+    """A model that can be asked. It runs on the processor, in evaluation mode."""
 
     description: str  # for people, such as "ONNX, opset 17, 3 of 3 weighted layers on int8 (static)"
     files: tuple[Path, ...]  # every file whose bytes decide the answers
@@ -31,3 +32,4 @@ class ForeignModel(NamedTuple):
     preprocessing: dict | None  # what the model's files say of it, as it stands there
     tokenize: Callable[[list[str]], np.ndarray] | None  # texts -> token ids (B, L) that `answer` takes
     runs_code: bool  # the user's own Python code is run
+    forward: Callable[[torch.Tensor], torch.Tensor] | None = None  # `answer` with gradients; None where there are none
