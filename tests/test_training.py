@@ -6,12 +6,18 @@ import math
 import pytest
 import torch
 from conftest import stopped_in
+from torch import nn
 
 import models
+import reproduce
+from compleak.pipeline.plan import plan_of
 from compleak.runs import checkpoints
-from compleak.training import loop
+from compleak.runs.settings import RunSettings, TrainSettings
+from compleak.runs.variants import ORIGINAL
+from compleak.training import compiled, loop
+from compleak.training.assignment import assign
 from compleak.training.loop import Recipe
-from compleak.training.make import check_finite
+from compleak.training.make import check_finite, recipe_of, training_of
 from core.errors import UserError
 from data.inputs import IMAGES
 from defenses import Procedure
@@ -19,9 +25,17 @@ from defenses import Procedure
 CPU = torch.device("cpu")
 
 
-def fit(folder, epochs=7, **changes):
+def narrow_resnet() -> nn.Module:
+    return models.build("resnet18", 3, 0.125)
+
+
+def one_layer() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 3))
+
+
+def fit(folder, epochs=7, network=narrow_resnet, **changes):
     torch.manual_seed(3)
-    model = models.build("resnet18", 3, 0.125)
+    model = network()
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (40, 32, 32, 3), dtype=torch.uint8, generator=generator)
     labels = torch.arange(40) % 3
@@ -58,6 +72,43 @@ def test_a_state_that_was_saved_before_it_held_threads_and_defences_is_still_gon
     torch.save(state, file)
     again, resumed = fit(tmp_path / "stopped")
     assert again == loss and all(torch.equal(weights[key], resumed[key]) for key in weights)
+
+
+def test_a_compiled_training_is_the_same_training_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """The backend `eager` compiles to torch's own operations, which give the same bits."""
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    loss, weights = fit(tmp_path / "usual", 2, one_layer)
+    with stopped_in(1):
+        fit(tmp_path / "compiled", 2, one_layer, compiled=True)
+    again, resumed = fit(tmp_path / "compiled", 2, one_layer, compiled=True)
+    assert again == loss and all(torch.equal(weights[key], resumed[key]) for key in weights)
+
+
+def test_where_torch_cannot_compile_one_line_says_so(tmp_path, monkeypatch):
+    def no_compiler(*_):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(compiled, "BACKEND", no_compiler)
+    with pytest.raises(UserError, match="^--compile: torch cannot compile here .*no C.. compiler.*leave --compile out"):
+        fit(tmp_path, 1, one_layer, compiled=True)
+
+
+def test_only_a_compiled_model_says_that_it_is(tiny_run):
+    assignment = assign(tiny_run, ORIGINAL, "victim_model")
+    usual, other = (
+        training_of(recipe_of(TrainSettings(run=RunSettings(), compile=compile), assignment), assignment)
+        for compile in (False, True)
+    )
+    assert "compiled" not in usual and other == {**usual, "compiled": True}
+
+
+def test_reproduce_compiles_all_that_it_trains_and_no_dp_sgd():
+    settings = reproduce.parse(["--compile", "--root", "somewhere"])
+    stages = {stage.key.kind: stage.settings for stage in plan_of(settings.plan)}
+    assert stages["train"].compile and stages["compress"].compile
+    assert "--compile" in settings.command.split()
+    with pytest.raises(UserError, match="--compile does not go with the defence dp"):
+        reproduce.parse(["--compile", "--defences", "dp:1"])
 
 
 def test_a_training_that_diverges_says_so(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from compleak.audits.flags import add_again_flag, add_probe_flags, add_recipe_flag, asked_probes
 from compleak.pipeline.presets import PRESETS
 from compleak.pipeline.settings import DEFENDED_GRID, EngineSettings, PlanSettings, ReproduceSettings
-from compleak.runs.flags import add_layout_flag, run_settings, stage_parser
+from compleak.runs.flags import add_compile_flag, add_layout_flag, refuse_compiled_dp, run_settings, stage_parser
 from compleak.runs.settings import UNDEFENDED, DefenceSettings
 from compleak.runs.variants import PAPER_GRID, Variant, parse_compressed
 from core import arguments
@@ -63,6 +63,7 @@ def reproduce_parser(doc: str) -> arguments.Parser:
         help="compare defences with none, each against a non-adaptive and an adaptive attacker, on the original and "
         f"four compressions (default: {' '.join(DEFAULT_DEFENCES)})",
     )
+    add_compile_flag(parser)
     add_recipe_flag(parser)
     add_probe_flags(parser.add_argument_group("what models are asked"), usual="the preset's")
     add_again_flag(parser)
@@ -103,6 +104,7 @@ def reproduce_settings(parser: arguments.Parser, argv=None) -> ReproduceSettings
     if args.defences is not None:
         defences = tuple(defence_of(text, parser) for text in args.defences or DEFAULT_DEFENCES)
     refuse_contradictions(args, parser)
+    refuse_compiled_dp(args.compile, [args.defend, *(defence.name for defence in defences or ())])
     run = run_settings(args)
     if defences is not None and (args.keep != "all" or run.defence != UNDEFENDED):
         parser.error("--defences tries each defence and none, and shares models: leave their own flags and --keep out")
@@ -117,6 +119,7 @@ def reproduce_settings(parser: arguments.Parser, argv=None) -> ReproduceSettings
         layout=args.split,
         keep=args.keep,
         recipe=args.recipe,
+        compile=args.compile,
         asked=asked_probes(args),
         again=args.again,
         variants=variants_of(args),

@@ -116,7 +116,7 @@ def settings_for(plan: PlanSettings, kind: str) -> dict:
 
 
 def train_settings(plan: PlanSettings, roles: tuple[str, ...]) -> TrainSettings:
-    settings = TrainSettings(**settings_for(plan, "train"), roles=roles)
+    settings = TrainSettings(**settings_for(plan, "train"), roles=roles, compile=plan.compile)
     return replace(settings, shadow_num=plan.shadow_num, seed=plan.seed, layout=plan.layout)
 
 
@@ -127,7 +127,7 @@ def compress_settings(plan: PlanSettings, variant: Variant, role: str) -> Compre
         return QuantizeSettings(**of_a_stage, variant=variant, roles=(role,))
     defaults = {"lr": CLUSTERING_LR} if variant.technique == "clustering" else {}
     settings = {**defaults, **settings_for(plan, variant.technique)}
-    return CompressSettings(**settings, variant=variant, roles=(role,))
+    return CompressSettings(**settings, variant=variant, roles=(role,), compile=plan.compile)
 
 
 def asking_settings(plan: PlanSettings) -> dict:

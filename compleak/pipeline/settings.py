@@ -39,6 +39,7 @@ class PlanSettings:
     layout: str = COMPLEAK
     keep: str = "all"  # or "signals": delete shadow models' weights once they have answered
     recipe: str = "fast"
+    compile: bool = False  # as for `train.py`
     asked: Mapping[str, int] = field(
         default_factory=dict, hash=False
     )  # of each probe, as for `query.py`; wins over the preset's

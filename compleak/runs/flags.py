@@ -1,6 +1,7 @@
 """The flags that name a run and a defence, and those of every stage that trains, as settings."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from compleak.runs.settings import (
@@ -133,6 +134,7 @@ def add_training_flags(parser: argparse.ArgumentParser, epochs_flag: str, epochs
         action="store_true",
         help="train without random crop and flip; tables of features are never augmented",
     )
+    add_compile_flag(group)
     add_roles_flag(group)
 
 
@@ -144,6 +146,21 @@ def add_layout_flag(group) -> None:
         help="who gets how many points: compleak, a third and a sixth for the victim, half for the attacker; selena, "
         "10 %% and 75 %% for the victim, 15 %% for the attacker (default: %(default)s)",
     )
+
+
+def add_compile_flag(group) -> None:
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="train with torch.compile: quicker steps after a minute or two of compiling, other last bits "
+        "(default: without)",
+    )
+
+
+def refuse_compiled_dp(compile: bool, defences: Iterable[str]) -> None:
+    """UserError where DP-SGD would have to be compiled: its gradients of single points are taken by other means."""
+    if compile and "dp" in defences:
+        raise UserError("--compile does not go with the defence dp: leave one of them out")
 
 
 def add_roles_flag(group) -> None:
@@ -208,11 +225,13 @@ def stage_options(args: argparse.Namespace) -> dict:
 
 
 def model_options(args: argparse.Namespace) -> dict:
-    """What `ModelSettings` of any stage that trains take from the flags."""
+    """What `ModelSettings` of any stage that trains take from the flags. UserError where they do not go together."""
+    refuse_compiled_dp(args.compile, [args.defend])
     return {
         **stage_options(args),
         "roles": None if args.roles is None else tuple(args.roles),
         "epochs": args.epochs,
         "lr": args.lr,
         "augment": not args.no_augment,
+        "compile": args.compile,
     }

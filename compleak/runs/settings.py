@@ -90,6 +90,7 @@ class ModelSettings(StageSettings):
     epochs: int
     lr: float
     augment: bool = True
+    compile: bool = False  # the training step, by torch.compile
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The one training loop, for original models and compressed ones. It can be stopped at any moment and goes on later."""
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from compleak.runs.checkpoints import load_resume, save_resume
+from compleak.training.compiled import compiled, in_words
 from core import devices
 from core.console import progress
 from core.errors import UserError
@@ -30,6 +32,7 @@ class Recipe(NamedTuple):
     augment: bool = True
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    compiled: bool = False  # by torch.compile
 
 
 class Points(NamedTuple):
@@ -80,9 +83,10 @@ def fit(
     saved = time.monotonic()
     bar = progress(range(start, recipe.epochs), desc, total=recipe.epochs)
     bar.update(start)
-    with devices.repeatable():
+    trained_model = compiled(model) if recipe.compiled else model
+    with devices.repeatable(), in_words() if recipe.compiled else contextlib.nullcontext():
         for epoch in bar:
-            loss = train_epoch(model, members, others, optimizer, procedure, recipe, epoch)
+            loss = train_epoch(trained_model, members, others, optimizer, procedure, recipe, epoch)
             check_loss(loss, desc, epoch)
             bar.set_postfix(loss=f"{loss:.3f}")
             due = (epoch + 1) % SAVE_EVERY == 0 or time.monotonic() - saved > SAVE_AFTER

@@ -51,7 +51,9 @@ class Source(NamedTuple):
 def recipe_of(settings: ModelSettings, assignment: Assignment) -> Recipe:
     """The recipe of one model: the stage's, with the model's own seed. Only some kinds of input can be augmented."""
     augment = settings.augment and dataset(assignment.run).kind.augmentable
-    return Recipe(settings.epochs, settings.lr, settings.batch_size, assignment.seed, augment)
+    return Recipe(
+        settings.epochs, settings.lr, settings.batch_size, assignment.seed, augment, compiled=settings.compile
+    )
 
 
 def make_model(
@@ -86,7 +88,12 @@ def make_model(
 
 def training_of(recipe: Recipe | None, assignment: Assignment) -> dict:
     """What a model's `made_from` says of its training; nothing where it is not trained."""
-    return {} if recipe is None else {**recipe._asdict(), **assignment.defence_facts()}
+    if recipe is None:
+        return {}
+    facts = recipe._asdict()
+    if not recipe.compiled:  # which models that were made before there was a choice do not say
+        del facts["compiled"]
+    return {**facts, **assignment.defence_facts()}
 
 
 def make_part(assignment: Assignment, recipe: Recipe, source: Source, number: int, *, device: torch.device) -> None:
