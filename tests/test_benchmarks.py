@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 
 from attacks.common.statistics import cross_entropy
-from benchmarks import attack_stage, bench, gpu_check, measure, paper, synthetic
+from benchmarks import attack_stage, bench, gpu_check, measure, paper, peers, synthetic
 from compleak.audits import metrics
 from compleak.queries import signals_file
 
@@ -211,3 +211,24 @@ def test_a_check_that_fails_is_named_and_gives_exit_code_1(tmp_path, monkeypatch
     with pytest.raises(SystemExit) as stopped:
         gpu_check.main(["--device", "cpu"])
     assert stopped.value.code == 1 and "FAILED: that" in capsys.readouterr().out
+
+
+def test_other_peoples_scores_stand_beside_ours_and_the_same_formula_has_the_same_ranks(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "TUNED", ("yeom2018", "base"))
+    (file,) = synthetic.write(tmp_path, ["original"], 40, False)
+    peers.main(["export", str(file), "--out", str(tmp_path / "arrays.npz")])
+    arrays = dict(np.load(tmp_path / "arrays.npz"))
+    target, reference = arrays["p"]
+    z, reference_z = arrays["population_p"]
+    ratios = [target / (0.65 * reference + 0.35), z / (0.65 * reference_z + 0.35)]
+    shares = [np.mean(ratio >= ratios[1]) for ratio in ratios[0]]
+    scores = {"rmia/by_hand": shares, "loss/by_hand": np.log(target), "mine/guess": np.arange(len(target))}
+    np.savez(tmp_path / "scores.npz", **scores)
+    table = peers.main(["compare", str(file), "--scores", str(tmp_path / "scores.npz")]).set_index(["attack", "whose"])
+    for formula in ("rmia", "loss"):
+        assert table.loc[(formula, "by_hand"), "rank correlation"] == "1.000000"
+        assert table.loc[(formula, "by_hand"), "AUC"] == table.loc[(formula, "CompLeak"), "AUC"]
+    assert table.loc[("mine", "guess"), "rank correlation"] == "" and "base" in table.index
+    np.savez(tmp_path / "scores.npz", rmia=np.zeros(3))
+    with pytest.raises(bench.UserError, match="rmia needs a finite score for each of 80 points"):
+        peers.main(["compare", str(file), "--scores", str(tmp_path / "scores.npz")])

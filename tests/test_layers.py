@@ -119,4 +119,4 @@ def test_all_scripts_in_folders_find_the_project_in_the_same_way():
             names.add(str(file.relative_to(ROOT)))
             lines |= set(path_lines)
     assert lines == {"    sys.path[0] = str(Path(__file__).resolve().parents[1])"}
-    assert names == STAGE_SCRIPTS | {"benchmarks/bench.py", "benchmarks/gpu_check.py"}
+    assert names == STAGE_SCRIPTS | {f"benchmarks/{name}.py" for name in ("bench", "gpu_check", "peers", "sensitivity")}
