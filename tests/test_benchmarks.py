@@ -230,5 +230,5 @@ def test_other_peoples_scores_stand_beside_ours_and_the_same_formula_has_the_sam
         assert table.loc[(formula, "by_hand"), "AUC"] == table.loc[(formula, "CompLeak"), "AUC"]
     assert table.loc[("mine", "guess"), "rank correlation"] == "" and "base" in table.index
     np.savez(tmp_path / "scores.npz", rmia=np.zeros(3))
-    with pytest.raises(bench.UserError, match="rmia needs a finite score for each of 80 points"):
+    with pytest.raises(bench.UserError, match="rmia has shape .3,.; a finite score for each of 80 points is due"):
         peers.main(["compare", str(file), "--scores", str(tmp_path / "scores.npz")])
