@@ -3,6 +3,7 @@
 import os
 import subprocess
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,13 @@ from conftest import ROOT
 
 from attacks.common.statistics import cross_entropy
 from benchmarks import attack_stage, bench, gpu_check, measure, paper, peers, synthetic
+from benchmarks import sensitivity as needed_draws
 from compleak.audits import metrics
 from compleak.queries import signals_file
+from compleak.queries.sensitivity import sensitivity
+from compleak.queries.subject import Subject
+from compleak.training.evaluate import predict
+from data.inputs import FEATURES
 
 CPU = torch.device("cpu")
 SESSION = ROOT / "benchmarks" / "gpu_session.sh"
@@ -232,3 +238,24 @@ def test_other_peoples_scores_stand_beside_ours_and_the_same_formula_has_the_sam
     np.savez(tmp_path / "scores.npz", rmia=np.zeros(3))
     with pytest.raises(bench.UserError, match="rmia has shape .3,.; a finite score for each of 80 points is due"):
         peers.main(["compare", str(file), "--scores", str(tmp_path / "scores.npz")])
+
+
+def test_the_sensitivity_after_each_draw_is_what_as_many_draws_give(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    network = torch.nn.Linear(5, 3)
+    points = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    logits = predict(network, torch.from_numpy(points)).numpy()
+    about = (points, logits, np.zeros(20, int), np.zeros(20, bool), FEATURES, points, False, CPU, 8, lambda count: None)
+    after, seconds = needed_draws.ask(Subject(network, *about), [1, 3])
+    for draws, values in zip((1, 3), after, strict=True):
+        np.testing.assert_array_equal(values, sensitivity(network, points, logits, CPU, 8, draws, kind=FEATURES))
+    assert 0 < seconds[0] < seconds[1]
+
+    record = signals_file.load(synthetic.write(tmp_path, ["original"], 60)[0])
+    record = needed_draws.thinned(record, 80)
+    assert record.audit.sum(axis=1).tolist() == [80, 80] and record.truth.sum() == 40
+    in_samias_place = lambda view, **_: SimpleNamespace(scores=view.probes["sensitivity"][0, view.audit[0], 0])  # noqa: E731
+    monkeypatch.setattr(needed_draws, "samia", in_samias_place)
+    asked = {draws: needed_draws.Asked(draws * record.probes["sensitivity"], draws) for draws in (1, 3)}
+    table = needed_draws.table_of(record, asked, "fast", 0)
+    assert table["draws"].tolist() == [3, 1] and table["seconds to ask"].tolist() == ["3.0", "1.0"]

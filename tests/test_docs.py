@@ -28,7 +28,11 @@ STAGES = (
 IN_A_PROCESS = (  # at first, as printed
     *("examples/write_signals.py", "examples/ship_models.py", "quantization/qat.py", "clustering/clustering.py"),
 )
-ONLY_PARSED = ("reproduce.py", "benchmarks/bench.py")  # they take minutes to hours, a download, a GPU or Ray
+ONLY_PARSED = (
+    "reproduce.py",
+    "benchmarks/bench.py",
+    "benchmarks/sensitivity.py",
+)  # they take minutes to hours, a download, a GPU or Ray
 TASK_FILES = ("task.yaml", "examples/privbox/tasks/mem_inf.yaml")  # parsed here, and run by tests of their own
 RUN_ELSEWHERE = ("examples/privbox/train_target.py",)  # by tests/test_privbox.py
 MIA_PRUNE = ("pretrain.py", "prune.py", "mia.py", "prune_dp.py")  # scripts of mia_prune, left in its table

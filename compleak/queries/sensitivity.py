@@ -1,6 +1,6 @@
 """The probe `sensitivity`: how far each probability moves when the input does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -35,13 +35,24 @@ def sensitivity(
         still = torch.from_numpy(logits[start : start + batch_size]).to(device).double().softmax(dim=1)
         generator = torch.Generator(device).manual_seed(start)
         moved = torch.zeros_like(still)
-        for _ in range(draws):
-            shaken = kind.perturb(batch, EPSILON, generator)
-            moved += (predict(model, shaken).double().softmax(dim=1) - still).abs()
+        for of_draw in differences(model, batch, still, generator, draws, kind):
+            moved += of_draw
             if bar is not None:
                 bar.update(len(batch))
-        parts.append((moved / (draws * EPSILON)).float().cpu().numpy())
+        parts.append((moved / draws).float().cpu().numpy())
     return np.concatenate(parts)
+
+
+def differences(
+    model, batch: torch.Tensor, still: torch.Tensor, generator: torch.Generator, draws: int, kind: InputKind
+) -> Iterator[torch.Tensor]:
+    """|softmax f(x + e u) - softmax f(x)| / e, (B, C) float64, for each draw u.
+
+    batch: network inputs x (B, ...); still: (B, C) float64, softmax f(x). The model must be in eval mode.
+    """
+    for _ in range(draws):
+        shaken = kind.perturb(batch, EPSILON, generator)
+        yield (predict(model, shaken).double().softmax(dim=1) - still).abs() / EPSILON
 
 
 class Counter(NamedTuple):
