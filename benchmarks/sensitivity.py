@@ -28,7 +28,7 @@ from compleak.audits import metrics
 from compleak.queries import signals_file
 from compleak.queries.answers import Question, answering_model, spread, subject_of
 from compleak.queries.boundary import draw_balanced
-from compleak.queries.sensitivity import differences
+from compleak.queries.sensitivity import EPSILON, differences
 from compleak.queries.subject import Subject
 from compleak.queries.targets import targets_of
 from compleak.reports.cells import interval
@@ -64,7 +64,7 @@ def ask(subject: Subject, draws: Sequence[int]) -> tuple[list[np.ndarray], np.nd
             moved += of_draw
             if number in draws:
                 place = draws.index(number)
-                parts[place].append((moved / number).float().cpu().numpy())
+                parts[place].append((moved / (number * EPSILON)).float().cpu().numpy())
                 seconds[place] += time.perf_counter() - started
             subject.advance(len(batch))
     return [np.concatenate(of_count) for of_count in parts], seconds

@@ -39,20 +39,20 @@ def sensitivity(
             moved += of_draw
             if bar is not None:
                 bar.update(len(batch))
-        parts.append((moved / draws).float().cpu().numpy())
+        parts.append((moved / (draws * EPSILON)).float().cpu().numpy())
     return np.concatenate(parts)
 
 
 def differences(
     model, batch: torch.Tensor, still: torch.Tensor, generator: torch.Generator, draws: int, kind: InputKind
 ) -> Iterator[torch.Tensor]:
-    """|softmax f(x + e u) - softmax f(x)| / e, (B, C) float64, for each draw u.
+    """|softmax f(x + e u) - softmax f(x)|, (B, C) float64, for each draw u.
 
     batch: network inputs x (B, ...); still: (B, C) float64, softmax f(x). The model must be in eval mode.
     """
     for _ in range(draws):
         shaken = kind.perturb(batch, EPSILON, generator)
-        yield (predict(model, shaken).double().softmax(dim=1) - still).abs() / EPSILON
+        yield (predict(model, shaken).double().softmax(dim=1) - still).abs()
 
 
 class Counter(NamedTuple):
