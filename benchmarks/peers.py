@@ -185,7 +185,9 @@ def parse(argv=None) -> argparse.Namespace:
     export = commands.add_parser("export", help="write the arrays that other people's code takes")
     export.add_argument("--out", type=Path, required=True, help="the .npz file to write")
     comparison = commands.add_parser("compare", help="print the table")
-    comparison.add_argument("--scores", type=Path, required=True, help="the .npz file with other people's scores")
+    comparison.add_argument(
+        "--scores", type=Path, nargs="+", required=True, help="the .npz files with other people's scores"
+    )
     for command in (export, comparison):
         command.add_argument("signals", type=Path, metavar="SIGNALS", help="signals.npz of a run, or anybody's")
     return parser.parse_args(argv)
@@ -199,7 +201,10 @@ def main(argv=None) -> pd.DataFrame | None:
         write_atomically(args.out, lambda part: np.savez(part, **arrays))
         say(f"wrote {args.out}: {', '.join(f'{name} {values.shape}' for name, values in arrays.items())}")
         return None
-    table = compare(audited, read_scores(args.scores, len(audited.points)))
+    scores = {}
+    for file in args.scores:
+        scores |= read_scores(file, len(audited.points))
+    table = compare(audited, scores)
     say(to_markdown([Table(table)]))
     return table
 
