@@ -60,7 +60,7 @@ def answers_of_attacker(
     """(A, C): what a Split-AI that is trained on the known members of a half answers about the audited points (A,)."""
     victim = run.roles[0]
     made_from = model_meta(run, ORIGINAL, victim)["made_from"]
-    recipe = Recipe(**{name: made_from[name] for name in Recipe._fields})
+    recipe = Recipe(**{name: value for name, value in made_from.items() if name in Recipe._fields})
     assignment = replace(
         assign(run, ORIGINAL, victim),
         members=points[half.known & truth],
