@@ -7,6 +7,9 @@
     python reproduce.py --shadow_num 8 --seeds 7 8 9                     # stronger attacks; the spread over trainings
 
     python reproduce.py --defences                                       # what defences cost, and what they leave
+    python reproduce.py --early_stopping                                 # the same in the course of one training
+    python reproduce.py --tune_defence dp:1                              # DP-SGD's own learning rate and batch size
+    python reproduce.py --compare results/RUN results/RUN                # one page over runs of several data sets
     python reproduce.py --jobs 4                                         # four stages at once on this machine
     python reproduce.py --engine ray --ray_address auto                  # the same stages as tasks on a Ray cluster
 
@@ -17,23 +20,29 @@ that fails leaves the others alone.
 Gives results/<run>/summary.md, summary.csv, models.csv, claims.csv and figures. <run> is <dataset>_<model>_<preset>;
 for `paper`, which is nothing but the stages' defaults, it is <dataset>_<model>, the folder the stages use themselves.
 With --seeds every seed has its run, <run>_seed<n>, and results/<run>_seeds says what they have in common.
+With --compare nothing is run: comparison/, beside the first RUN, says how the claims fall across the runs.
 With --defences there is a run for each defence and attacker, and results/<run>_defences compares them.
+--early_stopping gives results/<run>_early_stopping, --tune_defence results/<run>_tuning.
 """
 
 from pathlib import Path
 
+from compleak.findings.defences import Audit
 from compleak.pipeline import flags
-from compleak.pipeline.comparison import check_defences, check_shadow_counts, joined_plan, runs_of, together_name
+from compleak.pipeline.comparison import check_defences, check_shadow_counts, runs_of, stages_of, together_name
 from compleak.pipeline.plan import Stage
 from compleak.pipeline.ray_cluster import on_ray
 from compleak.pipeline.schedule import run_plan
 from compleak.pipeline.settings import EngineSettings, PlanSettings, ReproduceSettings
 from compleak.pipeline.workers import in_process, processes
+from compleak.reports.across_page import write_across_page
 from compleak.reports.defences_page import write_defences_page
+from compleak.reports.early_stopping_page import write_early_stopping_page
 from compleak.reports.run_page import write_run_page
 from compleak.reports.seeds_page import write_seeds_page
+from compleak.reports.tuning_page import write_tuning_page
 from compleak.runs.places import run_dir
-from compleak.runs.run import open_run
+from compleak.runs.run import Run, open_run
 from core.console import progress, run_script, say
 from core.files import read_json, write_json
 
@@ -75,10 +84,8 @@ def write_pages(plans: list[PlanSettings], settings: ReproduceSettings) -> None:
     root = settings.plan.run.root
     runs = [open_run(plan.named_run) for plan in plans]
     in_words = {**settings.plan.stages.in_words(), "networks of SAMIA and MR": f"--recipe {settings.plan.recipe}"}
-    if settings.defences is not None:
-        folder = run_dir(root, together_name(settings, "_defences"))
-        say(write_defences_page(runs, folder, settings.command, in_words))
-        say(f"tables and figure are in {folder}")
+    if page := write_page_of_comparison(runs, plans, settings, in_words):
+        say(page)
         return
     texts = [write_run_page(run, settings.command, in_words) for run in runs]
     folders = [run.dir for run in runs]
@@ -89,12 +96,46 @@ def write_pages(plans: list[PlanSettings], settings: ReproduceSettings) -> None:
     say(f"tables and figures are in {', '.join(map(str, folders))}")
 
 
+def write_page_of_comparison(
+    runs: list[Run], plans: list[PlanSettings], settings: ReproduceSettings, in_words: dict[str, str]
+) -> str:
+    """Write the one page of runs that compare defences, snapshots or settings; returns it, "" for other runs."""
+    folders = {
+        ending: run_dir(settings.plan.run.root, together_name(settings, ending))
+        for ending in ("_defences", "_early_stopping", "_tuning")
+    }
+    if settings.tuned:
+        folder = folders["_tuning"]
+        page = write_tuning_page(runs, folder, settings.command, in_words)
+    elif settings.early_stopping:
+        folder = folders["_early_stopping"]
+        compared = folders["_defences"] / "summary.csv"
+        page = write_early_stopping_page(runs, folder, compared, settings.command, in_words)
+    elif settings.defences is not None:
+        folder = folders["_defences"]
+        audits = [Audit(run, plan.answers) for run, plan in zip(runs, plans, strict=True)]
+        page = write_defences_page(audits, folder, settings.command, in_words)
+    else:
+        return ""
+    return f"{page}\ntables and figures are in {folder}"
+
+
+def compare_runs(settings: ReproduceSettings) -> None:
+    """Write the page over finished runs of any data sets and networks, and print it."""
+    folder = settings.compare[0].parent / (settings.plan.run.run_name or "comparison")
+    say(write_across_page(settings.compare, folder))
+    say(f"tables and figure are in {folder}")
+
+
 def main(argv=None) -> None:
     settings = parse(argv)
+    if settings.compare:
+        compare_runs(settings)
+        return
     plans = runs_of(settings)
     check_defences(plans)
     check_shadow_counts(plans)
-    run_stages(joined_plan(plans), settings)
+    run_stages(stages_of(plans, settings), settings)
     write_pages(plans, settings)
 
 

@@ -1,4 +1,4 @@
-"""A control, not an attack: membership from the images or features alone, without asking any model.
+"""A control, not an attack: membership from the images, features or words alone, without asking any model.
 
 If members and non-members can be told apart by looking at them (a split that is not random, another file format or
 transform), every attack's number is inflated, and this one shows it. On a sound split it sits at AUC 0.5 (Das, Zhang,
@@ -7,7 +7,10 @@ members and non-members: the shadows are random splits of one pool, and cannot s
 """
 
 import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
 
 from attacks.common.classifiers import boosted_trees
 from attacks.common.signals import Unusable
@@ -18,12 +21,12 @@ FEWEST = 16  # fitted members, and fitted non-members, without which trees find 
 
 
 def blind(columns, member, *, seed: int, fitted_on=None) -> np.ndarray:
-    """Log-odds of membership of half of the victim's audit points, (A,) float64, NaN where the trees were fitted.
+    """Log-odds of membership of half of the victim's audit points, (A,) float64, NaN where it was fitted.
 
-    columns: (A, F), what the points look like; member: (A,), the truth, which the auditor has and no attacker. One half
-    is fitted and the other scored. Cross-validation would score all, but folds err together, and an interval over
-    points would be too narrow for them, by a quarter with three folds. fitted_on: (A,) bool, the half that is fitted;
-    None draws one. Raises Unusable where that half would hold fewer than FEWEST members or non-members.
+    columns: (A, F), what the points look like, or texts (A,); member: (A,), the truth, which the auditor has and no
+    attacker. One half is fitted and the other scored. Cross-validation would score all, but folds err together, and an
+    interval over points would be too narrow for them, by a quarter with three folds. fitted_on: (A,) bool, the half
+    that is fitted; None draws one. Raises Unusable where it would hold fewer than FEWEST members or non-members.
     """
     if fitted_on is None:
         check_size(np.bincount(member, minlength=2) // 2)
@@ -32,11 +35,24 @@ def blind(columns, member, *, seed: int, fitted_on=None) -> np.ndarray:
     else:
         fitted, scored = np.flatnonzero(fitted_on), np.flatnonzero(~fitted_on)
     check_size(np.bincount(member[fitted], minlength=2))
-    trees = boosted_trees(seed).set_params(min_samples_leaf=min(LEAF, len(fitted) // LEAVES))
-    trees.fit(columns[fitted], member[fitted])
+    classifier = _of_words() if columns.ndim == 1 else _of_columns(len(fitted), seed)
+    classifier.fit(columns[fitted], member[fitted])
     scores = np.full(len(member), np.nan)
-    scores[scored] = trees.decision_function(columns[scored])
+    scores[scored] = classifier.decision_function(columns[scored])
     return scores
+
+
+def _of_columns(fitted: int, seed: int):
+    return boosted_trees(seed).set_params(min_samples_leaf=min(LEAF, fitted // LEAVES))
+
+
+def _of_words():
+    """Logistic regression on the words of a text, each weighted by how often it occurs and how rare it is (TF-IDF).
+
+    Single characters count as words, so that texts without words have some as well.
+    """
+    words = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
+    return make_pipeline(words, LogisticRegression(max_iter=1000))
 
 
 def check_size(fitted) -> None:

@@ -153,7 +153,7 @@ def _middles(centroids: np.ndarray) -> np.ndarray:
 
 
 def prepare(model: nn.Module, clusters: int) -> nn.Module:
-    """A copy whose conv and linear weights take at most `clusters` values a layer; only these values are trainable.
+    """A copy whose layers' weights take at most `clusters` values a layer; only these values are trainable.
 
     The statistics of batch norm are no parameters and go on moving in train mode.
     Raises ValueError unless clusters is a power of two from 2 to 256.

@@ -1,7 +1,8 @@
-"""Images of a folder or a tar as one array of 32x32 RGB pixels.
+"""Images of a folder or a tar with train/<class>/ and test/<class>/ as one array of RGB pixels of one size.
 
 Pixels are taken as they are stored: a rotation in the EXIF data and transparency are left out of account, but named in
-the line that is printed. So is everything else that changes what a picture looks like.
+the line that is printed. So is everything else that changes what a picture looks like. A grey picture has the same
+value in all three channels. Transparency is dropped and no background is put behind it, since any would be made up.
 """
 
 import io
@@ -14,7 +15,7 @@ from core import console
 from core.errors import UserError, escape
 from data.image_files import ImageFile, Notes, image_files
 
-SIDE = 32  # pixels; what the networks are built for (PROTOCOL §2)
+SIDE = 32  # pixels of height and width, unless --image_size says otherwise (PROTOCOL §2)
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 PLAIN_MODES = {"1", "L", "P", "RGB"}
 ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -24,19 +25,21 @@ TRANSPARENT = "with transparency, which is ignored"
 ROTATED = "with a rotation in EXIF, which is ignored"
 SIXTEEN_BITS = "of 16 bits, of which the upper 8 are used"
 FRAMES = "with several frames, of which the first is used"
-RESIZED = f"resized to {SIDE}x{SIDE}"
 
 
-def read(source: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Images (N, 32, 32, 3) uint8, labels (N,) int64 and the classes, ordered by split, class and file name.
+class NoSplit(UserError):
+    """There is no image in train/<class>/ and test/<class>/."""
+
+
+def read(source: Path, side: int = SIDE) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Images (N, side, side, 3) uint8, labels (N,) int64 and the classes, ordered by split, class and file name.
 
     Prints a line that says how many there are, what was skipped or changed, and why.
-    Raises UserError where there are no images, one cannot be read, or two are the same file or have the same place.
+    Raises NoSplit where there are no images, UserError where one cannot be read, or two are the same file or have the
+    same place.
     """
-    if not source.exists():
-        raise UserError(f"--data_dir {escape(source)} does not exist")
     skipped, changed = Notes(), Notes()
-    images = _read_images(source, skipped, changed)
+    images = _read_images(source, side, skipped, changed)
     places = sorted(images)
     classes = tuple(sorted({label for _, label, _ in places}))
     console.say(_describe(source, places, classes, skipped, changed))
@@ -45,7 +48,7 @@ def read(source: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     return np.stack([images[place] for place in places]), labels, classes
 
 
-def _read_images(source: Path, skipped: Notes, changed: Notes) -> dict[tuple[bool, str, str], np.ndarray]:
+def _read_images(source: Path, side: int, skipped: Notes, changed: Notes) -> dict[tuple[bool, str, str], np.ndarray]:
     """The pixels of each image by its place."""
     images = {}
     paths_by_origin: dict[str, PurePosixPath] = {}
@@ -58,10 +61,10 @@ def _read_images(source: Path, skipped: Notes, changed: Notes) -> dict[tuple[boo
         if other != file.path:
             paths = f"{escape(other)} and {escape(file.path)}"
             raise UserError(f"{escape(source)}: {paths} are one file: remove one of the links")
-        images[file.place] = _decode(file, changed)
+        images[file.place] = _decode(file, side, changed)
     if not images:
         reasons = f"; skipped {skipped}" if skipped.places else ""
-        raise UserError(f"{escape(source)} holds no train/<class>/* and test/<class>/* images{reasons}")
+        raise NoSplit(f"{escape(source)} holds no train/<class>/* and test/<class>/* images{reasons}")
     return images
 
 
@@ -82,8 +85,8 @@ def _describe(source: Path, places: list, classes: tuple[str, ...], skipped: Not
     return "; ".join(part for part in parts if part)
 
 
-def _decode(file: ImageFile, changed: Notes) -> np.ndarray:
-    """The pixels (32, 32, 3) uint8 of one image; UserError that names the file where there are none."""
+def _decode(file: ImageFile, side: int, changed: Notes) -> np.ndarray:
+    """The pixels (side, side, 3) uint8 of one image; UserError that names the file where there are none."""
     try:
         image = Image.open(io.BytesIO(file.content))
         note_changes(image, file.path, changed)
@@ -94,10 +97,21 @@ def _decode(file: ImageFile, changed: Notes) -> np.ndarray:
         reason = "of no known format" if isinstance(error, UnidentifiedImageError) else escape(str(error))
         reason = reason if file.content else "the file is empty"
         raise UserError(f"{escape(file.path)} is not an image ({reason}): remove it or replace it") from error
-    if pixels.size != (SIDE, SIDE):
-        changed.add(RESIZED, file.path)
-        pixels = pixels.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(pixels)
+    if pixels.size != (side, side):
+        changed.add(f"resized to {side}x{side}", file.path)
+    return resize(pixels, side)
+
+
+def resize(picture: Image.Image, side: int) -> np.ndarray:
+    """The pixels (side, side, 3) uint8 of a picture in grey or colour. A picture of this size keeps its pixels."""
+    return np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
+
+
+def resize_all(images: np.ndarray, side: int) -> np.ndarray:
+    """(N, side, side, 3) uint8 of images (N, H, W) or (N, H, W, 3) uint8."""
+    if images.shape[1:] == (side, side, 3):
+        return images
+    return np.stack([resize(Image.fromarray(image), side) for image in images])
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

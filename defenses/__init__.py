@@ -1,24 +1,45 @@
 """Defences, one file each: what they change in training, of original models and compressed ones alike, or in answers.
 
-A defence has three places, and uses those that it needs:
+Defences have three places. One that is trained in uses one or both of the first two:
 
     the step             a `Procedure`: which points make a batch, what a step minimises, what it needs beside members
     the whole training   a function in place of the one training of a model, for example several models and a student
     the answers          a function of the posteriors that a model gives away
 
-`compleak` looks defences up in `DEFENCES` and knows nothing else of them.
+`compleak` looks defences up in `DEFENCES` and `DEFENCES_OF_ANSWERS`, and knows nothing else of them. A defence of
+answers needs no training and goes with any other defence.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
+from core import arguments
 from defenses import selena
 from defenses.adv import AdversarialRegularization
 from defenses.dp import DPSGD
+from defenses.early_stopping import EarlyStopping
+from defenses.label_smoothing import LabelSmoothing
+from defenses.memguard import guard
+from defenses.outputs import OwnersKnowledge, keep_largest, name_label, round_off
 from defenses.ppb import PosteriorBalancing
 from defenses.procedure import Procedure
+from defenses.relaxloss import RelaxLoss
+from defenses.weight_decay import WeightDecay
 
-__all__ = ["DEFENCES", "WITH_PARTS", "Defence", "Parts", "Procedure", "build"]
+__all__ = [
+    "DEFENCES",
+    "DEFENCES_OF_ANSWERS",
+    "WITH_PARTS",
+    "Defence",
+    "DefenceOfAnswers",
+    "OwnersKnowledge",
+    "Parts",
+    "Procedure",
+    "build",
+]
 
 
 class Parts(NamedTuple):
@@ -30,7 +51,7 @@ class Parts(NamedTuple):
 
 
 class Defence(NamedTuple):
-    """A defence's entry: the meaning and the default of its argument, and its three places.
+    """A trained defence's entry: the meaning, the default and the largest value of its argument, and its two places.
 
     step: step(argument, num_cls=..., seed=...) makes the procedure of one training.
 
@@ -46,10 +67,6 @@ class Defence(NamedTuple):
         facts     what the model's meta.json says of its training; "files" names further files in the model's folder
 
     parts: what of the whole training of an original can be made beforehand, each part in a stage of its own.
-
-    answers: `compleak.queries` calls it on everything that a defended model answers, before anything is stored:
-
-        answers(posteriors, argument) -> posteriors, both (n, C) float64 arrays of numpy whose rows add up to one
     """
 
     argument: str
@@ -57,13 +74,32 @@ class Defence(NamedTuple):
     step: type[Procedure] = Procedure
     whole_training: Callable[..., dict] | None = None
     parts: Parts | None = None
-    answers: Callable | None = None
+    most: float = math.inf  # the largest argument that has a meaning
+
+
+class DefenceOfAnswers(NamedTuple):
+    """A defence of answers: what it does, its argument, and how the argument is read from a command line.
+
+    change: `compleak.queries` calls it once for each defended model, on everything that the model answers:
+
+        change(posteriors, argument, owner) -> posteriors, both (n, C) float64 arrays whose rows add up to one
+    """
+
+    change: Callable[[np.ndarray, float | None, OwnersKnowledge], np.ndarray]
+    argument: str  # its meaning; "" where there is none
+    read: Callable[[str], float] | None = None
+    default: float | None = None  # None: it must be stated
+    needs_owner: bool = False  # whether it must know points that were trained on and points that were not
 
 
 DEFENCES = {
     "ppb": Defence("lambda, the weight of the divergence between two samples' posteriors", 4.0, PosteriorBalancing),
     "adv": Defence("alpha, the weight of the inference network's gain", 1.0, AdversarialRegularization),
     "dp": Defence("noise multiplier: standard deviation of the noise over the clipping norm", 1.0, DPSGD),
+    "relaxloss": Defence("alpha, the loss that training keeps to", 1.0, RelaxLoss),
+    "label_smoothing": Defence("epsilon, the share of the label for all classes", 0.1, LabelSmoothing, most=1.0),
+    "early_stopping": Defence("share of the epochs after which training ends", 0.5, EarlyStopping, most=1.0),
+    "weight_decay": Defence("factor in place of the usual 5e-4", 0.005, WeightDecay),
     "selena": Defence(
         "the number of sub-models, of which 0.4 leave out each member",
         25.0,
@@ -72,6 +108,13 @@ DEFENCES = {
     ),
 }
 WITH_PARTS = tuple(name for name, defence in DEFENCES.items() if defence.parts)
+
+DEFENCES_OF_ANSWERS = {
+    "memguard": DefenceOfAnswers(guard, "the budget of expected distortion", arguments.positive_float, 1.0, True),
+    "topk": DefenceOfAnswers(keep_largest, "how many posteriors are told", arguments.positive_int),
+    "round": DefenceOfAnswers(round_off, "decimals that are told", arguments.whole_number),
+    "label": DefenceOfAnswers(name_label, ""),
+}
 
 
 def build(name: str, argument: float, *, num_cls: int, seed: int) -> Procedure:

@@ -106,10 +106,12 @@ class DPSGD(Procedure):
 
     @staticmethod
     def check(model):
-        """UserError where the network shares statistics between samples."""
+        """UserError where the network shares statistics between samples, or looks at a batch as a whole."""
+        if getattr(model, "inspects_batches", False):
+            raise UserError("--defend dp cannot train this network sample by sample: use gpt2, or leave dp out")
         if errors := opacus().validators.ModuleValidator.validate(model, strict=False):
             reason = str(errors[0]).split(". ")[0]
-            others = " or ".join(models.WITHOUT_BATCH_NORM)
+            others = " or ".join(name for name in models.WITHOUT_BATCH_NORM if name not in models.FOR_TEXT)
             raise UserError(
                 f"--defend dp cannot train this network ({reason}): use --model_name {others}, or leave dp out"
             )

@@ -17,6 +17,7 @@ class Procedure:
 
     needs_reserve = False  # whether model and original are trained without the points of `data.splits.make_reserve`
     steps_on_reserve = False  # whether each step gets points of the reserve beside its batch
+    stops_early = False  # whether it is plain training that ends before the recipe does
 
     def __init__(self, penalty: float = 0.0) -> None:
         self.penalty = penalty
@@ -31,6 +32,10 @@ class Procedure:
         reserve: network inputs (n, ...) of the reserve, None where the training has none.
         """
         return optimizer
+
+    def epochs(self, planned: int) -> int:
+        """After how many of the recipe's epochs training ends."""
+        return planned
 
     def begin_epoch(self, generator: torch.Generator) -> None:
         """Draw the randomness that the epoch needs beside its batches."""

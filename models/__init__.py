@@ -1,15 +1,18 @@
-"""Networks for 32x32 RGB images and for rows of features, built by name."""
+"""Networks for RGB images of any size, for rows of features and for texts, built by name."""
 
 import math
 from collections.abc import Callable
 from numbers import Real
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
+from .densenet import densenet121
 from .mlp import mlp
 from .mobilenet import mobilenetv2
 from .resnet import resnet18, resnet18_gn
+from .text import bert, gpt2
 from .vgg import vgg16_bn
 
 
@@ -19,14 +22,24 @@ class Network(NamedTuple):
     builder: Callable[..., nn.Module]  # (num_classes, width), preceded by the number of features where it takes them
     takes: str  # the name of the kind of input (`data.inputs.KINDS`)
     batch_norm: bool
+    halvings: int = 0  # how often height and width of an image are halved on its way through the network
+    tokenizer: str = ""  # of texts: which kind is trained for it
+
+    @property
+    def least_side(self) -> int:
+        """The pixels that an image must have in height and width."""
+        return 2**self.halvings
 
 
 NETWORKS = {
-    "resnet18": Network(resnet18, takes="images", batch_norm=True),
-    "vgg16_bn": Network(vgg16_bn, takes="images", batch_norm=True),
-    "mobilenetv2": Network(mobilenetv2, takes="images", batch_norm=True),
-    "resnet18_gn": Network(resnet18_gn, takes="images", batch_norm=False),
+    "resnet18": Network(resnet18, takes="images", batch_norm=True, halvings=4),
+    "vgg16_bn": Network(vgg16_bn, takes="images", batch_norm=True, halvings=5),
+    "mobilenetv2": Network(mobilenetv2, takes="images", batch_norm=True, halvings=3),
+    "densenet121": Network(densenet121, takes="images", batch_norm=True, halvings=4),
+    "resnet18_gn": Network(resnet18_gn, takes="images", batch_norm=False, halvings=4),
     "mlp": Network(mlp, takes="features", batch_norm=False),
+    "bert": Network(bert, takes="text", batch_norm=False, tokenizer="wordpiece"),
+    "gpt2": Network(gpt2, takes="text", batch_norm=False, tokenizer="byte_bpe"),
 }
 NAMES = tuple(NETWORKS)
 
@@ -38,18 +51,23 @@ def names_for(kind: str) -> tuple[str, ...]:
 
 FOR_IMAGES = names_for("images")
 FOR_FEATURES = names_for("features")
+FOR_TEXT = names_for("text")
 WITHOUT_BATCH_NORM = tuple(name for name, network in NETWORKS.items() if not network.batch_norm)
 
 
-def build(name: str, num_classes: int, width: float = 1.0, features: int | None = None) -> nn.Module:
-    """A freshly initialised network: inputs (N, 3, 32, 32) or (N, features) -> logits (N, num_classes).
+def build(
+    name: str, num_classes: int, width: float = 1.0, features: int | None = None, pretrained: Path | None = None
+) -> nn.Module:
+    """An untrained network: images (N, 3, H, W), rows (N, features) or tokens (N, 64) -> logits (N, num_classes).
 
-    Images have one size; every other kind of input needs `features`. `width` multiplies the channels or units of every
-    layer (rounded to multiples of 8, at least 16). Convolutions start from He et al. 2015 (fan-out). The caller seeds
-    torch. Only `mlp` has dropout, whose draws come from torch's global generator.
+    Images may have any size from the network's `least_side` on; every other kind of input needs `features`, which for
+    texts is the number of tokens that there are. `width` multiplies the channels or units of every layer (rounded to
+    multiples of 8, at least 16; what a layer of densenet121 adds, at least 8). Convolutions start from He et al. 2015
+    (fan-out). The caller seeds torch. `mlp` and the networks for texts have dropout, whose draws come from torch's
+    global generator. `pretrained` is a folder from which a network for texts takes its weights.
 
     Raises ValueError for an unknown name, fewer than two classes, a width that is not a positive number, or features
-    that do not go with the network.
+    that do not go with the network. UserError where transformers is missing or the pretrained folder does not fit.
     """
     if name not in NETWORKS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(NAMES)}")
@@ -59,7 +77,8 @@ def build(name: str, num_classes: int, width: float = 1.0, features: int | None 
         raise ValueError(f"width must be a positive number, not {width!r}")
     _check_features(name, features)
     size = () if features is None else (features,)
-    return _initialise_convolutions(NETWORKS[name].builder(*size, num_classes, width))
+    start = {"pretrained": pretrained} if pretrained else {}
+    return _initialise_convolutions(NETWORKS[name].builder(*size, num_classes, width, **start))
 
 
 def _check_features(name: str, features: int | None) -> None:

@@ -7,16 +7,16 @@ from torch import nn
 GROUP = 16  # channels that are normalised together (Wu & He 2018, table 3)
 
 
-def scaled(channels: int, width: float) -> int:
-    """`channels` times `width`, rounded to a multiple of 8 (the divisor of Sandler et al. 2018), at least 16.
+def scaled(channels: int, width: float, least: int = 16) -> int:
+    """`channels` times `width`, rounded to a multiple of 8 (the divisor of Sandler et al. 2018), at least `least`.
 
-    The least is 16 and not 8 because torch 2.15's CPU kernel for strided 1x1 convolutions crashes on 8 channels-last
-    channels.
+    The usual least is 16 and not 8 because torch 2.15's CPU kernel for strided 1x1 convolutions crashes on 8
+    channels-last channels.
     """
-    return max(16, int(channels * width / 8 + 0.5) * 8)
+    return max(least, int(channels * width / 8 + 0.5) * 8)
 
 
-def convolution(inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> nn.Conv2d:
+def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A convolution without bias, "same" padding: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
 

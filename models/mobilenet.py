@@ -36,7 +36,7 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenetv2(num_classes: int, width: float = 1.0) -> nn.Sequential:
-    """Images (N, 3, 32, 32) -> logits (N, num_classes)."""
+    """Images (N, 3, H, W) -> logits (N, num_classes)."""
     inputs = scaled(32, width)
     last = scaled(1280, width)
     features = [conv_bn(3, inputs), nn.ReLU6()]

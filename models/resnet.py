@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 
 def resnet18(num_classes: int, width: float = 1.0, conv: Callable[..., nn.Sequential] = conv_bn) -> nn.Sequential:
-    """Images (N, 3, 32, 32) -> logits (N, num_classes). `conv` makes a convolution and its normalisation."""
+    """Images (N, 3, H, W) -> logits (N, num_classes). `conv` makes a convolution and its normalisation."""
     channels = [scaled(c, width) for c in (64, 128, 256, 512)]
     stem = nn.Sequential(conv(3, channels[0]), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1))
     blocks = []

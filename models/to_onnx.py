@@ -119,6 +119,11 @@ def write_max_pool(graph: Graph, name: str, layer: nn.MaxPool2d, x: str) -> str:
     return graph.add("MaxPool", x, kernel_shape=kernel, strides=stride, pads=[*padding, *padding])
 
 
+def write_average_pool(graph: Graph, name: str, layer: nn.AvgPool2d, x: str) -> str:
+    size = [layer.kernel_size] * 2
+    return graph.add("AveragePool", x, kernel_shape=size, strides=size)
+
+
 def write_mean(graph: Graph, name: str, layer: nn.AdaptiveAvgPool2d, x: str) -> str:
     if layer.output_size != 1:
         raise ValueError(f"{name} pools to {layer.output_size}: only pooling to one pixel has an ONNX form here")
@@ -142,12 +147,17 @@ WRITERS: dict[type, Writer] = {
     nn.ReLU: write_relu,
     nn.ReLU6: write_relu6,
     nn.MaxPool2d: write_max_pool,
+    nn.AvgPool2d: write_average_pool,
     nn.AdaptiveAvgPool2d: write_mean,
     nn.Flatten: write_flatten,
     nn.Dropout: write_nothing,
     nn.Identity: write_nothing,
 }
-FUNCTIONS = {F.relu: "Relu", operator.add: "Add"}  # what a forward computes without a layer
+FUNCTIONS = {  # what a forward computes without a layer: operators with their attributes
+    F.relu: ("Relu", {}),
+    operator.add: ("Add", {}),
+    torch.cat: ("Concat", {"axis": 1}),
+}
 
 
 class LeafTracer(fx.Tracer):
@@ -166,13 +176,14 @@ def graph_of(model: nn.Module, writers: Mapping[type, Writer]) -> Graph:
     graph = Graph()
     names: dict[fx.Node, str] = {}
     for node in LeafTracer(tuple(writers)).trace(model).nodes:
-        inputs = [names[argument] for argument in node.args if isinstance(argument, fx.Node)]
+        inputs = [names[argument] for argument in node.all_input_nodes]
         if node.op == "placeholder":
             names[node] = INPUT
         elif node.op == "call_module" and type(layer := model.get_submodule(node.target)) in writers:
             names[node] = writers[type(layer)](graph, node.target, layer, *inputs)
         elif node.op == "call_function" and node.target in FUNCTIONS:
-            names[node] = graph.add(FUNCTIONS[node.target], *inputs)
+            kind, attributes = FUNCTIONS[node.target]
+            names[node] = graph.add(kind, *inputs, **attributes)
         elif node.op == "output":
             graph.operators.append(Operator("Identity", tuple(inputs), (OUTPUT,), {}))
         else:

@@ -13,13 +13,16 @@ from core import devices
 RANGE_INPUTS = 1000  # network inputs that input ranges are read from at most
 
 
+WEIGHTED = (nn.Conv2d, nn.Linear, nn.Embedding)
+
+
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that compressions change, by name: every convolution and every linear layer."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    """The layers that compressions change, by name: every convolution, linear layer and embedding."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, WEIGHTED)}
 
 
 def norm_after(model: nn.Module, kinds: tuple[type, ...] = (nn.BatchNorm2d,)) -> dict[str, str | None]:
-    """For every convolution and linear layer, by name, the name of the normalisation right after it, or None.
+    """For each of `weighted_layers`, by name, the name of the normalisation right after it, or None.
 
     Only a normalisation of one of these kinds counts, and only as the next module of the same `nn.Sequential`.
     """
@@ -27,7 +30,7 @@ def norm_after(model: nn.Module, kinds: tuple[type, ...] = (nn.BatchNorm2d,)) ->
     for prefix, parent in model.named_modules():
         children = [(f"{prefix}.{name}".lstrip("."), child) for name, child in parent.named_children()]
         for (name, layer), (next_name, following) in pairwise([*children, ("", None)]):
-            if isinstance(layer, nn.Conv2d | nn.Linear):
+            if isinstance(layer, WEIGHTED):
                 paired = isinstance(parent, nn.Sequential) and isinstance(following, kinds)
                 norms[name] = next_name if paired else None
     return norms
@@ -79,13 +82,17 @@ def cost(model: nn.Module, inputs: Tensor, *, zeros: bool) -> Cost:
 
 
 def _positions(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Module, int]]:
-    """Each call of a convolution or linear layer for one input, with the number of times it uses every weight."""
+    """Each call of a convolution or linear layer for one input, with the number of times it uses every weight.
+
+    An embedding looks weights up and multiplies none.
+    """
     calls = []
 
     def add(layer: nn.Module, _, output: Tensor) -> None:
         calls.append((layer, output[0].numel() // len(layer.weight)))
 
-    hooks = [layer.register_forward_hook(add) for layer in weighted_layers(model).values()]
+    layers = [layer for layer in weighted_layers(model).values() if not isinstance(layer, nn.Embedding)]
+    hooks = [layer.register_forward_hook(add) for layer in layers]
     try:
         with torch.no_grad():
             model(inputs[:1].to(next(model.parameters()).device))

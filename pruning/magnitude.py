@@ -14,7 +14,7 @@ from models.tools import weighted_layers
 
 
 def choose_masks(model: nn.Module, sparsity: float) -> dict[str, Tensor]:
-    """For every conv and linear weight, by name, a mask that is False on the floor(sparsity * numel) smallest."""
+    """For every layer's weight, by name, a mask that is False on its floor(sparsity * numel) smallest values."""
     layers = weighted_layers(model)
     return {f"{name}.weight": keep_largest(layer.weight.detach(), sparsity) for name, layer in layers.items()}
 

@@ -12,19 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from models.tools import assert_equal_outputs
+from quantization.embeddings import Int8Embedding, RoundedEmbedding, pack_embedding
 from quantization.int8 import (
     INPUT_LEVELS,
     assert_int8_weights,
-    codes_of,
     fold,
     layers_of,
     operation,
     pack_layers,
-    per_channel,
     replace_layers,
-    round_channels,
     unpack_layers,
 )
+from quantization.rounding import codes_of, per_channel, round_channels
 
 DEGREE = "int8_dynamic"
 FACTOR = 100  # by which `verify` multiplies a sample's company
@@ -89,12 +88,12 @@ def prepare(model: nn.Module, degree: str) -> nn.Module:
     """
     if degree != DEGREE:
         raise ValueError(f"dynamic quantization has the degree {DEGREE!r}, not {degree!r}")
-    return replace_layers(copy.deepcopy(model), FakeQuantized).eval()
+    return replace_layers(copy.deepcopy(model), FakeQuantized, RoundedEmbedding).eval()
 
 
 def pack(prepared: nn.Module) -> dict[str, Tensor]:
     """Per layer `weight` int8, and `scale` and `bias` per channel; all other tensors as they are."""
-    return pack_layers(prepared, FakeQuantized, pack_layer)
+    return pack_layers(prepared, {FakeQuantized: pack_layer, RoundedEmbedding: pack_embedding})
 
 
 def pack_layer(source: FakeQuantized) -> DynamicInt8:
@@ -109,7 +108,7 @@ def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
 
     Raises ValueError naming the first tensor that does not fit.
     """
-    return unpack_layers(skeleton, DynamicInt8, tensors)
+    return unpack_layers(skeleton, DynamicInt8, Int8Embedding, tensors)
 
 
 @torch.no_grad()
@@ -118,7 +117,7 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor
 
     Returns one line that says so. `restored` is what `unpack` made of the tensors of `prepared`.
     """
-    sources = layers_of(prepared, FakeQuantized)
+    sources = layers_of(prepared, (FakeQuantized, RoundedEmbedding))
     weights = assert_int8_weights(sources, restored, DynamicInt8)
     assert_equal_outputs(prepared, restored, inputs)
     assert_company_changes_nothing(restored, inputs)
@@ -131,10 +130,13 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor
 def assert_company_changes_nothing(model: nn.Module, inputs: Tensor) -> None:
     """Assert that the first half of the inputs gets bit-equal logits beside the second half and beside extreme values.
 
+    Tokens have no extreme values: texts are asked beside the others read backwards.
+
     Both batches have one size: another size may have other kernels, which round in another way.
     """
     half = len(inputs) // 2
-    extreme = torch.cat([inputs[:half], inputs[half:] * FACTOR])
+    company = inputs[half:] * FACTOR if inputs.is_floating_point() else inputs[half:].flip(1)
+    extreme = torch.cat([inputs[:half], company])
     device = next(model.buffers()).device
     usual, beside_extremes = (model(batch.to(device))[:half] for batch in (inputs, extreme))
     assert torch.equal(usual, beside_extremes), "a sample's logits depend on the other samples of its batch"

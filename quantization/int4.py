@@ -15,16 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from models.tools import assert_equal_outputs
-from quantization.int8 import (
-    codes_of,
-    fold,
-    layers_of,
-    operation,
-    pack_layers,
-    replace_layers,
-    round_channels,
-    unpack_layers,
-)
+from quantization.int8 import fold, layers_of, operation, pack_layers, replace_layers, unpack_layers
+from quantization.rounding import codes_of, round_channels
 
 DEGREE = "int4"
 WEIGHT_LEVELS = 7
@@ -38,9 +30,9 @@ def group_size(weight: Tensor) -> int:
 
 
 class Rounded(nn.Module):
-    """A conv or linear layer and the batch norm after it (or None), folded, its weights rounded to four bits."""
+    """A layer and the batch norm after it (or None), folded, its weights rounded to four bits."""
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None) -> None:
+    def __init__(self, layer: nn.Module, norm: nn.BatchNorm2d | None = None) -> None:
         super().__init__()
         self.layer, self.norm = layer, norm
         self.operation = operation(layer)
@@ -48,7 +40,7 @@ class Rounded(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             groups, _, bias = self.quantized()
-            return self.operation(x.float(), groups.view(self.layer.weight.shape), bias)
+            return self.operation(in_float32(x), groups.view(self.layer.weight.shape), bias)
 
     def quantized(self) -> tuple[Tensor, Tensor, Tensor]:
         """The folded weight's groups (groups, size) rounded to their grids, the grids' scale, and the folded bias."""
@@ -60,7 +52,7 @@ class Rounded(nn.Module):
 class Int4(nn.Module):
     """A layer whose weights are four-bit codes. Its outputs are bit-equal to those of `Rounded`."""
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None) -> None:
+    def __init__(self, layer: nn.Module, norm: nn.BatchNorm2d | None = None) -> None:
         super().__init__()
         self.operation = operation(layer)
         self.shape = layer.weight.shape
@@ -68,15 +60,21 @@ class Int4(nn.Module):
         count = layer.weight.numel()
         self.register_buffer("codes", layer.weight.new_zeros(math.ceil(count / 2), dtype=torch.uint8))
         self.register_buffer("scale", layer.weight.new_zeros(count // self.group))
-        self.register_buffer("bias", layer.weight.new_zeros(len(layer.weight)))
+        has_bias = not isinstance(layer, nn.Embedding)
+        self.register_buffer("bias", layer.weight.new_zeros(len(layer.weight)) if has_bias else None)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            return self.operation(x.float(), self.dequantized(), self.bias)
+            return self.operation(in_float32(x), self.dequantized(), self.bias)
 
     def dequantized(self) -> Tensor:
         groups = two_from_a_byte(self.codes, self.shape.numel()).view(-1, self.group)
         return (groups * self.scale[:, None]).view(self.shape)
+
+
+def in_float32(x: Tensor) -> Tensor:
+    """Values in full precision; tokens as they are."""
+    return x.float() if x.is_floating_point() else x
 
 
 def two_in_a_byte(codes: Tensor) -> Tensor:
@@ -98,12 +96,12 @@ def prepare(model: nn.Module, degree: str) -> nn.Module:
     """
     if degree != DEGREE:
         raise ValueError(f"four-bit quantization has the degree {DEGREE!r}, not {degree!r}")
-    return replace_layers(copy.deepcopy(model), Rounded).eval()
+    return replace_layers(copy.deepcopy(model), Rounded, Rounded).eval()
 
 
 def pack(prepared: nn.Module) -> dict[str, Tensor]:
     """Per layer `codes`, two a byte, `scale` per group and `bias` per channel; all other tensors as they are."""
-    return pack_layers(prepared, Rounded, pack_layer)
+    return pack_layers(prepared, {Rounded: pack_layer})
 
 
 def pack_layer(source: Rounded) -> Int4:
@@ -118,7 +116,7 @@ def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
 
     Raises ValueError naming the first tensor that does not fit.
     """
-    return unpack_layers(skeleton, Int4, tensors)
+    return unpack_layers(skeleton, Int4, Int4, tensors)
 
 
 @torch.no_grad()

@@ -6,12 +6,13 @@ unchanged, activation ranges by exponential moving averages (§3.1), batch norma
 these are quantized (§3.2, eq. 14). From Krishnamoorthi 2018 (arXiv:1806.08342, §2.2 and §2.6): weights per output
 channel, symmetric on [-127, 127]; the input of every layer per tensor, affine on [0, 255].
 
-Fine-tuning leaves the moving averages of batch normalisation as they are, and trains its gamma and beta with the
-weights. Biases stay float32.
+Fine-tuning leaves the moving averages of a folded batch normalisation as they are, and trains its gamma and beta with
+the weights. A batch normalisation that cannot be folded, because no convolution stands right before it, stays a layer
+in float32 and goes on as in training. Biases stay float32.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -19,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.tools import assert_equal_outputs, load_exactly, norm_after
+from quantization.embeddings import Int8Embedding, RoundedEmbedding, pack_embedding
+from quantization.rounding import MIN_SCALE, codes_of, per_channel, round_channels
 
 DEGREE = "int8"
 EXPECTED_DEGREE = DEGREE
-WEIGHT_LEVELS = 127
 INPUT_LEVELS = 255
 MOMENTUM = 0.01  # of the moving averages of input ranges
-MIN_SCALE = torch.finfo(torch.float32).eps  # keeps 1 / scale finite where a channel, or its gamma, is almost zero
 
 
 def parse_degree(text: str) -> str:
@@ -106,9 +107,14 @@ class Int8(nn.Module):
         return self.weight * per_channel(self.scale, self.weight)
 
 
-def fold(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one layer that equals `layer` and then `norm` in eval mode (Jacob et al., eq. 14)."""
+def fold(layer: nn.Module, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of the one layer that equals `layer` and then `norm` in eval mode (Jacob et al., eq. 14).
+
+    An embedding has neither a bias nor a norm.
+    """
     weight = layer.weight
+    if isinstance(layer, nn.Embedding):
+        return weight, None
     bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias
     if norm is None:
         return weight, bias
@@ -116,50 +122,45 @@ def fold(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None) -> tuple[Ten
     return weight * per_channel(factor, weight), norm.bias + (bias - norm.running_mean) * factor
 
 
-def round_channels(weight: Tensor, levels: int = WEIGHT_LEVELS) -> tuple[Tensor, Tensor]:
-    """A weight rounded to the grid -levels ... levels of each output channel, and the grids' scale (channels,)."""
-    dims = tuple(range(1, weight.dim()))
-    scale = (weight.detach().abs().amax(dims) / levels).clamp(min=MIN_SCALE)
-    zero_point = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero_point, 0, -levels, levels), scale
-
-
-def codes_of(rounded: Tensor, scale: Tensor) -> Tensor:
-    """The int8 codes of a weight that `round_channels` rounded to grids of this scale."""
-    return (rounded / per_channel(scale, rounded)).round().to(torch.int8)
-
-
-def operation(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def operation(layer: nn.Module) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """What the layer computes, as a function of input, weight and bias."""
+    if isinstance(layer, nn.Embedding):
+        return look_up
     if isinstance(layer, nn.Linear):
         return F.linear
     options = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
     return partial(F.conv2d, **options)
 
 
-def per_channel(vector: Tensor, weight: Tensor) -> Tensor:
-    """(channels,) shaped so that it multiplies the output channels of the weight."""
-    return vector.view(-1, *[1] * (weight.dim() - 1))
+def look_up(ids: Tensor, weight: Tensor, bias: None) -> Tensor:
+    """What an embedding computes."""
+    return F.embedding(ids, weight)
 
 
 def quantize_input(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, INPUT_LEVELS)
 
 
-def replace_layers(model: nn.Module, make: Callable[[nn.Module, nn.Module | None], nn.Module]) -> nn.Module:
+def replace_layers(
+    model: nn.Module,
+    make: Callable[[nn.Module, nn.Module | None], nn.Module],
+    make_embedding: Callable[[nn.Embedding], nn.Module],
+) -> nn.Module:
     """Change the model in place: make(layer, norm) replaces every conv and linear layer, an identity its batch norm.
 
-    Group normalisation stays as it is: its statistics belong to each sample, so it cannot be folded.
+    make_embedding(layer) replaces every embedding. Group and layer normalisation stay as they are: their statistics
+    belong to each sample, so they cannot be folded.
     """
     for name, norm_name in norm_after(model).items():
+        layer = model.get_submodule(name)
         norm = model.get_submodule(norm_name) if norm_name else None
-        model.set_submodule(name, make(model.get_submodule(name), norm))
+        model.set_submodule(name, make_embedding(layer) if isinstance(layer, nn.Embedding) else make(layer, norm))
         if norm is not None:
             model.set_submodule(norm_name, nn.Identity())
     return model
 
 
-def layers_of(model: nn.Module, kind: type[nn.Module]) -> dict[str, nn.Module]:
+def layers_of(model: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], ...]) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
 
 
@@ -174,7 +175,7 @@ def prepare(model: nn.Module, degree: str) -> nn.Module:
     Raises ValueError unless degree is "int8".
     """
     parse_degree(degree)
-    return replace_layers(copy.deepcopy(model), FakeQuantized)
+    return replace_layers(copy.deepcopy(model), FakeQuantized, RoundedEmbedding)
 
 
 @torch.no_grad()
@@ -187,7 +188,7 @@ def pack(prepared: nn.Module) -> dict[str, Tensor]:
     for name, source in fake_quantized_layers(prepared).items():
         if source.low.isnan():
             raise ValueError(f"{name} has seen no training batch and no calibration: its input's range is unknown")
-    return pack_layers(prepared, FakeQuantized, pack_layer)
+    return pack_layers(prepared, {FakeQuantized: pack_layer, RoundedEmbedding: pack_embedding})
 
 
 def pack_layer(source: FakeQuantized) -> Int8:
@@ -200,12 +201,12 @@ def pack_layer(source: FakeQuantized) -> Int8:
 
 @torch.no_grad()
 def pack_layers(
-    prepared: nn.Module, kind: type[nn.Module], pack_layer: Callable[[nn.Module], nn.Module]
+    prepared: nn.Module, packers: Mapping[type[nn.Module], Callable[[nn.Module], nn.Module]]
 ) -> dict[str, Tensor]:
-    """All tensors of a copy of `prepared` in which pack_layer(layer) replaces every layer of this kind."""
+    """All tensors of a copy of `prepared` in which packers[type](layer) replaces every layer of these types."""
     model = copy.deepcopy(prepared)
-    for name, layer in layers_of(model, kind).items():
-        model.set_submodule(name, pack_layer(layer))
+    for name, layer in layers_of(model, tuple(packers)).items():
+        model.set_submodule(name, packers[type(layer)](layer))
     return {name: t.cpu().contiguous().clone() for name, t in model.state_dict().items()}
 
 
@@ -214,12 +215,18 @@ def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
 
     Raises ValueError naming the first tensor that does not fit.
     """
-    return unpack_layers(skeleton, Int8, tensors)
+    return unpack_layers(skeleton, Int8, Int8Embedding, tensors)
 
 
-def unpack_layers(skeleton: nn.Module, kind: type[nn.Module], tensors: dict[str, Tensor]) -> nn.Module:
-    """A copy of the float network whose conv and linear layers are of this kind, filled and in eval mode."""
-    return load_exactly(replace_layers(copy.deepcopy(skeleton), kind), tensors).eval().requires_grad_(False)
+def unpack_layers(
+    skeleton: nn.Module,
+    kind: type[nn.Module],
+    embedding: Callable[[nn.Embedding], nn.Module],
+    tensors: dict[str, Tensor],
+) -> nn.Module:
+    """A copy of the float network whose layers and embeddings are of these kinds, filled and in eval mode."""
+    model = replace_layers(copy.deepcopy(skeleton), kind, embedding)
+    return load_exactly(model, tensors).eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -228,10 +235,11 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor
 
     The weights are those of the fake-quantized model `prepared`, and `restored` is what `unpack` made of its tensors.
     """
-    sources = fake_quantized_layers(prepared)
+    sources = layers_of(prepared, (FakeQuantized, RoundedEmbedding))
     weights = assert_int8_weights(sources, restored, Int8)
     assert_equal_outputs(prepared, restored, inputs)
-    folded = ", batch norm folded" if any(source.norm is not None for source in sources.values()) else ""
+    norms = [source.norm for source in fake_quantized_layers(prepared).values()]
+    folded = ", batch norm folded" if any(norm is not None for norm in norms) else ""
     return (
         f"quantization {degree}: {weights:,} int8 weights in {len(sources)} layers{folded}; "
         f"restored outputs equal those of the fake-quantized model on {len(inputs)} images"
@@ -239,11 +247,13 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor
 
 
 def assert_int8_weights(sources: dict[str, nn.Module], restored: nn.Module, kind: type[nn.Module]) -> int:
-    """Assert that the layers of these names are of this kind and hold their source's weights; how many weights."""
+    """Assert that these layers are of this kind or embeddings and hold their source's weights; how many weights."""
     weights = 0
     for name, source in sources.items():
         target = restored.get_submodule(name)
-        assert isinstance(target, kind) and target.weight.dtype == torch.int8, f"{name} holds no int8 weights"
+        assert isinstance(target, (kind, Int8Embedding)) and target.weight.dtype == torch.int8, (
+            f"{name} holds no int8 weights"
+        )
         same = torch.equal(target.dequantized().cpu(), source.quantized()[0].cpu())
         assert same, f"{name}: the int8 weights are not those of the fake-quantized layer"
         weights += target.weight.numel()

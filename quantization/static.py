@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from core import devices
 from models.tools import weighted_layers
 from quantization import int8
+from quantization.embeddings import RoundedEmbedding
 
 DEGREE = "int8_static"
 
@@ -32,7 +33,7 @@ def prepare(model: nn.Module, degree: str) -> nn.Module:
     """
     if degree != DEGREE:
         raise ValueError(f"static quantization has the degree {DEGREE!r}, not {degree!r}")
-    return int8.replace_layers(copy.deepcopy(model), int8.FakeQuantized)
+    return int8.replace_layers(copy.deepcopy(model), int8.FakeQuantized, RoundedEmbedding)
 
 
 @torch.no_grad()

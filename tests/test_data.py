@@ -8,14 +8,18 @@ import lzma
 import os
 import tarfile
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from PIL import Image
 
 import models
+import train
 from compleak.queries import answers
+from compleak.queries.run_models import open_run_model
 from compleak.queries.targets import targets_of
 from compleak.runs import run as runs
 from compleak.runs.variants import ORIGINAL
@@ -77,9 +81,15 @@ def write_folder(folder, files):
     return folder
 
 
-def picture(mode="RGB", format="png", **options):
+def sixteen_bit_tif(value):
     content = io.BytesIO()
-    Image.new("RGB", (32, 32), (200, 100, 50)).convert(mode).save(content, format, **options)
+    Image.fromarray(np.full((32, 32), value, dtype=np.uint16)).save(content, "tiff")
+    return content.getvalue()
+
+
+def picture(mode="RGB", format="png", size=32, **options):
+    content = io.BytesIO()
+    Image.new("RGB", (size, size), (200, 100, 50)).convert(mode).save(content, format, **options)
     return content.getvalue()
 
 
@@ -126,8 +136,54 @@ def test_a_class_without_images_is_reported(tmp_path, capsys):
 
 def test_if_no_image_is_read_the_message_names_what_was_skipped(tmp_path):
     source = write_folder(tmp_path / "folder", image_files())
-    with pytest.raises(UserError, match="holds no train.* images; skipped 4 outside train.*cat/0.png"):
-        load(tmp_path, source / "train")
+    with pytest.raises(UserError, match="holds no train.* images; skipped 2 outside train.*0.png"):
+        load(tmp_path, source / "train/cat")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_class_folders_need_no_train_and_test_and_images_get_the_size_that_is_asked_for(tmp_path, capsys, packed):
+    """As CHMNIST comes: class folders with `.tif` files of 150 x 150 pixels."""
+    content = {}
+    for name, mode in (("1 TUMOR/a", "RGB"), ("1 TUMOR/b", "RGBA"), ("2 STROMA/a", "L"), ("2 STROMA/b", "P")):
+        content[f"{name}.tif"] = picture(mode, "tiff", size=150)
+    content["2 STROMA/deeper/c.tif"] = sixteen_bit_tif(0x8040)
+    source = tmp_path / ("images.tar.gz" if packed else "images")
+    if packed:
+        write_tar(source, content, prefix="top/")
+    else:
+        write_folder(source, content)
+    data = datasets.load("chmnist", source, tmp_path, datasets.Reading(image_size=64))
+    assert data.images.shape == (5, 64, 64, 3) and data.labels.tolist() == [0, 0, 1, 1, 1]
+    assert data.classes == ("1 TUMOR", "2 STROMA")
+    assert data.images[0, 0, 0].tolist() == data.images[1, 0, 0].tolist() == [200, 100, 50]
+    assert len(set(data.images[2, 0, 0].tolist())) == 1 and data.images[4, 0, 0].tolist() == [0x80] * 3
+    said = capsys.readouterr().out
+    assert "5 images of 2 classes, as 64x64" in said and "1 of 16 bits, of which the upper 8 are used" in said
+
+
+def idx_files(folder, prefix, pixels, labels):
+    """MNIST's two files of images (n, H, W) and labels (n,), compressed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in (("images", pixels), ("labels", labels)):
+        header = bytes([0, 0, 8, array.ndim]) + b"".join(length.to_bytes(4, "big") for length in array.shape)
+        file = folder / f"{prefix}-{name}-idx{array.ndim}-ubyte.gz"
+        file.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+
+
+def test_fashion_mnist_is_the_same_from_idx_files_and_by_torchvision_and_its_grey_fills_all_channels(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, size=(12, 28, 28), dtype=np.uint8)
+    labels = np.arange(12) % 10
+    raw = tmp_path / "FashionMNIST/raw"
+    idx_files(raw, "t10k", pixels[10:], labels[10:])
+    idx_files(raw, "train", pixels[:10], labels[:10])
+    from_files = load(tmp_path, raw)
+    assert from_files.images.shape == (12, 32, 32, 3) and from_files.labels.tolist() == labels.tolist()
+    assert (from_files.images == from_files.images[..., :1]).all()
+    for file in raw.iterdir():  # torchvision looks for what it has unpacked
+        (raw / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
+    by_torchvision = datasets.load("fashion_mnist", None, tmp_path)
+    assert by_torchvision.fingerprint == from_files.fingerprint and by_torchvision.classes[9] == "Ankle boot"
+    assert np.array_equal(datasets.load("mine", raw, tmp_path, datasets.Reading(image_size=28)).images[..., 0], pixels)
 
 
 @pytest.mark.parametrize("linked", ["train", "train/dog", "train/dog/0.png"])
@@ -348,6 +404,23 @@ def test_the_jpeg_archive_is_all_of_cifar10(cifar_jpeg, tmp_path):
     assert np.bincount(data.labels).tolist() == [6_000] * 10
 
 
+def test_a_run_of_another_image_size_has_it_in_its_name_and_its_models_take_it(tmp_path):
+    flags = ["--dataset_name", "digits", "--model_name", "densenet121", "--width", "0.125", "--root", str(tmp_path)]
+    with pytest.raises(UserError, match="densenet121 halves images 4 times: --image_size must be at least 16"):
+        train.main([*flags, "--image_size", "15", *TINY])
+    with pytest.raises(UserError, match="letters is a table of features, --image_size is for images"):
+        table = ["--dataset_name", "letters", "--data_dir", "letters.csv", "--model_name", "mlp"]
+        train.main([*table, "--image_size", "16", *TINY])
+    train.main([*flags, "--image_size", "16", *TINY, "--roles", "victim_model"])
+    settings = train.parse([*flags, "--image_size", "16"]).run
+    run = runs.open_run(settings)
+    assert run.name == "digits_densenet121_w0.125_16px" and run.name_flags()[6:8] == ["--image_size", "16"]
+    assert runs.dataset(run).images.shape[1:] == (16, 16, 3)
+    assert open_run_model(tmp_path, run.name, "cpu").input_shape == (3, 16, 16)
+    with pytest.raises(UserError, match="was made with image_size 16, not 64"):
+        runs.open_run(replace(settings, run_name=run.name, image_size=64))
+
+
 def random_images(count):
     return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
 
@@ -398,12 +471,12 @@ def test_no_augmentation_leaves_images_as_they_are():
     assert torch.equal(batch, images)
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("kind", [IMAGES, FEATURES])
 def test_perturbed_inputs_are_the_inputs_and_gaussian_noise_of_the_generator(kind):
     inputs = torch.rand(6, 5)
     noise = torch.randn(6, 5, generator=torch.Generator().manual_seed(3))
-    perturbed = kind.perturb(inputs, 0.25, torch.Generator().manual_seed(3))
-    assert torch.equal(perturbed, inputs + 0.25 * noise)
+    with kind.perturb(torch.nn.Identity(), inputs, 0.25, torch.Generator().manual_seed(3)) as perturbed:
+        assert torch.equal(perturbed, inputs + 0.25 * noise)
 
 
 def test_every_network_takes_a_known_kind_of_input():

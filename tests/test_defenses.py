@@ -1,5 +1,6 @@
 """Defences: their objectives against literal versions, their privacy, and the runs that carry them."""
 
+import itertools
 import json
 import math
 import warnings
@@ -12,15 +13,12 @@ import torch.nn.functional as F
 from conftest import NETWORK, stopped_in
 from scipy.integrate import trapezoid
 
-import CompLeakNR
 import models
-import query
 import reproduce
 import train
 from clustering import clustering, kmeans
 from compleak.findings import defences
 from compleak.pipeline.presets import PRESETS, Preset
-from compleak.queries import signals_file
 from compleak.runs import checkpoints
 from compleak.runs.create import create_run
 from compleak.runs.names import flags_of, name_of
@@ -29,6 +27,7 @@ from compleak.runs.run import open_run, reserve_of
 from compleak.runs.variants import ORIGINAL, PAPER_GRID, compressed_variant, parse_variant
 from compleak.training import loop
 from compleak.training.assignment import assign
+from compleak.training.finished import load_model
 from compleak.training.loop import Recipe
 from core.errors import UserError
 from data import splits
@@ -97,6 +96,57 @@ def test_adversarial_regularization_follows_the_formulas_of_its_paper():
     loss = -np.log(posterior[np.arange(5), labels]).mean() + 2.5 * np.log(h(members)).mean()
     objective = adv.objective(torch.tensor(logits), torch.tensor(labels), torch.tensor(members), 2.5)
     assert objective.item() == pytest.approx(loss)
+
+
+def literal_relaxloss(logits, labels, level, epoch):
+    """Algorithm 1, point by point: the objective, and its gradient for the logits."""
+    posteriors = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    number, classes = logits.shape
+    losses = [-math.log(posteriors[i, labels[i]]) for i in range(number)]
+    loss = sum(losses) / number
+    descent = (posteriors - np.eye(classes)[labels]) / number
+    if loss > level:
+        return (loss - level if epoch % 2 == 0 else loss), descent
+    if epoch % 2 == 0:
+        return level - loss, -descent
+    total, gradient = 0.0, np.zeros_like(logits)
+    for i in range(number):
+        of_class = posteriors[i, labels[i]]
+        soft = [of_class if c == labels[i] else (1 - of_class) / (classes - 1) for c in range(classes)]
+        total -= sum(soft[c] * math.log(posteriors[i, c]) for c in range(classes)) / number
+        gradient[i] = (posteriors[i] - soft) / number
+    return total, gradient
+
+
+@pytest.mark.parametrize("level", [0.5, 3.0])
+def test_relaxloss_descends_above_its_level_and_ascends_and_flattens_below_it(level):
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    procedure = build("relaxloss", level, num_cls=4, seed=0)
+    for epoch in range(4):
+        procedure.begin_epoch(None)
+        (gradient,) = torch.autograd.grad(objective := procedure.objective(logits, labels), logits)
+        expected, expected_gradient = literal_relaxloss(logits.detach().double().numpy(), labels.numpy(), level, epoch)
+        assert objective.item() == pytest.approx(expected, rel=1e-5)
+        np.testing.assert_allclose(gradient.numpy(), expected_gradient, atol=1e-6)
+
+
+def test_label_smoothing_shares_a_part_of_the_label_among_all_classes():
+    logits = torch.tensor([[2.0, 0.0, -1.0, 0.5]])
+    logs = logits.double().log_softmax(dim=1)[0].tolist()
+    soft = [0.1 / 4 + (0.9 if c == 2 else 0) for c in range(4)]
+    objective = build("label_smoothing", 0.1, num_cls=4, seed=0).objective(logits, torch.tensor([2]))
+    assert objective.item() == pytest.approx(-sum(p * log for p, log in zip(soft, logs, strict=True)), rel=1e-5)
+
+
+def test_weight_decay_takes_the_place_of_the_recipes():
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = build("weight_decay", 0.02, num_cls=3, seed=0).start(
+        None, torch.optim.SGD([weight], 0.5, weight_decay=5e-4), 10, 5, None
+    )
+    weight.grad = torch.zeros(1)
+    optimizer.step()
+    assert weight.item() == pytest.approx(1 - 0.5 * 0.02)
 
 
 def test_the_inference_network_learns_to_tell_members_of_a_fixed_model():
@@ -353,9 +403,9 @@ def test_only_layers_that_observe_ranges_see_inputs_before_training():
 
 
 def test_a_defence_without_a_step_of_its_own_trains_plainly(monkeypatch):
-    monkeypatch.setitem(DEFENCES, "rounded", Defence("digits", 3.0, answers=np.round))
-    assert type(build("rounded", 3.0, num_cls=3, seed=0)) is type(build("", 1.0, num_cls=3, seed=0)) is Procedure
-    assert build("rounded", 3.0, num_cls=3, seed=0).penalty == 0
+    monkeypatch.setitem(DEFENCES, "stepless", Defence("nothing", 3.0))
+    assert type(build("stepless", 3.0, num_cls=3, seed=0)) is type(build("", 1.0, num_cls=3, seed=0)) is Procedure
+    assert build("stepless", 3.0, num_cls=3, seed=0).penalty == 0
 
 
 def test_preparing_codebooks_for_single_samples_changes_no_output():
@@ -384,6 +434,36 @@ def test_a_stopped_defended_training_goes_on_to_the_very_same_weights(tmp_path, 
     assert again == loss and all(torch.equal(weights[key], resumed[key]) for key in weights)
 
 
+def test_snapshots_of_early_stopping_are_the_one_training_stopped_there_and_each_goes_on_from_the_last(tmp_path):
+    epochs = []
+    train_epoch = loop.train_epoch
+
+    def note_epoch(*args):
+        epochs.append(args[6])
+        return train_epoch(*args)
+
+    def fit(folder, share):
+        model = network("resnet18_gn")
+        images = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        identity = {"lr": 0.05} | ({"defend": "early_stopping", "defend_arg": share} if share else {})
+        options = {"flip": True, "device": CPU, "resume": folder / "resume.pt", "identity": identity, "desc": "test"}
+        options["procedure"] = build("early_stopping" if share else "", share or 0, num_cls=3, seed=5)
+        loop.fit(model, images, torch.arange(16) % 3, Recipe(4, 0.05, 8, 5), **options)
+        return model.state_dict()
+
+    with stopped_in(2):
+        fit(tmp_path / "apart/run/victim", None)
+    stopped = checkpoints.read_tensors(tmp_path / "apart/run/victim/resume.pt")["model"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train_epoch", note_epoch)
+        snapshots = {share: fit(tmp_path / f"together/{share}/victim", share) for share in (0.25, 0.5, None)}
+        assert epochs == [0, 1, 2, 3]
+        whole = fit(tmp_path / "alone/run/victim", None)
+    assert all(torch.equal(stopped[key], snapshots[0.5][key]) for key in stopped)
+    assert all(torch.equal(whole[key], snapshots[None][key]) for key in whole)
+    assert not all(torch.equal(snapshots[0.25][key], stopped[key]) for key in stopped)
+
+
 # Runs
 
 
@@ -394,6 +474,7 @@ def test_a_stopped_defended_training_goes_on_to_the_very_same_weights(tmp_path, 
         ("--defend ppb", "digits_resnet18_ppb_4"),
         ("--defend adv --defend_arg 0.5 --adaptive", "digits_resnet18_adv_0.5_adaptive"),
         ("--defend dp --undefended_original --run_name mine", "mine_dp_1_undefended_original"),
+        ("--defend dp --defend_lr 0.5 --defend_batch_size 64", "digits_resnet18_dp_1_lr0.5_batch64"),
         ("--defend selena --undefended_finetuning", "digits_resnet18_selena_25_undefended_finetuning"),
     ],
 )
@@ -473,6 +554,33 @@ def test_with_undefended_fine_tuning_only_the_original_is_defended_and_is_the_de
     assert "defend" not in compressed and compressed["original"] == digest(shared_root, run, "victim_model")
 
 
+def test_a_defence_has_a_learning_rate_and_a_batch_size_of_its_own(shared_root):
+    flags = [*NETWORK, "--root", str(shared_root), "--defend", "weight_decay", "--defend_batch_size", "8"]
+    train.main([*flags, "--defend_lr", "0.05", *SMALL])
+    prune.main([*flags, "--defend_lr", "0.05", "--prune_epochs", "1", "--prune_sparsity", "0.9"])
+    run = "_weight_decay_0.005_lr0.05_batch8"
+    recipes = {
+        (role, variant): (made_from(shared_root, run, role, variant)["lr"], made["batch_size"])
+        for role in ("victim_model", "shadow_model_0")
+        for variant in ("original", "pruning_0.9")
+        for made in [made_from(shared_root, run, role, variant)]
+    }
+    assert recipes["victim_model", "original"] == (0.05, 8)
+    assert recipes["victim_model", "pruning_0.9"] == (pytest.approx(0.001 * 0.05 / 0.1), 8)
+    assert recipes["shadow_model_0", "original"] == (0.1, 16)
+    assert recipes["shadow_model_0", "pruning_0.9"] == (0.001, 128)
+    opened = open_run(train.parse([*flags, "--defend_lr", "0.05"]).run)
+    assert load_model(opened, parse_variant("pruning_0.9"), "shadow_model_0")  # other settings than the victim's
+    opened.file.write_text(opened.file.read_text().replace('"defend_lr": 0.05', '"defend_lr": 0.1'))
+    with pytest.raises(UserError, match=r"was made with defend_lr 0.1, not 0.05"):
+        open_run(train.parse([*flags, "--defend_lr", "0.05"]).run)
+
+
+def test_an_argument_without_a_meaning_is_refused():
+    with pytest.raises(UserError, match="early_stopping 2: the argument .* is at most 1"):
+        train.parse(["--defend", "early_stopping", "--defend_arg", "2"])
+
+
 def test_a_run_is_refused_if_the_flags_name_another_defence(shared_root):
     named = [*NETWORK, "--root", str(shared_root), "--run_name", "plain"]
     train.main([*named[:-1], "plain_ppb_4", *SMALL])
@@ -509,10 +617,10 @@ def test_dp_reports_its_epsilon_and_that_a_training_without_noise_leaves_no_guar
     assert sorted(len(facts["history"]) for facts in privacy) == [1, 2]
 
 
-# The other two places of a defence
+# The whole training
 
 
-def test_a_defence_may_replace_the_whole_training_and_change_the_answers(tmp_path, monkeypatch):
+def test_a_defence_may_replace_the_whole_training(tmp_path, monkeypatch):
     trained = []
 
     def train_on_the_first_half(trainer, model, members, reserve, *, argument, seed):
@@ -520,24 +628,13 @@ def test_a_defence_may_replace_the_whole_training_and_change_the_answers(tmp_pat
         trained.append((argument, half, reserve))
         return {**trainer.train(model, (members[0][:half], members[1][:half])), "trained_on": half}
 
-    def keep_the_largest(posteriors, argument):
-        assert posteriors.shape[1] == 10 and np.allclose(posteriors.sum(axis=1), 1) and argument == 3
-        return (posteriors == posteriors.max(axis=1, keepdims=True)).astype(float)
-
-    toy = DEFENCES["ppb"]._replace(step=Procedure, whole_training=train_on_the_first_half, answers=keep_the_largest)
+    toy = DEFENCES["ppb"]._replace(step=Procedure, whole_training=train_on_the_first_half)
     monkeypatch.setitem(DEFENCES, "toy", toy)
     flags = [*NETWORK, "--root", str(tmp_path), "--defend", "toy", "--defend_arg", "3"]
     train.main([*flags, *SMALL])
     run = open_run(train.parse(flags).run)
     assert trained == [(3.0, 20, None)]  # the victim's alone: the attacker knows of no defence
     assert checkpoints.load_meta(run.role_dir(ORIGINAL, "victim_model"))["trained_on"] == 20
-    query.main([*flags, "--variants", "--roles", "victim_model", "--sensitivity_draws", "1"])
-    CompLeakNR.main([*flags, "--original", "--attacks", "yeom2018,samia"])  # asks as much as the kept answers have
-    record = signals_file.load(run.signals_file(ORIGINAL))
-    posteriors = np.exp(record.logits)
-    assert set(np.round(posteriors[0], 6).ravel()) == {0.0, 1.0} and (posteriors[1] > 1.001).any()
-    sources = signals_file.read_source(run.signals_file(ORIGINAL))["answers"]
-    assert [source.get("answers") for source in sources] == [["toy", 3.0], None]
 
 
 def test_trainings_of_one_model_do_not_go_on_from_each_other(tmp_path, monkeypatch):
@@ -565,7 +662,7 @@ def test_trainings_of_one_model_do_not_go_on_from_each_other(tmp_path, monkeypat
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """PPB and none, one seed, two compressions, as `reproduce.py --defences` runs them."""
+    """PPB and none, one seed, one compression in both ways, as `reproduce.py --defences` runs them."""
     root = tmp_path_factory.mktemp("compared")
     preset = Preset(
         train={"max_points": 40, "epochs": 1, "label_noise": 0.2, "augment": False, "batch_size": 16},
@@ -576,24 +673,28 @@ def compared(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny", preset)
         command = [*NETWORK, "--root", str(root), "--preset", "tiny", "--defences", "ppb:4"]
-        reproduce.main([*command, "--variants", "pruning_0.9", "clustering_4"])
+        reproduce.main([*command, "--undefended_finetuning", "--variants", "pruning_0.9"])
     return root
 
 
 def test_every_defence_is_attacked_by_both_attackers_with_one_two_and_all_models(compared):
     rows = pd.read_csv(compared / "results/digits_resnet18_w0.125_tiny_defences/summary.csv", keep_default_na=False)
-    pairs = set(zip(rows["defence"], rows["attacker"], strict=True))
-    assert pairs == {("", ""), ("ppb", "non-adaptive"), ("ppb", "adaptive")}
+    settings = set(zip(rows["defence"], rows["attacker"], rows["fine_tuning"], strict=True))
+    attackers = ("non-adaptive", "adaptive")
+    assert settings == {("", "", ""), *itertools.product(["ppb"], attackers, ["defended", "plain"])}
     targets = set(zip(rows["scenario"], rows["variant"], strict=True))
-    alone = {("NR", v) for v in ("original", "pruning_0.9", "clustering_4")}
-    assert targets == alone | {("SR", "pruning_0.9"), ("SR", "clustering_4"), ("MR", "all")}
+    assert targets == {("NR", "original"), ("NR", "pruning_0.9"), ("SR", "pruning_0.9"), ("MR", "all")}
     assert set(rows["form"]) == set(defences.FORMS)
     assert (compared / "results/digits_resnet18_w0.125_tiny_defences/tradeoff.png").exists()
     strongest = rows[rows["form"] == "strongest"].fillna("")
-    best = strongest.pivot(index=["defence", "attacker"], columns=["scenario", "variant"], values="auc_mean")
+    keys = ["defence", "attacker", "fine_tuning"]
+    best = strongest.pivot(index=keys, columns=["scenario", "variant"], values="auc_mean")
     assert best["MR", "all"].tolist() == best.max(axis=1).tolist()  # who holds all models can attack each alone too
     text = (compared / "results/digits_resnet18_w0.125_tiny_defences/summary.md").read_text()
-    assert "--defences ppb:4" in text and "PPB 4 | resnet18 | adaptive" in text
+    assert "--defences ppb:4 --undefended_finetuning" in text and "PPB 4 | resnet18 | adaptive | plain" in text
+    assert "rests on a few of only 40 non-members" in text and "## After compression" in text
+    victims = [digest(compared, f"_tiny_ppb_4{way}", "victim_model") for way in ("", "_undefended_finetuning")]
+    assert victims[0] == victims[1]
 
 
 def test_a_network_that_a_defence_cannot_train_is_refused_before_any_stage_runs(tmp_path):

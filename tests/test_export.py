@@ -1,7 +1,6 @@
 """Models as ONNX files: they answer as the checkpoints do, and what lies beside them describes the run's audit."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +21,6 @@ from compleak.runs.run import dataset, finished_variants, open_run
 from compleak.runs.variants import ORIGINAL, parse_variant
 from core.errors import UserError
 from data.inputs import FEATURES, IMAGES
-from defenses import DEFENCES, Defence
 from models.to_onnx import graph_of, onnx_model
 from pruning import prune
 from quantization import degrees, ptq, qat, to_onnx
@@ -75,7 +73,7 @@ def answers_as_written(proto, inputs):
 
 
 @pytest.mark.parametrize("degree", ["float", *degrees.POST_TRAINING])  # the layers of int8 are those of int8_static
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", (*models.FOR_IMAGES, *models.FOR_FEATURES))  # texts have no ONNX form
 def test_every_network_in_every_quantization_answers_as_in_torch(name, degree, tmp_path):
     model, inputs = compressed(name, degree)
     proto = proto_of(model, inputs)
@@ -262,13 +260,6 @@ def test_roles_and_audit_do_not_go_together(run, tmp_path, capsys):
     with pytest.raises(SystemExit):
         export.parse(flags(run, tmp_path, "--audit", "--roles", "victim_model"))
     assert "leave out --roles" in capsys.readouterr().err
-
-
-def test_a_model_whose_answers_are_defended_is_not_exported(run, monkeypatch):
-    monkeypatch.setitem(DEFENCES, "rounded", Defence("digits", 3.0, answers=np.round))
-    defended = replace(run, config={**run.config, "defend": "rounded", "defend_arg": 3.0})
-    with pytest.raises(UserError, match="rounded changes answers"):
-        exporting.refuse_unexportable(defended, ORIGINAL, "victim_model")
 
 
 def test_a_file_that_answers_otherwise_is_not_left_behind(run, tmp_path, monkeypatch):

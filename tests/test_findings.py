@@ -11,8 +11,8 @@ from scipy.stats import spearmanr
 
 from attacks.joint import joint
 from compleak.audits import metrics
-from compleak.audits.metrics import TPR
-from compleak.findings import ablation, claims, controls, defences, exposure, outputs, roc, rows, seeds
+from compleak.audits.metrics import TPR, WIDER_TPR
+from compleak.findings import ablation, claims, controls, defences, early_stopping, exposure, outputs, roc, rows, seeds
 from compleak.runs.variants import PAPER_GRID, parse_variant
 from defenses import dp
 
@@ -280,11 +280,12 @@ def test_a_claim_is_judged_by_the_spread_over_seeds():
 def defence_rows(*seed_numbers):
     """Rows of runs in which the original has an AUC of 0.5, and with PPB 0.3, or 0.35 for an adaptive attacker."""
     settings = (("", np.nan, "", 0.5), ("ppb", 4.0, "non-adaptive", 0.3), ("ppb", 4.0, "adaptive", 0.35))
-    head = {"network": "n", "scenario": "NR", "variant": "original", "accuracy": 0.5, TPR: 0.1, "epsilon": math.inf}
+    head = {"network": "n", "scenario": "NR", "variant": "original", "epsilon": math.inf, "recipe": ""}
+    head |= {"accuracy": 0.5, "train_accuracy": 1.0, TPR: 0.1, WIDER_TPR: 0.2, "n_nonmember": 100}
     return pd.DataFrame(
         [
             {**head, "form": form, "seed": seed, "defence": name, "argument": argument, "attacker": attacker}
-            | {"auc": auc + seed, "null_auc": 0.5}
+            | {"auc": auc + seed, "null_auc": 0.5, "fine_tuning": "defended" if name else ""}
             for seed in seed_numbers
             for form in defences.FORMS
             for name, argument, attacker, auc in settings
@@ -308,6 +309,47 @@ def test_a_single_seed_has_differences_and_no_intervals():
     assert compared["difference"].tolist() == pytest.approx([-0.2, -0.15]) and compared["low"].isna().all()
     assert defences.count_signs(compared) is None
     assert defences.spread_over_seeds(rows_of_one)["auc_sd"].isna().all()
+
+
+def test_plain_fine_tuning_is_compared_with_defended_and_with_no_defence():
+    original = defence_rows(1)
+    compressed = original.assign(variant="pruning_0.6", auc=original["auc"] - 0.1)
+    undone = compressed[compressed["defence"] == "ppb"].assign(fine_tuning="plain", auc=1.35, accuracy=0.7)
+    spread = defences.spread_over_seeds(pd.concat([original, compressed, undone]))
+    left = defences.after_compression(spread).set_index("attacker")
+    assert len(left) == 2 and set(left["variant"]) == {"pruning_0.6"}  # an original is not fine-tuned
+    expected = {"undefended": 1.4, "defended": 1.25, "plain": 1.35, "defended_accuracy": 0.5, "plain_accuracy": 0.7}
+    assert left.loc["adaptive", [*expected, "left"]].tolist() == pytest.approx([*expected.values(), 1 / 3])
+    weak = spread.assign(auc_mean=spread["auc_mean"].where(spread["defence"] == "ppb", 1.26))
+    assert np.isnan(defences.after_compression(weak).set_index("attacker").loc["adaptive", "left"])
+    assert defences.after_compression(defences.spread_over_seeds(compressed)).empty
+
+
+def test_label_only_rows_are_those_of_attacks_that_read_no_posterior():
+    kinds = [("gap", ""), ("rmia", ""), ("boundary", "hop_skip_jump"), ("boundary", "carlini_wagner"), ("null", "")]
+    table = pd.DataFrame(kinds, columns=["attack", "classifier"])
+    assert rows.rows_of_form(table, rows.LABEL_ONLY).index.tolist() == [0, 2]
+    assert rows.rows_of_form(table[4:], rows.LABEL_ONLY).empty
+
+
+def test_a_defence_stands_beside_the_least_leaking_snapshot_that_is_as_accurate():
+    form = {"form": "strongest", "auc_sd": 0.0}
+    leakage = {0: 0.5, 2: 0.6, 4: 0.8, 6: 0.7}  # by epochs
+    lines = [{"epochs": epochs, "accuracy_mean": 0.05 * epochs, "auc_mean": auc} for epochs, auc in leakage.items()]
+    curve = pd.DataFrame([form | line for line in lines])
+    own = {
+        "scenario": "NR",
+        "variant": "original",
+        "attacker": "adaptive",
+        "argument": 1.0,
+        "recipe": "",
+        "network": "n",
+    }
+    names = {"ppb": 0.15, "adv": 0.9, "early_stopping": 0.1}
+    others = pd.DataFrame([{**form, **own, "defence": name, "accuracy_mean": at} for name, at in names.items()])
+    beside = early_stopping.beside_defences(curve, others).set_index("defence")
+    assert beside.loc["ppb", ["epochs", "stopped_auc"]].tolist() == [6, 0.7]
+    assert list(beside.index) == ["ppb", "adv"] and pd.isna(beside.loc["adv", "epochs"])
 
 
 def test_the_epsilon_of_a_family_counts_the_originals_training_once():

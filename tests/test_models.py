@@ -8,42 +8,49 @@ from networks import WIDTH, one_thread  # noqa: F401
 from torch import nn
 
 import models
+from models import densenet
 
 
-@pytest.mark.parametrize("width", [0.05, WIDTH, 0.3])
+@pytest.mark.parametrize(("width", "side"), [(0.05, None), (WIDTH, 32), (0.3, 84)])
 @pytest.mark.parametrize("name", models.FOR_IMAGES)
-def test_any_width_maps_images_to_logits(name, width):
+def test_any_width_maps_images_of_any_size_from_the_least_on_to_logits(name, width, side):
     model = models.build(name, 7, width)
-    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
+    side = side or models.NETWORKS[name].least_side
+    assert model(torch.randn(2, 3, side, side)).shape == (2, 7)
 
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    # torchvision's counts for ten classes, less: the ResNet's 7x7 stem, the VGG's three linear layers and conv biases
+    # torchvision's counts for ten classes, less: 7x7 stems of ResNet and DenseNet, three linear layers and biases of
+    # convolutions of VGG
     [
         ("resnet18", 11_181_642 - 64 * 3 * (49 - 9)),
         ("resnet18_gn", 11_181_642 - 64 * 3 * (49 - 9)),
         ("vgg16_bn", 14_723_136 - 4_224 + 512 * 10 + 10),
         ("mobilenetv2", 2_236_682),
+        ("densenet121", 6_964_106 - 64 * 3 * (49 - 9)),
     ],
 )
-def test_full_width_has_the_published_number_of_parameters(name, parameters):
+def test_full_width_has_the_published_number_of_parameters(name, parameters, monkeypatch):
+    monkeypatch.setattr("models.densenet.BLOCKS", (6, 12, 24, 16))  # tests have a shorter one
     with torch.device("meta"):
         model = models.build(name, 10)
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 @pytest.mark.parametrize("name", models.FOR_IMAGES)
-def test_every_convolution_is_directly_followed_by_its_normalisation(name):
+def test_every_convolution_but_those_before_a_concatenation_is_directly_followed_by_its_normalisation(name):
     model = models.build(name, 10, WIDTH)
     pairs = [
         (first, second)
         for parent in model.modules()
         if isinstance(parent, nn.Sequential)
         for first, second in pairwise(parent.children())
-        if isinstance(first, nn.Conv2d)
+        if isinstance(first, nn.Conv2d) and not isinstance(second, nn.AvgPool2d)
     ]
-    assert len(pairs) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
+    dense_layers_and_transitions = sum(densenet.BLOCKS) + 3
+    alone = dense_layers_and_transitions if name == "densenet121" else 0
+    assert len(pairs) + alone == sum(isinstance(m, nn.Conv2d) for m in model.modules())
     kind, channels = (nn.GroupNorm, "num_channels") if name == "resnet18_gn" else (nn.BatchNorm2d, "num_features")
     assert all(isinstance(norm, kind) and getattr(norm, channels) == conv.out_channels for conv, norm in pairs)
 

@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 import reproduce
 import train
-from compleak.pipeline.comparison import joined_plan, runs_of, together_name
+from compleak.pipeline.comparison import joined_plan, runs_of, stages_of, together_name
 from compleak.pipeline.plan import Stage, StageKey, plan_of
 from compleak.pipeline.presets import PRESETS, Preset
 from compleak.pipeline.ray_cluster import has_room, on_ray
@@ -216,6 +217,38 @@ def test_a_comparison_trains_identical_models_once_and_other_runs_wait_for_them(
     assert needs[key(adaptive, "shadow_model_0")] == (StageKey(adaptive, "data"),)
 
 
+def test_snapshots_follow_one_another_and_answers_are_defended_after_they_were_given():
+    stages = joined_plan(plans := runs_of(reproduce.parse(["--defences", "memguard", "--variants", "pruning_0.6"])))
+    check_order(stages)
+    plain, unaware, adaptive = (plan.name for plan in plans)
+    assert adaptive == f"{unaware}_adaptive" and unaware.startswith(f"{plain}_memguard_")
+    behind = [stage for stage in stages if stage.key.run == adaptive]
+    assert [str(stage.key) for stage in behind] == ["NR original", "NR pruning_0.6", "SR pruning_0.6", "MR"]
+    assert all(stage.key._replace(run=plain) in stage.needs and stage.settings.answers.adaptive for stage in behind)
+
+    settings = reproduce.parse(["--early_stopping"])
+    stages = stages_of(plans := runs_of(settings), settings)
+    check_order(stages)
+    assert [plan.run.defence.argument for plan in plans] == [*(pytest.approx(i / 10) for i in range(1, 10)), None]
+    assert {stage.key.kind for stage in stages} == {"data", "train", "NR"}
+    chain = [stage for stage in stages if stage.key.kind == "train" and stage.key.role == "victim_model"]
+    assert all(before.key in after.needs for before, after in pairwise(chain))
+
+
+def test_a_defence_is_tuned_on_the_attackers_pool_alone(tmp_path):
+    root = ["--root", str(tmp_path), "--preset", "tiny"]
+    reproduce.main([*NETWORK, *root, "--tune_defence", "weight_decay:0.01:0.1:8", "weight_decay:0.01:3:64"])
+    assert {folder.parent.name for folder in tmp_path.rglob("model.pt")} == {"shadow_model_0"}
+    folder = tmp_path / "results/digits_resnet18_w0.125_tiny_tuning"
+    table = pd.read_csv(folder / "tuning.csv")
+    assert table["lr"].tolist() == [0.1, 3] and table["batch_size"].tolist() == [8, 64]
+    best = table.loc[table["pool_accuracy"].idxmax()]
+    assert table.loc[table["chosen"], "lr"].tolist() == [best["lr"]]
+    chosen = f"--defend_lr {best['lr']:g} --defend_batch_size {best['batch_size']}"
+    assert chosen in (folder / "summary.md").read_text()
+    assert len(reproduce.parse(["--tune_defence", "dp:1"]).tuned) == 15
+
+
 def test_roles_trained_separately_equal_roles_trained_together(tiny_root, tmp_path):
     flags = [*NETWORK, "--run_name", "tiny", "--root", str(tmp_path), "--roles"]
     train.main([*TINY, *flags])
@@ -349,6 +382,8 @@ def test_two_jobs_at_once_give_the_table_of_one_local_process(local_table, tmp_p
         (["--defences", "ppb:-1"], "--defences ppb:-1"),
         (["--defences", "--defend", "ppb"], "--defences tries"),
         (["--defences", "--adaptive"], "need --defend"),
+        (["--tune_defence", "dp:1", "--early_stopping"], "two commands"),
+        (["--tune_defence", "memguard"], "is not trained"),
         (["--variants", "nonsense"], "'nonsense' is no compressed variant"),
     ],
 )

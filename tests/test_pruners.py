@@ -21,7 +21,9 @@ from pruning import magnitude, masks, prune, shrink, slim, structured
 from pruning.masks import PRUNERS, Pruning
 
 SHRUNK = ("l1structure", "slim")
-every_network_with_batch_norm = pytest.mark.parametrize("name", ["resnet18", "vgg16_bn", "mobilenetv2"])
+PAIRED = ["resnet18", "vgg16_bn", "mobilenetv2"]  # batch norm stands right behind every convolution
+every_paired_network = pytest.mark.parametrize("name", PAIRED)
+every_network_with_batch_norm = pytest.mark.parametrize("name", [*PAIRED, "densenet121"])
 
 
 def convolutions(model):
@@ -79,7 +81,7 @@ def test_pruning_a_filter_before_group_normalisation_also_zeroes_its_gamma_and_b
 
 
 @pytest.mark.parametrize(("pruner", "order"), [("l1structure", 1), ("l2structure", 2)])
-@every_network_with_batch_norm
+@every_paired_network
 def test_the_floor_of_each_convolutions_smallest_filters_is_zero_with_its_batch_norm(pruner, order, name):
     model = float_model(name)
     prepared = masks.prepare(model, Pruning(pruner, 0.7))
@@ -98,7 +100,7 @@ def test_the_floor_of_each_convolutions_smallest_filters_is_zero_with_its_batch_
     assert isinstance(head, nn.Linear) and torch.equal(head.weight, was.weight)
 
 
-@every_network_with_batch_norm
+@every_paired_network
 def test_slim_has_one_threshold_for_all_gammas(name):
     model = float_model(name)
     prepared = masks.prepare(model, Pruning("slim", 0.5))

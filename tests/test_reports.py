@@ -15,7 +15,7 @@ from compleak.findings.one_run import RunFindings
 from compleak.findings.rows import key_of
 from compleak.reports import cells, run_page, seeds_page
 from compleak.reports.defences_page import difference_table, leakage_by_victim
-from compleak.reports.figures import degrees, exposed, family, greedy, tradeoff
+from compleak.reports.figures import degrees, early_stopping, exposed, family, greedy, tradeoff
 from compleak.reports.figures import roc as roc_picture
 from compleak.reports.figures.style import split_variant
 from compleak.reports.folder import write_report
@@ -127,9 +127,10 @@ def test_a_page_shows_and_counts_only_the_variants_of_its_findings(findings, tmp
 
 
 def test_a_table_of_features_has_no_pictures_of_its_points(findings, tmp_path):
-    page = to_markdown(run_page.page_of_run(facts_of(tmp_path, dataset_name="location"), findings))
+    facts = facts_of(tmp_path, dataset_name="location", model_name="mlp")
+    page = to_markdown(run_page.page_of_run(facts, findings))
     assert "sees the features and no model" in page and "exposed.png" not in page
-    assert "exposed" not in run_page.draw_figures(facts_of(tmp_path, dataset_name="location"), findings)
+    assert "exposed" not in run_page.draw_figures(facts, findings)
 
 
 def test_every_figure_and_table_that_a_page_names_is_written(findings, tmp_path, monkeypatch):
@@ -193,7 +194,8 @@ def spread_of_defences():
     for (defence, argument, attacker, auc), (scenario, variant) in itertools.product(
         settings, (defences.ALONE, defences.ALL)
     ):
-        line = {"defence": defence, "argument": argument, "network": "resnet18", "attacker": attacker}
+        line = {"defence": defence, "argument": argument, "network": "resnet18", "attacker": attacker, "recipe": ""}
+        line["fine_tuning"] = "defended" if defence else ""
         line |= {"scenario": scenario, "variant": variant, "form": "strongest", "epsilon": np.inf}
         lines.append(line | {"auc_mean": auc, "auc_sd": 0.01, "accuracy_mean": auc - 0.2, "accuracy_sd": np.nan})
     return pd.DataFrame(lines)
@@ -202,11 +204,14 @@ def spread_of_defences():
 def test_a_line_of_the_leakage_table_names_the_defence_and_its_argument():
     shown = leakage_by_victim(spread_of_defences(), "auc")
     assert shown["defence"].tolist() == ["none", "PPB 1", "PPB 4"]
-    assert shown.iloc[1].tolist() == ["PPB 1", "resnet18", "adaptive", "60.0", "", "80.0 ± 1.0", "80.0 ± 1.0"]
+    first = ["PPB 1", "resnet18", "adaptive", "defended", "60.0", "", "80.0 ± 1.0", "80.0 ± 1.0"]
+    assert shown.iloc[1].tolist() == first
+    assert cells.defence_name("dp", 1.0, "lr 0.5, batch 256") == "DP-SGD 1 (lr 0.5, batch 256)"
 
 
 def test_differences_have_a_line_for_each_attacker_and_a_column_for_each_target():
     head = {"defence": "ppb", "argument": 4.0, "network": "resnet18", "what": "defence", "difference": -0.1}
+    head |= {"recipe": "", "fine_tuning": "defended"}
     targets = [("adaptive", "NR", "original", -0.2), ("adaptive", "MR", "all", np.nan)]
     lines = [
         {**head, "attacker": attacker, "scenario": scenario, "variant": variant, "low": low, "high": low + 0.2}
@@ -252,7 +257,12 @@ def test_no_title_or_name_of_a_picture_is_cut_off_or_covers_another(findings):
     assert_readable(degrees.degrees_figure(leading, VARIANTS, LONG_NAME))
     assert_readable(family.family_figure(findings.family, LONG_NAME))
     assert_readable(greedy.greedy_figure(findings.greedy, LONG_NAME))
-    assert_readable(tradeoff.tradeoff_figure(spread_of_defences(), LONG_NAME))
+    spread = spread_of_defences()
+    plain = spread[spread["defence"] != ""].assign(fine_tuning="plain", auc_mean=0.85)
+    assert_readable(tradeoff.tradeoff_figure(pd.concat([spread, plain]), LONG_NAME))
+    curve = spread.head(2).assign(accuracy_mean=[0.5, 0.6], auc_mean=[0.7, 0.8], epochs=[1, 10], share=[0.1, 1.0])
+    beside = spread[(spread["defence"] != "") & (spread["scenario"] == "NR")]
+    assert_readable(early_stopping.early_stopping_figure(curve, beside, LONG_NAME))
     assert_readable(roc_picture.roc_figure(findings.curves, LONG_NAME))
     images = np.zeros((POINTS, 32, 32, 3), np.uint8)
     assert_readable(exposed.exposed_figure(findings.points, images, [f"class {i}" for i in range(10)], LONG_NAME))

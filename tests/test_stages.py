@@ -183,6 +183,17 @@ def test_sr_says_that_it_starts_and_reports_its_rows(tiny_root, tmp_path, capsys
     assert (tmp_path / "SR_scores.npz").exists() and set(table["variant"]) == {"pruning_0.6"}
 
 
+def test_defended_answers_of_a_run_lie_in_folders_that_name_the_defence(tiny_root, tiny_run):
+    variants = finished_variants(tiny_run)
+    options = ["--original", *pruned(), "--attacks", "model_updates", "--answers", "label", "--adaptive"]
+    table = CompLeakSR.main(attack_flags(tiny_root, *options))
+    assert set(table["attack"]) == {"model_updates", "null", "blind"}
+    folder = tiny_root / "results_pruning" / "tiny_label_adaptive_0.6"
+    assert {file.name for file in folder.iterdir()} >= {"signals.npz", "SR.csv", "SR_scores.npz"}
+    posteriors = np.exp(signals_file.load(folder / "signals.npz").logits)
+    assert set(np.round(posteriors, 6).ravel()) == {0.0, 1.0} and finished_variants(tiny_run) == variants
+
+
 def test_mr_uses_the_results_of_sr_and_computes_them_if_sr_has_not_run(tmp_path, monkeypatch):
     assert script("examples/write_signals.py", "--out", tmp_path).returncode == 0
     pair = ["--signals", str(tmp_path / "original.npz"), str(tmp_path / "compressed.npz")]

@@ -94,6 +94,27 @@ def test_a_table_is_the_same_from_files_or_an_archive_with_or_without_quotes(tmp
     assert data.features == FEATURES and data.kind is inputs.FEATURES and not data.flip
 
 
+@pytest.mark.parametrize(("names", "sorted_names"), [("b a c", ("a", "b", "c")), ("10 9 2", ("2", "9", "10"))])
+def test_a_csv_file_is_a_table_with_columns_of_one_size_and_labels_that_are_names_or_numbers(
+    tmp_path, names, sorted_names
+):
+    names = names.split()
+    rows = [[1000 * i, 7, names[i % 3], 0.25 * i] for i in range(12)]
+    (tmp_path / "t.csv").write_text("big,same,kind,small\n" + lines(rows))
+    data = datasets.load("mine", tmp_path / "t.csv", tmp_path, datasets.Reading(label_column="kind"))
+    assert [data.classes[label] for label in data.labels] == [names[i % 3] for i in range(12)]
+    assert data.classes == sorted_names and data.kind is inputs.FEATURES
+    big, same, small = data.images.T
+    assert np.allclose(big, small) and not same.any() and data.images.dtype == np.float32
+    assert np.allclose([big.mean(), big.std()], [0, 1], atol=1e-6) and (np.diff(big) > 0).all()
+
+
+def test_a_csv_file_of_zeros_and_ones_stays_as_it_is(tmp_path):
+    (tmp_path / "bits.csv").write_text("a,b,label\n" + lines([[0, 1, 0], [1, 1, 1]] * 6))
+    data = load("mine", tmp_path / "bits.csv")
+    assert data.images.dtype == np.uint8 and data.images[:2].tolist() == [[0, 1], [1, 1]]
+
+
 def test_data_dir_may_be_the_file_its_folder_or_any_folder_above(tmp_path):
     one = write(tmp_path / "location", contents("location"))
     assert load("location", one / "bangkok").fingerprint == load("location", one).fingerprint

@@ -56,6 +56,9 @@ def attack(settings: AttackSettings, announce: bool = True) -> pd.DataFrame:
         say(START)
     if target.run and target.run.defence.name:
         say(f"{target.run.name}: {defence_in_words(target.run)}")
+    if announce and settings.answers.name:
+        whose = "all models" if settings.answers.adaptive else "the victim"
+        say(f"answers of {whose} defended by {settings.answers}")
     if announce:
         say(attacker.describe())
     records = with_columns(records, target.run, chosen_attacks(settings))
@@ -104,6 +107,8 @@ def made_from_of(settings: AttackSettings, target: Target, attacker: Attacker) -
         "recipe": settings.recipe,
         "code": code_hash(),
     }
+    if settings.answers.name:
+        made_from["answers"] = [str(settings.answers), settings.answers.adaptive]
     if chosen_attacks(settings) != attacks.USUAL[settings.scenario]:
         made_from["attacks"] = list(dict.fromkeys(row.name for row in chosen_attacks(settings)))
     return made_from

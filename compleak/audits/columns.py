@@ -19,5 +19,5 @@ def with_columns(
     if run is None or not any(attack.columns for attack in chosen):
         return dict(records)
     data = dataset(run)
-    columns = data.kind.summarise(data.images[signals_file.points(next(iter(records)))])
+    columns = data.kind.summarise(data.as_read[signals_file.points(next(iter(records)))])
     return {path: record._replace(columns=columns) for path, record in records.items()}

@@ -51,14 +51,14 @@ def blind_control(run: Run | None, file: Path, record: signals_file.Record, seed
         if str(kept["key"]) == key:
             return kept["scores"]
     data = dataset(run)
-    scores = blind_scores(data.kind.summarise(data.images[points]), record, seed)
+    scores = blind_scores(data.kind.columns_for_blind(data.as_read[points]), record, seed)
     if scores is not None:
         write_atomically(kept_file, lambda part: np.savez(part, scores=scores, key=np.array(key)))
     return scores
 
 
 def blind_scores(columns: np.ndarray, record: signals_file.Record, seed: int) -> np.ndarray | None:
-    """What the classifier says of the victim's audited points: columns (A, F) -> (A,), NaN where it was fitted.
+    """What the classifier says of the victim's audited points: columns (A, F) or texts (A,) -> (A,), NaN where fitted.
 
     Copies of a point are fitted together or scored together: they would tell the classifier each other's membership.
     None, with the reason printed, where copies leave no two halves or a half has too few points.

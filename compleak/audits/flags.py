@@ -2,12 +2,13 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import attacks
 from compleak.audits.attackers import ATTACKERS
 from compleak.queries.probes import PROBES
-from compleak.runs.flags import add_pruner_flag, pruning_variant, stage_options
+from compleak.runs.flags import add_answers_flag, add_pruner_flag, pruning_variant, stage_options
 from compleak.runs.settings import AttackSettings
 from compleak.runs.variants import ORIGINAL, TECHNIQUES, Variant, compressed_variant
 from core import arguments
@@ -79,6 +80,7 @@ def add_attack_flags(parser: argparse.ArgumentParser, scenario: str) -> None:
         help="whose membership is known: shadow models', or half of the victim's own points, judged on the other half "
         "(default: shadows where there are shadow models)",
     )
+    add_answers_flag(group)
     if scenario == "NR":
         group.add_argument(
             "--upper_bound",
@@ -137,6 +139,7 @@ def attack_settings(args: argparse.Namespace, scenario: str, **target) -> Attack
         scenario=scenario,
         attacks=args.attacks,
         attacker=args.attacker,
+        answers=replace(args.answers, adaptive=args.adaptive) if args.answers.name else args.answers,
         out=args.out,
         seed=args.seed,
         asked=asked_probes(args),

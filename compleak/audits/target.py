@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from compleak.queries.collect import collect
-from compleak.runs.places import table_file
+from compleak.queries.defended import defended_file
+from compleak.runs.places import signals_file, table_file
 from compleak.runs.run import Run, open_run
 from compleak.runs.settings import AttackSettings
 from compleak.runs.variants import ORIGINAL, Variant
@@ -32,13 +33,17 @@ class Target:
 def target_of(settings: AttackSettings, device: torch.device) -> Target:
     """The target that the settings mean, the models of a run asked where they have not been asked."""
     if settings.files:
-        return target_from_files(settings)
+        return target_from_files(settings, device)
     run = open_run(settings.run)
     variants = list(settings.variants)
     first = [ORIGINAL] if settings.scenario != "NR" and settings.with_original else []
     options = {"device": device, "batch_size": settings.batch_size}
     files = {variant: collect(run, variant, settings.asked, **options) for variant in [*first, *variants]}
-    out = settings.out or table_file(run.root, run.name, settings.scenario, variants[0]).parent
+    name = run.name + settings.answers.folder_suffix
+    if settings.answers.name:
+        for variant, file in files.items():
+            files[variant] = defended_file(file, settings.answers, signals_file(run.root, name, variant), device)
+    out = settings.out or table_file(run.root, name, settings.scenario, variants[0]).parent
     original = files.get(ORIGINAL)
     if settings.scenario == "NR":
         return Target(run, {str(variants[0]): [files[variants[0]]]}, out)
@@ -56,17 +61,22 @@ def families(variants: list[Variant]) -> dict[str, list[Variant]]:
     return {name: group for name, group in groups.items() if name == "all" or len(group) < len(variants)}
 
 
-def target_from_files(settings: AttackSettings) -> Target:
+def target_from_files(settings: AttackSettings, device: torch.device) -> Target:
     """The target of --signals. UserError where a file is named twice, or the table has no place to go."""
     files = list(settings.files)
     for file in files:
         if sum(file.resolve() == other.resolve() for other in files) > 1:
             raise UserError(f"--signals names {file} twice: give the signals of different models")
-    out = settings.out or files[0].parent / folder_for(files)
+    out = settings.out or files[0].parent / f"{folder_for(files)}{settings.answers.folder_suffix}"
     check_out(out)
+    name = files[-1].stem
+    if settings.answers.name:
+        places = [out / f"signals_{number}_{file.stem}.npz" for number, file in enumerate(files)]
+        pairs = zip(files, places, strict=True)
+        files = [defended_file(file, settings.answers, place, device) for file, place in pairs]
     if settings.scenario == "MR":
         return Target(None, {"all": files if settings.with_original else [None, *files]}, out)
-    return Target(None, {files[-1].stem: files}, out)
+    return Target(None, {name: files}, out)
 
 
 def folder_for(files: list[Path]) -> str:

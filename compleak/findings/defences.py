@@ -5,6 +5,7 @@ Each run has a victim with one defence, or none. The shadow models are those of 
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from compleak.audits import metrics
 from compleak.audits.intervals import CONFIDENCE
 from compleak.findings import outputs
 from compleak.findings.rows import (
+    LABEL_ONLY,
     ORIGINAL,
     TARGET,
     name_of,
@@ -24,65 +26,91 @@ from compleak.findings.rows import (
 )
 from compleak.findings.seeds import t_interval
 from compleak.runs.run import Run
+from compleak.runs.settings import AS_THEY_ARE, AnswersSettings, DefenceSettings
 from defenses import dp
 
-FORMS = ("strongest", "published", "calibrated", "headline")
-SETTING = ["defence", "argument", "network", "attacker"]  # in which runs differ, apart from their seed
+FORMS = ("strongest", "headline", "published", "calibrated", LABEL_ONLY)
+BEST_OF_ALL_HELD = ("strongest", LABEL_ONLY)  # the best attack on any of the models that the attacker holds
+DEFENCE = ["defence", "argument", "recipe"]
+SETTING = [*DEFENCE, "network", "attacker", "fine_tuning"]  # in which runs differ, apart from their seed
 GROUP = [*SETTING, *TARGET, "form"]
 LEAKAGE = ("auc", metrics.TPR)
-MEASURED = (*LEAKAGE, "null_auc", "accuracy")
+MEASURED = (*LEAKAGE, metrics.WIDER_TPR, "null_auc", "accuracy", "train_accuracy")
+PLAIN, DEFENDED = "plain", "defended"  # fine-tuning after compression
+LEAST_PROTECTION = 0.02  # of AUC; of less, no share is given that is left
 ALONE = ("NR", ORIGINAL)  # targets: the original alone, all models together
 ALL = ("MR", "all")
 KNOWN_TABLES = {"NR": ("NR",), "SR": ("NR", "SR"), "MR": ("NR", "SR", "MR")}
 
 
 class DefencesFindings(NamedTuple):
-    rows: pd.DataFrame  # `rows_of_run` of all runs
+    rows: pd.DataFrame  # `rows_of_audit` of all audits
     spread: pd.DataFrame  # `spread_over_seeds`
     differences: pd.DataFrame  # `differences`
+    after_compression: pd.DataFrame  # `after_compression`
 
 
-def findings_of_defences(defence_runs: Sequence[Run]) -> DefencesFindings:
-    """Work everything out from the NR, SR and MR tables of all runs."""
-    rows = pd.concat([rows_of_run(run) for run in defence_runs], ignore_index=True)
-    return DefencesFindings(rows, spread_over_seeds(rows), differences(rows))
+class Audit(NamedTuple):
+    """The tables of one run's models, as they answer or behind a defence of answers."""
+
+    run: Run
+    answers: AnswersSettings = AS_THEY_ARE
 
 
-def rows_of_run(run: Run) -> pd.DataFrame:
-    """A row for each target and form of attack of a run."""
-    table = outputs.attack_table(run)
+def findings_of_defences(audits: Sequence[Audit]) -> DefencesFindings:
+    """Work everything out from the NR, SR and MR tables of all audits."""
+    rows = pd.concat([rows_of_audit(audit) for audit in audits], ignore_index=True)
+    spread = spread_over_seeds(rows)
+    return DefencesFindings(rows, spread, differences(rows), after_compression(spread))
+
+
+def rows_of_audit(audit: Audit) -> pd.DataFrame:
+    """A row for each target and form of attack of an audit."""
+    run = audit.run
+    table = outputs.attack_table(run, audit.answers)
     table = table[(table["scenario"] != "MR") | (table["variant"] == "all")]
     metas = {v: outputs.model_meta(run, v, run.roles[0]) for v in variants_of_scenario(table, "NR")}
-    run_columns = _run_columns(run)
+    run_columns = _run_columns(audit)
     rows = []
     for (scenario, variant), own in table.groupby(TARGET, sort=False):
         models = _models_of_target(scenario, variant, list(metas))
         columns = run_columns | {"scenario": scenario, "variant": variant} | _model_columns([metas[v] for v in models])
         for form in FORMS:
-            candidates = rows_of_form(_tables_within(table, scenario, models) if form == "strongest" else own, form)
+            attacked = _tables_within(table, scenario, models) if form in BEST_OF_ALL_HELD else own
+            candidates = rows_of_form(attacked, form)
             if len(candidates):
                 rows.append(columns | {"form": form} | _leakage(candidates))
     return pd.DataFrame(rows)
 
 
-def _run_columns(run: Run) -> dict:
-    config = run.config
+def _run_columns(audit: Audit) -> dict:
+    config = audit.run.config
+    defence = audit.answers if audit.answers.name else audit.run.defence
     return {
-        "run": run.name,
+        "run": audit.run.name + audit.answers.folder_suffix,
         "seed": config["seed"],
-        "defence": config["defend"],
-        "argument": config["defend_arg"],
+        "defence": defence.name,
+        "argument": defence.argument,
+        "recipe": audit.run.defence.recipe,
         "network": config["model_name"],
-        "attacker": _attacker(config),
-        "members": outputs.trained_members(run),
+        "attacker": _attacker(defence),
+        "fine_tuning": _fine_tuning(config),
+        "members": outputs.trained_members(audit.run),
     }
 
 
-def _attacker(config: dict) -> str:
+def _attacker(defence: DefenceSettings | AnswersSettings) -> str:
     """`adaptive` or `non-adaptive`; "" where there is no defence to adapt to."""
-    if config["adaptive"]:
+    if defence.adaptive:
         return "adaptive"
-    return "non-adaptive" if config["defend"] else ""
+    return "non-adaptive" if defence.name else ""
+
+
+def _fine_tuning(config: dict) -> str:
+    """`defended` or `plain`: how the compressed versions were fine-tuned; "" where no defence is trained in."""
+    if not config["defend"]:
+        return ""
+    return PLAIN if config["undefended_finetuning"] else DEFENDED
 
 
 def _models_of_target(scenario: str, variant: str, variants: list[str]) -> list[str]:
@@ -112,11 +140,12 @@ def _tables_within(table: pd.DataFrame, scenario: str, models: Sequence[str]) ->
 
 
 def _leakage(rows: pd.DataFrame) -> dict:
-    """AUC, name and null control of the attack with the largest AUC; TPR of the attack with the largest TPR."""
+    """AUC, name and null control of the attack with the largest AUC; each TPR of the attack with the largest."""
     best = strongest(rows)
-    sharpest = rows.loc[rows[metrics.TPR].idxmax()]
-    columns = {"attack": name_of(best)}
-    for key, row in {"auc": best, "null_auc": best, metrics.TPR: sharpest}.items():
+    columns = {"attack": name_of(best), "n_nonmember": int(rows["n_nonmember"].min())}
+    chosen = {"auc": best, "null_auc": best}
+    chosen |= {key: rows.loc[rows[key].idxmax()] for key in (metrics.TPR, metrics.WIDER_TPR)}
+    for key, row in chosen.items():
         columns |= {key + end: float(row[key + end]) for end in ("", "_lo", "_hi")}
     return columns
 
@@ -129,10 +158,18 @@ def spread_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for group, own in rows.groupby(GROUP, sort=False, dropna=False):
         line = dict(zip(GROUP, group, strict=True)) | {"seeds": len(own), "epsilon": own["epsilon"].mean()}
+        line["n_nonmember"] = own["n_nonmember"].min()
         for key in MEASURED:
             line |= _spread(own, key)
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def read_spread(file: Path) -> pd.DataFrame:
+    """What `spread_over_seeds` gave, as a page has written it; an empty name stays an empty string."""
+    spread = pd.read_csv(file)
+    names = [key for key in GROUP if key != "argument"]
+    return spread.reindex(columns=[*GROUP, *spread.columns.difference(GROUP)]).fillna(dict.fromkeys(names, ""))
 
 
 def _spread(own: pd.DataFrame, key: str) -> dict[str, float]:
@@ -152,13 +189,14 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
     `what` says which: `accuracy` is the defended original's minus the undefended one's. The others are differences of
     `of` (AUC or TPR) for each form of attack: `defence` compares with the same target without the defence, `knowing`
     an attacker who knows the defence with one who does not, `family` SR or MR with the original alone under the same
-    defence.
+    defence. Each way of fine-tuning has lines of its own.
     """
     lines = []
-    for (network, defence, argument), own in rows.groupby(["network", "defence", "argument"], sort=False, dropna=False):
-        plain = rows[(rows["network"] == network) & (rows["defence"] == "")]
-        head = {"defence": defence, "argument": argument, "network": network}
-        if defence:
+    keys = [*DEFENCE, "network", "fine_tuning"]
+    for group, own in rows.groupby(keys, sort=False, dropna=False):
+        head = dict(zip(keys, group, strict=True))
+        plain = rows[(rows["network"] == head["network"]) & (rows["defence"] == "")]
+        if head["defence"] and head["fine_tuning"] != PLAIN:
             lines.append({**head, "what": "accuracy", **_accuracy_difference(own, plain)})
         for comparison in _comparisons(own):
             lines += [{**head, **line} for line in _leakage_differences(own, plain, comparison)]
@@ -227,6 +265,40 @@ def _paired(first: pd.Series, second: pd.Series) -> dict:
     if len(gaps) > 1:
         mean, low, high = t_interval(gaps)
     return {"difference": mean, "low": low, "high": high, "seeds": len(gaps)}
+
+
+def after_compression(spread: pd.DataFrame) -> pd.DataFrame:
+    """What of the protection is left where the fine-tuning after compression is plain.
+
+    A row for each defence, attacker and target with a compressed model: AUC of the strongest attack without the
+    defence, with it throughout (`defended`), and with it in the original's training alone (`plain`), and the test
+    accuracy of the first model of the target in the last two cases, all means over seeds. `left` is how much of what
+    the defence takes away from the AUC it still takes away under plain fine-tuning; NaN where it takes away less than
+    LEAST_PROTECTION. No rows where no run has plain fine-tuning.
+    """
+    rows = spread[(spread["form"] == FORMS[0]) & ~_of_target(spread, ALONE)]
+    undefended = rows[rows["defence"] == ""].set_index(["network", *TARGET])["auc_mean"]
+    keys = [key for key in (*SETTING, *TARGET) if key != "fine_tuning"]
+    lines = []
+    for group, own in rows[rows["defence"] != ""].groupby(keys, sort=False, dropna=False):
+        ways = {way: row for way, row in own.set_index("fine_tuning").iterrows()}
+        if PLAIN not in ways or DEFENDED not in ways:
+            continue
+        line = dict(zip(keys, group, strict=True))
+        line["undefended"] = undefended.get((line["network"], *(line[key] for key in TARGET)), np.nan)
+        for way, row in ways.items():
+            line |= {way: row["auc_mean"], f"{way}_accuracy": row["accuracy_mean"]}
+        lines.append(line | {"left": _share_left(**{key: line[key] for key in ("undefended", DEFENDED, PLAIN)})})
+    return pd.DataFrame(lines)
+
+
+def _of_target(rows: pd.DataFrame, target: tuple[str, str]) -> pd.Series:
+    return (rows["scenario"] == target[0]) & (rows["variant"] == target[1])
+
+
+def _share_left(undefended: float, defended: float, plain: float) -> float:
+    taken = undefended - defended
+    return (undefended - plain) / taken if taken >= LEAST_PROTECTION else np.nan
 
 
 def differences_of(compared: pd.DataFrame, what: str, form: str = FORMS[0], of: str = LEAKAGE[0]) -> pd.DataFrame:

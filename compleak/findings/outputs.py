@@ -12,6 +12,7 @@ from compleak.queries import signals_file
 from compleak.runs import checkpoints, places
 from compleak.runs.roles import VICTIM
 from compleak.runs.run import Run, finished_variants
+from compleak.runs.settings import AS_THEY_ARE, AnswersSettings
 from compleak.runs.variants import ORIGINAL, Variant, parse_variant
 from compleak.training.assignment import assign
 from core.files import read_json
@@ -40,11 +41,14 @@ def attacked_variants(run: Run) -> list[str]:
     ]
 
 
-def attack_table(run: Run) -> pd.DataFrame:
-    """The NR, SR and MR tables that a run has so far under each other, columns as in PROTOCOL, section 7."""
+def attack_table(run: Run, answers: AnswersSettings = AS_THEY_ARE) -> pd.DataFrame:
+    """The NR, SR and MR tables that a run has so far under each other, columns as in PROTOCOL, section 7.
+
+    answers: of the models behind this defence of answers.
+    """
     variants = variants_of(run)
-    files = [table_file(run, scenario, variant) for scenario in ("NR", "SR") for variant in variants]
-    files.append(table_file(run, "MR", "all"))
+    files = [table_file(run, scenario, variant, answers) for scenario in ("NR", "SR") for variant in variants]
+    files.append(table_file(run, "MR", "all", answers))
     return pd.concat([read_table(file) for file in files if file.exists()], ignore_index=True)
 
 
@@ -53,10 +57,10 @@ def read_table(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, keep_default_na=False)
 
 
-def table_file(run: Run, scenario: str, variant: str) -> Path:
+def table_file(run: Run, scenario: str, variant: str, answers: AnswersSettings = AS_THEY_ARE) -> Path:
     """Where an attack stage wrote its table; MR's is in the original's folder, whichever models it attacked."""
     place = ORIGINAL if scenario == "MR" else parse_variant(variant)
-    return places.table_file(run.root, run.name, scenario, place)
+    return places.table_file(run.root, run.name + answers.folder_suffix, scenario, place)
 
 
 def model_table(run: Run, variants: Sequence[str]) -> pd.DataFrame:

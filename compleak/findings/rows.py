@@ -19,7 +19,8 @@ CONTROLS = ("null", "blind", "references")
 FORMS = ("published", "headline")  # which attack speaks for a target: see `rows_of_form`
 ATTACKS = (*attacks.NR, *attacks.SR, *attacks.MR)
 OURS = {attack.name for attack in ATTACKS if not attack.published}
-LABEL_ONLY = {attack.key for attack in ATTACKS if attack.reads == PREDICTED_AND_TRUE_LABELS}
+LABEL_ONLY = "label-only"  # the form of attacks that are told predicted labels and no posteriors
+LABEL_ONLY_KEYS = {attack.key for attack in ATTACKS if attack.reads == PREDICTED_AND_TRUE_LABELS}
 TARGET = ["scenario", "variant"]
 CONTESTED = {"auc": "AUC", TPR: "TPR"}  # measures by which a headline is compared with published attacks
 
@@ -35,23 +36,26 @@ def published_rows(table: pd.DataFrame) -> pd.DataFrame:
     return rows[~rows["attack"].isin((*OURS, CHOSEN))]
 
 
-def label_only_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The attacks that need no more of an answer than its label."""
-    rows = attack_rows(table)
-    return rows[[key_of(row) in LABEL_ONLY for _, row in rows.iterrows()]]
-
-
 def headline_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The attack of each target that did best on the shadow models; `--attacks` may leave a target without one."""
     return table[table["headline"]]
 
 
+def label_only_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The attacks to which a model need only tell its predicted class."""
+    rows = attack_rows(table)
+    keys = [key_of(row) for _, row in rows.iterrows()]
+    return rows.loc[[key in LABEL_ONLY_KEYS for key in keys]]
+
+
 def rows_of_form(table: pd.DataFrame, form: str) -> pd.DataFrame:
     """The attacks among which the strongest speaks for a target.
 
-    form: `strongest` (all attacks), `published` (those of the literature), `headline`, or the name of an attack.
+    form: `strongest` (all attacks), `published` (those of the literature), `headline`, `label-only`, or the name of an
+    attack.
     """
     selections = {"strongest": attack_rows, "published": published_rows, "headline": headline_rows}
+    selections[LABEL_ONLY] = label_only_rows
     if form in selections:
         return selections[form](table)
     return table[table["attack"] == form]

@@ -1,7 +1,8 @@
-"""Several runs in one command: one for each seed, or for each defence and attacker, as one plan."""
+"""Several runs in one command as one plan: one for each seed, for each defence and attacker, or for each snapshot."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import models
 from compleak.pipeline.plan import Stage, StageKey, plan_of
@@ -9,37 +10,101 @@ from compleak.pipeline.settings import PlanSettings, ReproduceSettings
 from compleak.runs.create import check_argument
 from compleak.runs.names import defence_suffix
 from compleak.runs.roles import VICTIM
-from compleak.runs.settings import UNDEFENDED
+from compleak.runs.settings import UNDEFENDED, AnswersSettings, DefenceSettings
 from core.errors import UserError
 from defenses import DEFENCES
 
+SNAPSHOTS = tuple(tenth / 10 for tenth in range(1, 10))  # shares of the epochs, before the whole training
+TUNED_ROLE = "shadow_model_0"
 GROUP_NORM_TWIN = {"resnet18": "resnet18_gn"}  # the network that DP-SGD trains in place of one with batch norm
 
 
 def runs_of(settings: ReproduceSettings) -> list[PlanSettings]:
-    """The audits that a command asks for, each once: one, or one for each seed, and for each defence and attacker."""
+    """The audits that a command asks for, each once: one for each seed, and of each what `plans_of_seed` gives."""
     plans: dict[str, PlanSettings] = {}
     for seed in settings.seeds or (settings.plan.seed,):
-        of_seed = replace(settings.plan, seed=seed)
-        for plan in [of_seed] if settings.defences is None else defended_plans(of_seed, settings):
+        for plan in plans_of_seed(replace(settings.plan, seed=seed), settings):
             if settings.seeds:
                 plan = plan.with_run(run_name=f"{plan.base_name}_seed{seed}")
             plans.setdefault(plan.name, plan)
     return list(plans.values())
 
 
+def plans_of_seed(plan: PlanSettings, settings: ReproduceSettings) -> list[PlanSettings]:
+    """The audits of one seed: the plan itself, or those that compare defences, snapshots or settings of a defence."""
+    if settings.tuned:
+        return tuning_plans(plan, settings.tuned)
+    if settings.early_stopping:
+        return snapshot_plans(plan)
+    return [plan] if settings.defences is None else defended_plans(plan, settings)
+
+
 def defended_plans(plan: PlanSettings, settings: ReproduceSettings) -> list[PlanSettings]:
     """The audits that compare defences: no defence, each defence, and each again with an adaptive attacker.
 
-    DP-SGD needs a network with group normalisation, which is therefore audited without a defence as well.
+    Where fine-tuning is compared too, each defence is there once more with plain fine-tuning. A defence of answers
+    stands before the undefended models. DP-SGD needs a network with group normalisation, which is therefore audited
+    without a defence as well.
     """
     plans = []
     for defence in (UNDEFENDED, *settings.defences):
+        if isinstance(defence, AnswersSettings):
+            plans += [replace(plan, answers=replace(defence, adaptive=knows)) for knows in (False, True)]
+            continue
         fitting = with_fitting_network(plan, defence.name)
         plans.append(fitting)
         if defence != UNDEFENDED:
-            plans += [fitting.with_run(defence=replace(defence, adaptive=adaptive)) for adaptive in (False, True)]
+            ways = [defence]
+            if settings.plain_finetuning:
+                ways.append(replace(defence, undefended_finetuning=True))
+            plans += [fitting.with_run(defence=replace(way, adaptive=knows)) for way in ways for knows in (False, True)]
     return plans
+
+
+def snapshot_plans(plan: PlanSettings) -> list[PlanSettings]:
+    """The audits of one undefended training at SNAPSHOTS of its epochs, the whole training last.
+
+    The attacker stops the shadow models after as many epochs. No model is compressed.
+    """
+    alone = replace(plan, variants=())
+    stopped = [DefenceSettings("early_stopping", share, adaptive=True) for share in SNAPSHOTS]
+    return [*(alone.with_run(defence=defence) for defence in stopped), alone]
+
+
+def tuning_plans(plan: PlanSettings, candidates: Sequence[DefenceSettings]) -> list[PlanSettings]:
+    """For each candidate the run in which the attacker trains a shadow model with it."""
+    alone = replace(plan, variants=())
+    adaptive = [replace(defence, adaptive=True) for defence in candidates]
+    return [with_fitting_network(alone, defence.name).with_run(defence=defence) for defence in adaptive]
+
+
+def stages_of(plans: Sequence[PlanSettings], settings: ReproduceSettings) -> list[Stage]:
+    """The stages of a command's audits as one plan."""
+    if settings.tuned:
+        return tuning_stages(plans)
+    return snapshot_stages(plans) if settings.early_stopping else joined_plan(plans)
+
+
+def snapshot_stages(plans: Sequence[PlanSettings]) -> list[Stage]:
+    """All stages of the runs. Each model's training goes on from where that of the run before it was stopped."""
+    shorter = {plan.name: before.name for before, plan in pairwise(plans) if before.seed == plan.seed}
+    return [wait_for_shorter(stage, shorter.get(stage.key.run)) for stage in joined_plan(plans)]
+
+
+def wait_for_shorter(stage: Stage, run: str | None) -> Stage:
+    """The same stage; one that trains an original needs that of the same role in the run, where there is one."""
+    if run is None or stage.key.kind != "train":
+        return stage
+    return replace(stage, needs=(*stage.needs, stage.key._replace(run=run)))
+
+
+def tuning_stages(plans: Sequence[PlanSettings]) -> list[Stage]:
+    """Of all stages of the runs those that train the first shadow model: the attacker's pool is all that they touch."""
+    return [stage for stage in joined_plan(plans) if stage.key.kind == "data" or is_tuned(stage)]
+
+
+def is_tuned(stage: Stage) -> bool:
+    return stage.key.kind == "train" and stage.key.role == TUNED_ROLE
 
 
 def with_fitting_network(plan: PlanSettings, defence: str) -> PlanSettings:
@@ -63,7 +128,7 @@ def check_defences(plans: Sequence[PlanSettings]) -> None:
         if plan.run.defence.name:
             check_argument(plan.run.defence)
         if plan.run.defence.name and name in models.NAMES:
-            features = 8 if name in models.FOR_FEATURES else None
+            features = None if name in models.FOR_IMAGES else 8
             DEFENCES[plan.run.defence.name].step.check(models.build(name, 2, 0.125, features))
 
 
@@ -85,8 +150,10 @@ def joined_plan(plans: Sequence[PlanSettings]) -> list[Stage]:
     stages, data_before = [], ()
     for plan in plans:
         data, *others = plan_of(plan)
-        stages += [replace(data, needs=data_before), *others]
-        data_before = (data.key,)
+        if data.key.kind == "data":
+            data = replace(data, needs=data_before)
+            data_before = (data.key,)
+        stages += [data, *others]
     lenders = {plan.name: plan for plan in plans}
     keys = {stage.key for stage in stages}
     return [wait_for_twin(stage, lenders[stage.key.run], keys) for stage in stages]
@@ -97,20 +164,23 @@ def wait_for_twin(stage: Stage, plan: PlanSettings, keys: set[StageKey]) -> Stag
     if stage.key.kind not in ("train", "part", "compress"):
         return stage
     kind = "train" if stage.key.kind == "part" else stage.key.kind  # the whole model is copied, no part of it
-    twin = stage.key._replace(run=twin_run(plan, stage.key.role), kind=kind, part=None)
+    twin = stage.key._replace(run=twin_run(plan, stage.key.role, kind), kind=kind, part=None)
     if twin.run == stage.key.run:
         return stage
     return replace(stage, needs=(*stage.needs, twin)) if twin in keys else stage
 
 
-def twin_run(plan: PlanSettings, role: str) -> str:
-    """The run that has the same model of this role, its own where there is none.
+def twin_run(plan: PlanSettings, role: str, kind: str) -> str:
+    """The run that has the same model of this role, its own where there is none. kind: of the stage that makes it.
 
-    The victim of an adaptive attacker is that of a non-adaptive one, whose shadow models are the undefended run's.
+    An original is the same however its compressed versions are fine-tuned. The victim of an adaptive attacker is that
+    of a non-adaptive one, whose shadow models are the undefended run's.
     """
     defence = plan.run.defence
+    if kind == "train":
+        defence = replace(defence, undefended_finetuning=False)
     if defence.adaptive and role == VICTIM:
-        return plan.with_run(defence=replace(defence, adaptive=False)).name
-    if defence.name and not defence.adaptive and role != VICTIM:
-        return plan.with_run(defence=UNDEFENDED).name
-    return plan.name
+        defence = replace(defence, adaptive=False)
+    elif defence.name and not defence.adaptive and role != VICTIM:
+        defence = UNDEFENDED
+    return plan.with_run(defence=defence).name

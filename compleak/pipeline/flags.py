@@ -3,18 +3,34 @@
 import argparse
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 from compleak.audits.flags import add_again_flag, add_probe_flags, add_recipe_flag, asked_probes
 from compleak.pipeline.presets import PRESETS
 from compleak.pipeline.settings import DEFENDED_GRID, EngineSettings, PlanSettings, ReproduceSettings
-from compleak.runs.flags import add_compile_flag, add_layout_flag, refuse_compiled_dp, run_settings, stage_parser
-from compleak.runs.settings import UNDEFENDED, DefenceSettings
+from compleak.runs.flags import (
+    add_compile_flag,
+    add_layout_flag,
+    answers_of_text,
+    refuse_compiled_dp,
+    run_settings,
+    stage_parser,
+    with_argument,
+)
+from compleak.runs.settings import UNDEFENDED, AnswersSettings, DefenceSettings, RunSettings, TrainSettings
 from compleak.runs.variants import PAPER_GRID, Variant, parse_compressed
 from core import arguments
 from data.splits import DEFAULT_SEED
-from defenses import DEFENCES
+from defenses import DEFENCES, DEFENCES_OF_ANSWERS
 
 DEFAULT_DEFENCES = ("ppb:1", "ppb:4", "ppb:16", "adv:0.3", "adv:1", "adv:3", "dp:0.1", "dp:0.3", "dp:1")
+PARTS_OF_A_DEFENCE = {  # behind its name, separated by colons
+    "argument": arguments.positive_float,
+    "lr": arguments.positive_float,
+    "batch_size": arguments.positive_int,
+}
+TUNED_RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
+TUNED_BATCHES = (1, 4, 16)  # times the usual batch size
 RAY_FLAGS = ("ray_address", "cpus_per_task", "gpus_per_task")
 # The command that a page shows does not list these with the other flags: preset, data set and defences have places of
 # their own in it, and the rest does not change any number.
@@ -22,7 +38,7 @@ UNSHOWN = ("preset", "dataset_name", "root", "defences", "engine", "jobs", "thre
 
 
 def reproduce_parser(doc: str) -> arguments.Parser:
-    shown = {"dataset_name": "digits", "run_name": "<dataset>_<model>[_w<width>]_<preset>"}
+    shown = {"dataset_name": "digits", "run_name": "<dataset>_<model>[_w<width>][_<size>px]_<preset>"}
     shown |= {"width": "the preset's", "batch_size": "the preset's"}
     parser = stage_parser(doc, shown)
     parser.set_defaults(dataset_name="digits", batch_size=None)  # what is not typed is the preset's business
@@ -31,8 +47,9 @@ def reproduce_parser(doc: str) -> arguments.Parser:
         choices=PRESETS,
         default="smoke",
         help="smoke: minutes on digits; quick: an hour on CIFAR-10 and two cores; compact: a quarter of the width and "
-        "1,200 members, for comparing defences on a CPU; half: half of width and epochs, with augmentation, for "
-        "a day on a CPU; paper: its grid, for a GPU (default: %(default)s)",
+        "1,200 members, for comparing defences on a CPU; broad: the same with 2,500, for many data sets and networks; "
+        "half: half of width and epochs, with augmentation, for a day on a CPU; paper: its grid, for a GPU (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--shadow_num", type=arguments.positive_int, default=1, help="shadow models (default: %(default)s)"
@@ -61,7 +78,32 @@ def reproduce_parser(doc: str) -> arguments.Parser:
         nargs="*",
         metavar="NAME:ARG",
         help="compare defences with none, each against a non-adaptive and an adaptive attacker, on the original and "
-        f"four compressions (default: {' '.join(DEFAULT_DEFENCES)})",
+        "four compressions; NAME alone has its default argument, NAME:ARG:LR:BATCH its own --defend_lr and "
+        "--defend_batch_size; with --undefended_finetuning each defence is there once more with plain fine-tuning "
+        f"(default: {' '.join(DEFAULT_DEFENCES)})",
+    )
+    parser.add_argument(
+        "--early_stopping",
+        action="store_true",
+        help="accuracy against leakage of the original at ten snapshots of one undefended training, in place of the "
+        "usual audit; defences that --defences has compared stand beside them",
+    )
+    parser.add_argument(
+        "--tune_defence",
+        nargs="+",
+        metavar="NAME:ARG:LR:BATCH",
+        help="train the first shadow model with each of these, in place of the usual audit, and name the one that does "
+        f"best on points of the attacker's pool that it was not trained on; NAME:ARG alone tries the rates "
+        f"{', '.join(f'{rate:g}' for rate in TUNED_RATES)} with 1, 4 and 16 times the batch size",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="RUN",
+        help="run nothing: write a page over the finished runs in these folders, of any data sets and networks, beside "
+        "the first one (--run_name: its name; default: comparison)",
     )
     add_compile_flag(parser)
     add_recipe_flag(parser)
@@ -102,14 +144,20 @@ def reproduce_settings(parser: arguments.Parser, argv=None) -> ReproduceSettings
     args = parser.parse_args(argv)
     defences = None
     if args.defences is not None:
-        defences = tuple(defence_of(text, parser) for text in args.defences or DEFAULT_DEFENCES)
+        named = [text for text in args.defences or DEFAULT_DEFENCES if text != "none"]  # none is always there
+        defences = tuple(defence_of(text, "--defences", parser) for text in named)
     refuse_contradictions(args, parser)
     refuse_compiled_dp(args.compile, [args.defend, *(defence.name for defence in defences or ())])
+    plain_finetuning = defences is not None and args.undefended_finetuning
+    if plain_finetuning:
+        args.undefended_finetuning = False  # it is no setting of one run here
     run = run_settings(args)
     if defences is not None and (args.keep != "all" or run.defence != UNDEFENDED):
         parser.error("--defences tries each defence and none, and shares models: leave their own flags and --keep out")
+    if (args.early_stopping or args.tune_defence) and run.defence != UNDEFENDED:
+        parser.error("--early_stopping and --tune_defence have runs of their own: leave out --defend")
     plan = PlanSettings(
-        run=replace(run, root=run.root.absolute(), data_dir=run.data_dir.absolute() if run.data_dir else None),
+        run=with_absolute_paths(run),
         preset=args.preset,
         device=args.device,
         batch_size=args.batch_size,
@@ -126,12 +174,42 @@ def reproduce_settings(parser: arguments.Parser, argv=None) -> ReproduceSettings
     )
     engine_names = ("engine", "jobs", *RAY_FLAGS)
     return ReproduceSettings(
+        compare=tuple(args.compare),
         plan=plan,
         seeds=tuple(dict.fromkeys(args.seeds or ())),
         defences=defences,
+        plain_finetuning=plain_finetuning,
+        early_stopping=args.early_stopping,
+        tuned=tuned_defences(args, plan, parser),
         engine=EngineSettings(**{name: getattr(args, name) for name in engine_names}),
-        command=shown_command(args, defences, parser),
+        command=shown_command(args, defences, plain_finetuning, parser),
     )
+
+
+def tuned_defences(
+    args: argparse.Namespace, plan: PlanSettings, parser: arguments.Parser
+) -> tuple[DefenceSettings, ...]:
+    """The candidates of --tune_defence: those named with learning rate and batch size, or a grid of both."""
+    candidates = []
+    for text in args.tune_defence or ():
+        defence = defence_of(text, "--tune_defence", parser)
+        if isinstance(defence, AnswersSettings):
+            parser.error(f"--tune_defence {text}: a defence of answers is not trained")
+        candidates += [defence] if defence.lr is not None else grid_of(defence, plan)
+    return tuple(candidates)
+
+
+def grid_of(defence: DefenceSettings, plan: PlanSettings) -> list[DefenceSettings]:
+    """The defence at each of the usual candidates."""
+    usual = plan.batch_size or plan.stages.settings("train").get("batch_size", TrainSettings.batch_size)
+    sizes = [usual * times for times in TUNED_BATCHES]
+    return [replace(defence, lr=rate, batch_size=size) for rate in TUNED_RATES for size in sizes]
+
+
+def with_absolute_paths(run: RunSettings) -> RunSettings:
+    """The same run, wherever a stage is started."""
+    given = {name: getattr(run, name) for name in ("root", "data_dir", "pretrained")}
+    return replace(run, **{name: path.absolute() for name, path in given.items() if path is not None})
 
 
 def variants_of(args: argparse.Namespace) -> tuple[Variant, ...]:
@@ -148,23 +226,49 @@ def refuse_contradictions(args: argparse.Namespace, parser: arguments.Parser) ->
     for name in RAY_FLAGS:
         if args.engine != "ray" and getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} needs --engine ray")
+    commands = ("defences", "early_stopping", "tune_defence", "compare")
+    asked = [name for name in commands if getattr(args, name) != parser.get_default(name)]
+    if len(asked) > 1:
+        parser.error(f"--{asked[0]} and --{asked[1]} are two commands: give them one after the other")
+    if args.variants and (args.early_stopping or args.tune_defence):
+        parser.error("--early_stopping and --tune_defence compress no model: leave out --variants")
+    if args.tune_defence and args.seeds:
+        parser.error("--tune_defence chooses once: give it a --seed")
+    if args.compare and args.seeds:
+        parser.error("--compare reads finished runs, of several seeds too: leave --seeds out")
     if args.seeds and len(set(args.seeds)) < 2:
         parser.error("--seeds wants two or more different seeds; for a single one there is --seed")
 
 
-def defence_of(text: str, parser: arguments.Parser) -> DefenceSettings:
-    """`ppb:4` as a defence; `ppb` has the default argument."""
-    name, colon, argument = text.partition(":")
+def defence_of(text: str, flag: str, parser: arguments.Parser) -> DefenceSettings | AnswersSettings:
+    """`ppb:4` or `dp:1:0.5:256` as a defence; `ppb` has the default argument."""
+    name, *numbers = text.split(":")
     try:
-        default = DEFENCES[name].default
-        return DefenceSettings(name, arguments.positive_float(argument) if colon else default)
-    except (KeyError, ValueError, argparse.ArgumentTypeError):
-        expected = " or ".join(f"{name}:ARG" for name in DEFENCES)
-        parser.error(f"--defences {text}: expected {expected}, ARG a positive number")
+        if name in DEFENCES_OF_ANSWERS:
+            return answers_of_text(text)
+        if name not in DEFENCES or len(numbers) > len(PARTS_OF_A_DEFENCE):
+            raise ValueError
+        parts = zip(PARTS_OF_A_DEFENCE.items(), numbers, strict=False)
+        return with_argument(DefenceSettings(name, **{part: read(number) for (part, read), number in parts}))
+    except (ValueError, argparse.ArgumentTypeError):
+        expected = "NAME, NAME:ARG or NAME:ARG:LR:BATCH, in positive numbers"
+        names = ", ".join((*DEFENCES, *DEFENCES_OF_ANSWERS))
+        parser.error(f"{flag} {text}: expected {expected}; NAME is one of {names}")
+
+
+def spelled(defence: DefenceSettings | AnswersSettings) -> str:
+    """A defence as it is typed behind --defences."""
+    if isinstance(defence, AnswersSettings):
+        return str(defence)
+    numbers = [getattr(defence, part) for part in PARTS_OF_A_DEFENCE]
+    return ":".join([defence.name, *(f"{number:g}" for number in numbers if number is not None)])
 
 
 def shown_command(
-    args: argparse.Namespace, defences: tuple[DefenceSettings, ...] | None, parser: arguments.Parser
+    args: argparse.Namespace,
+    defences: tuple[DefenceSettings | AnswersSettings, ...] | None,
+    plain_finetuning: bool,
+    parser: arguments.Parser,
 ) -> str:
     """The command line that was typed, without what only says where stages run."""
     words = ["python", "reproduce.py", "--preset", args.preset, "--dataset_name", args.dataset_name]
@@ -175,5 +279,6 @@ def shown_command(
         if value is not True:
             words += map(str, value if isinstance(value, list) else [value])
     if defences is not None:
-        words += ["--defences", *(f"{defence.name}:{defence.argument:g}" for defence in defences)]
+        words += ["--defences", *map(spelled, defences)]
+        words += ["--undefended_finetuning"] if plain_finetuning else []
     return shlex.join(words)

@@ -13,6 +13,7 @@ from compleak.pipeline.settings import PlanSettings
 from compleak.queries.collect import query_models
 from compleak.runs.roles import VICTIM, roles_of
 from compleak.runs.settings import (
+    AS_THEY_ARE,
     CLUSTERING_LR,
     AttackSettings,
     CompressSettings,
@@ -63,10 +64,30 @@ def plan_of(plan: PlanSettings) -> list[Stage]:
     and the others wait for it: `data` downloads and splits, `NR original` makes the blind control, and the NR of a
     variant collects the answers that SR and MR read as well.
     """
+    if plan.answers != AS_THEY_ARE:
+        return answers_stages(plan)
     roles = roles_of(plan.shadow_count())
     data = Stage(StageKey(plan.name, "data"), train_originals, train_settings(plan, roles=()))
     models = [stage for role in roles for stage in model_stages(plan, role)]
     return [data, *models, *attack_stages(plan, models)]
+
+
+def answers_stages(plan: PlanSettings) -> list[Stage]:
+    """The tables of models behind a defence of answers.
+
+    Each waits for the same table without it, which has asked the models: the plan without the defence must be run too.
+    """
+    tables = [stage for stage in plan_of(replace(plan, answers=AS_THEY_ARE)) if stage.action is attack]
+    keys = {stage.key: stage.key._replace(run=plan.name) for stage in tables}
+    return [
+        Stage(
+            keys[stage.key],
+            attack,
+            replace(stage.settings, answers=plan.answers),
+            (stage.key, *(keys[need] for need in stage.needs if need in keys)),
+        )
+        for stage in tables
+    ]
 
 
 def model_stages(plan: PlanSettings, role: str) -> Iterator[Stage]:
@@ -103,7 +124,8 @@ def attack_stages(plan: PlanSettings, models: list[Stage]) -> Iterator[Stage]:
     sr = {variant: StageKey(plan.name, "SR", variant) for variant in plan.variants}
     for variant, key in sr.items():
         yield Stage(key, attack, attack_settings(plan, "SR", (variant,)), (nr[variant],))
-    yield Stage(StageKey(plan.name, "MR"), attack, attack_settings(plan, "MR", plan.variants), tuple(sr.values()))
+    if plan.variants:
+        yield Stage(StageKey(plan.name, "MR"), attack, attack_settings(plan, "MR", plan.variants), tuple(sr.values()))
 
 
 def settings_for(plan: PlanSettings, kind: str) -> dict:

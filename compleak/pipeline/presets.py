@@ -67,6 +67,21 @@ PRESETS = {
         clustering={"epochs": 2, "augment": False},
         attack={"asked": {"sensitivity": 1}},
     ),
+    "text": Preset(  # bert and gpt2, on one core
+        train={"max_points": 5000, "epochs": 12, "batch_size": 32, "lr": 0.001, "optimizer": "adamw"},
+        pruning={"epochs": 2, "batch_size": 32, "lr": 0.0003, "optimizer": "adamw"},
+        quantization={"epochs": 1, "batch_size": 32, "lr": 0.0001, "optimizer": "adamw"},
+        clustering={"epochs": 1, "batch_size": 32, "optimizer": "adamw"},
+        attack={"asked": {"sensitivity": 1}},
+    ),
+    "broad": Preset(  # `compact` with twice as many members: its differences of AUC are to be told apart
+        every={"width": 0.25, "batch_size": 32},
+        train={"max_points": 2500, "epochs": 15, "lr": 0.05, "augment": False},
+        pruning={"epochs": 3, "augment": False},
+        quantization={"epochs": 2, "augment": False},
+        clustering={"epochs": 2, "augment": False},
+        attack={"asked": {"sensitivity": 1}},
+    ),
     "half": Preset(  # the regime that people train in, for a CPU and patience
         every={"width": 0.5},
         train={"epochs": 50},

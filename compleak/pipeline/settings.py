@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from compleak.pipeline.presets import PRESETS, Preset
 from compleak.runs.names import default_name, name_of
 from compleak.runs.places import run_dir
-from compleak.runs.settings import DEFAULT_WIDTH, DefenceSettings, RunSettings
+from compleak.runs.settings import AS_THEY_ARE, DEFAULT_WIDTH, AnswersSettings, DefenceSettings, RunSettings
 from compleak.runs.variants import PAPER_GRID, Variant, parse_compressed
 from core.files import read_json
 from data.splits import COMPLEAK, DEFAULT_SEED
@@ -44,6 +45,7 @@ class PlanSettings:
         default_factory=dict, hash=False
     )  # of each probe, as for `query.py`; wins over the preset's
     again: bool = False
+    answers: AnswersSettings = AS_THEY_ARE  # what is done to the answers of this run's models; they are another plan's
     variants: tuple[Variant, ...] = PAPER_GRID
 
     @property
@@ -52,8 +54,8 @@ class PlanSettings:
 
     @property
     def name(self) -> str:
-        """The run's folder."""
-        return name_of(self.named_run)
+        """The folder of the models, with what a defence of answers adds to the folder of its tables."""
+        return name_of(self.named_run) + self.answers.folder_suffix
 
     @property
     def named_run(self) -> RunSettings:
@@ -75,17 +77,21 @@ class PlanSettings:
 
     def shadow_count(self) -> int:
         """How many shadow models the run has: as asked for, or more where it has more already."""
-        file = run_dir(self.run.root, self.name) / "run.json"
+        file = run_dir(self.run.root, name_of(self.named_run)) / "run.json"
         existing = read_json(file).get("shadow_num", 0) if file.exists() else 0
         return max(self.shadow_num, existing)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceSettings:
-    """A command: one audit, or one for each seed, or one for each defence and attacker, and where their stages run."""
+    """A command: one audit, or one for each seed, defence and attacker, or snapshot, and where their stages run."""
 
     plan: PlanSettings
     seeds: tuple[int, ...] = ()
-    defences: tuple[DefenceSettings, ...] | None = None  # None: no comparison
+    defences: tuple[DefenceSettings | AnswersSettings, ...] | None = None  # None: no comparison
+    plain_finetuning: bool = False  # compare also with defended originals whose fine-tuning is undefended
+    early_stopping: bool = False  # snapshots of one training, in place of the usual audit
+    tuned: tuple[DefenceSettings, ...] = ()  # defences whose learning rate and batch size are to be compared
     engine: EngineSettings = EngineSettings()
     command: str = ""  # the command line, for the pages
+    compare: tuple[Path, ...] = ()  # folders of finished runs: write a page over these, and run nothing

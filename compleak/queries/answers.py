@@ -14,14 +14,11 @@ from compleak.queries.subject import Subject
 from compleak.queries.targets import Targets, targets_of
 from compleak.runs.run import Run, dataset
 from compleak.runs.variants import Variant
-from compleak.training.assignment import defence_of
 from compleak.training.evaluate import ask
 from compleak.training.finished import load_model, model_meta
 from core.console import progress
 from core.errors import UserError
-from defenses import DEFENCES
 
-SMALLEST_POSTERIOR = 1e-30  # that a defence of answers may give; a logarithm of 0 would not be finite
 FORMAT = 3  # of what `ask_model` computes: another number makes kept answers again
 
 
@@ -66,19 +63,12 @@ class Question(NamedTuple):
             "model": model_meta(self.run, self.variant, self.role)["sha256"],
             **self.amount_facts(),
             "format": FORMAT,
-            **self.defence_facts(),
         }
 
     def amount_facts(self) -> dict:
         """How much is asked of each probe. One that is asked by default says so where it is left out."""
         said = {name: amount for name, amount in self.amounts.items() if amount or PROBES[name].default_amount}
         return {PROBES[name].amount_key: amount for name, amount in said.items()}
-
-    def defence_facts(self) -> dict:
-        """What is done to the answers, which a model's tensors do not say; nothing without a defence of answers."""
-        if defence_of_answers(self) is None:
-            return {}
-        return {"answers": [self.run.defence.name, self.run.defence.argument]}
 
 
 def answers_file(run: Run, variant: Variant, role: str) -> Path:
@@ -156,7 +146,7 @@ def ask_model(question: Question, earlier: Answers | None, device: torch.device,
     if earlier and not missing:
         return earlier
     data, targets = dataset(question.run), question.targets
-    model = answering_model(question)
+    model = load_model(question.run, question.variant, question.role)
     places = {name: PROBES[name].is_asked(question.audited, question.member) for name in missing}
     probe_total = sum(int(places[name].sum()) * PROBES[name].queries_per_point(missing[name]) for name in missing)
     total = probe_total + (0 if earlier else len(targets.points))
@@ -178,7 +168,7 @@ def refuse_unsuited_probes(question: Question) -> None:
     kind = dataset(question.run).kind
     for name in question.asked_probes:
         if not PROBES[name].suits(kind):
-            raise UserError(f"{kind.sets} have no crops and flips: leave out --{PROBES[name].flag}")
+            raise UserError(f"{kind.sets} have no {PROBES[name].needs}: leave out --{PROBES[name].flag}")
 
 
 def subject_of(
@@ -206,31 +196,6 @@ def spread(answers: np.ndarray, places: np.ndarray) -> np.ndarray:
     return whole
 
 
-def answering_model(question: Question) -> nn.Module:
-    """The model as it answers: with what its defence does to answers, where it has a defence that does something."""
-    model = load_model(question.run, question.variant, question.role)
-    answers = defence_of_answers(question)
-    return model if answers is None else DefendedAnswers(model, answers, question.run.defence.argument)
-
-
-def defence_of_answers(question: Question) -> Callable | None:
-    name = defence_of(question.run, question.role, question.variant)
-    return DEFENCES[name].answers if name else None
-
-
-class DefendedAnswers(nn.Module):
-    """A model behind a defence of answers: its logits are the logarithms of the posteriors that the defence gives."""
-
-    def __init__(self, model: nn.Module, answers: Callable, argument: float) -> None:
-        super().__init__()
-        self.model, self.answers, self.argument = model, answers, argument
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:  # (B, ...) -> (B, C) float32
-        posteriors = self.model(inputs).double().softmax(dim=1).cpu().numpy()
-        defended = np.maximum(self.answers(posteriors, self.argument), SMALLEST_POSTERIOR)
-        return torch.from_numpy(np.log(defended)).float().to(inputs.device)
-
-
 def probe_amounts(run: Run, variant: Variant, amounts: Mapping[str, int]) -> dict[str, int]:
     """How much is asked of each probe: as was said, else as the variant's answers have, else the default.
 
@@ -243,11 +208,7 @@ def probe_amounts(run: Run, variant: Variant, amounts: Mapping[str, int]) -> dic
 
 
 def sources_at_hand(run: Run, variant: Variant) -> Iterator[dict]:
-    """`Question.source` of all answers that are kept: those that the signals file joins, then those of one model each.
-
-    The two kinds of files must not be told apart by their keys, because the source of one model may have a key
-    "answers" as well, for its defence of answers.
-    """
+    """`Question.source` of all kept answers: those that the signals file joins, then those of one model each."""
     joined = read_source(run.signals_file(variant)) or {}
     yield from joined.get("answers", [])
     for role in run.roles:

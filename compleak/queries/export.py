@@ -18,7 +18,6 @@ from compleak.runs.roles import VICTIM, selected_roles
 from compleak.runs.run import Run, dataset, finished_variants, open_run
 from compleak.runs.settings import ExportSettings
 from compleak.runs.variants import ORIGINAL, Variant, in_paper_order
-from compleak.training.assignment import defence_of
 from compleak.training.evaluate import predict
 from compleak.training.finished import finished_folder, load_model, model_meta
 from core.console import progress, say
@@ -27,7 +26,6 @@ from core.files import sha256, write_atomically, write_json, write_text
 from core.provenance import provenance
 from core.threads import threads_for_stage, threads_in_use, use_threads
 from data.inputs import InputKind
-from defenses import DEFENCES
 from models.to_onnx import INPUT, onnx_model
 from quantization import to_onnx
 
@@ -88,16 +86,15 @@ def exported_variants(run: Run, settings: ExportSettings) -> list[Variant]:
 
 
 def refuse_unexportable(run: Run, variant: Variant, role: str) -> None:
-    """UserError where a model is not finished, its weights are gone, or what it answers is not all in its weights."""
+    """UserError where a model is not finished, its weights are gone, or what it answers is not all in its weights.
+
+    Networks for texts have no ONNX form here.
+    """
+    if run.kind.encode is not None:
+        raise UserError(f"{run.name} is a run on {run.kind.sets}, whose networks are not exported")
     model_meta(run, variant, role)
     if checkpoints.dropped(folder := finished_folder(run, variant, role)):
         raise UserError(f"the weights of {folder} were dropped to save space: delete the folder to make them again")
-    defence = defence_of(run, role, variant)
-    if defence and DEFENCES[defence].answers is not None:
-        raise UserError(
-            f"{variant} {role}: the defence {defence} changes answers and is no part of the network, so that an "
-            "exported model would answer without it"
-        )
 
 
 def model_file(variant: Variant, role: str) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from compleak.queries.subject import Subject
+from data.inputs import InputKind
 
 
 def ask_noise(subject: Subject, repeats: int) -> np.ndarray:
@@ -32,3 +33,7 @@ def find_noise_problem(noise: np.ndarray, logits: np.ndarray, audit: np.ndarray)
     if not (np.isfinite(audited).all() and audited.min() >= 0 and audited.max() <= 1):
         return "noise holds numbers that are no shares from 0 to 1 on the audit sets"
     return None
+
+
+def can_be_noisy(kind: InputKind) -> bool:
+    return kind.noise_for is not None

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from compleak.queries.boundary import ask_boundary, find_boundary_problem
-from compleak.queries.noise import ask_noise, find_noise_problem
+from compleak.queries.noise import ask_noise, can_be_noisy, find_noise_problem
 from compleak.queries.sensitivity import ask_sensitivity, find_sensitivity_problem
 from compleak.queries.subject import Subject
 from compleak.queries.views import ask_augmented, ask_correct, find_augmented_problem, find_correct_problem, has_views
@@ -43,6 +43,7 @@ class Probe(NamedTuple):
     most: float = math.inf  # the largest amount
     of_outsiders: bool = False  # asked about all points that the model did not train on, not of its audit set alone
     suits: Callable[[InputKind], bool] = lambda kind: True
+    needs: str = ""  # what inputs have that it suits
 
     def is_asked(self, audited: np.ndarray, member: np.ndarray) -> np.ndarray:
         """(N,) bool: the points that a model is asked about; audited and member: (N,) bool of this model."""
@@ -71,6 +72,7 @@ PROBES = {
         most=MOST_VIEWS,
         of_outsiders=True,
         suits=has_views,
+        needs="crops and flips",
     ),
     "correct": Probe(
         flag="label_queries",
@@ -83,6 +85,7 @@ PROBES = {
         queries_per_point=lambda count: count,
         most=MOST_VIEWS,
         suits=has_views,
+        needs="crops and flips",
     ),
     "noise": Probe(
         flag="noise_repeats",
@@ -93,6 +96,8 @@ PROBES = {
         default_amount=0,
         query=ask_noise,
         queries_per_point=lambda repeats: repeats * LEVELS,
+        suits=can_be_noisy,
+        needs="values that noise changes a little",
     ),
     "boundary": Probe(
         flag="boundary_points",
@@ -103,5 +108,7 @@ PROBES = {
         default_amount=0,
         query=ask_boundary,
         queries_per_point=lambda count: 0,  # of most points; of those drawn, HopSkipJump asks about 1,300 times
+        suits=can_be_noisy,
+        needs="values that a search for the boundary changes",
     ),
 }

@@ -6,15 +6,17 @@ import numpy as np
 import torch
 
 from compleak.runs.checkpoints import META, WEIGHTS
-from compleak.runs.run import Run, open_run
+from compleak.runs.places import tokenizer_file
+from compleak.runs.run import Run, open_run, tokenizer_of
 from compleak.runs.settings import RunSettings
 from compleak.runs.variants import ORIGINAL, Variant, parse_variant
 from compleak.training.evaluate import predict
 from compleak.training.finished import load_model
 from core import devices
 from core.errors import UserError
-from data.datasets import kind_of
+from data.pictures import SIDE
 from models.foreign import ForeignModel
+from models.text import LENGTH
 
 OF_IMAGES = {"compleak_mean": "0.5", "compleak_std": "0.25", "compleak_layout": "NCHW"}  # of `data.inputs.IMAGES`
 
@@ -31,7 +33,10 @@ def open_run_model(root: Path, name: str, device_name: str | None) -> ForeignMod
     victim = run.roles[0]
     device = devices.choose(device_name)
     model = load_model(run, variant, victim).to(device).eval()
-    shows_images = kind_of(run.config["dataset_name"]).showable
+    shows_images = run.kind.showable
+    takes_text = run.kind.encode is not None
+    side = run.config["image_size"] or SIDE
+    shape = (3, side, side) if shows_images else (LENGTH if takes_text else run.config["features"],)
     folder = run.role_dir(variant, victim)
 
     def answer(inputs: np.ndarray) -> np.ndarray:
@@ -40,16 +45,19 @@ def open_run_model(root: Path, name: str, device_name: str | None) -> ForeignMod
     def forward(inputs: torch.Tensor) -> torch.Tensor:
         return model(inputs.to(device)).cpu()
 
+    def tokenize(texts: list[str]) -> np.ndarray:
+        return run.kind.to_input(torch.from_numpy(run.kind.encode(tokenizer_of(run), np.array(texts)))).numpy()
+
     return ForeignModel(
         description=f"{run.config['model_name']}, {variant} of the run {run.name}",
-        files=(folder / WEIGHTS, folder / META),
+        files=(folder / WEIGHTS, folder / META, *([tokenizer_file(run.root, run.name)] if takes_text else [])),
         answer=answer,
-        input_shape=(3, 32, 32) if shows_images else (run.config["features"],),
-        input_dtype="float32",
+        input_shape=shape,
+        input_dtype="int64" if takes_text else "float32",
         fixed_batch=None,
         class_names=None,
         preprocessing=OF_IMAGES if shows_images else None,
-        tokenize=None,
+        tokenize=tokenize if takes_text else None,
         runs_code=False,
         forward=forward,
     )

@@ -25,8 +25,9 @@ def sensitivity(
 ) -> np.ndarray:
     """(n, C) float32: mean over `draws` of |softmax f(x + e u) - softmax f(x)| / e, u ~ N(0, I), e = 1e-3.
 
-    Yuan & Zhang 2022, section 4.2 (SAMIA's input); x is the network's input. logits: (n, C), f(x) as `ask` gave it.
-    Softmax and mean are float64: where p is close to 1, float32 turns a fifth of the differences into exact zeros.
+    Yuan & Zhang 2022, section 4.2 (SAMIA's input); x is the network's input, of texts the vectors that its tokens
+    become. logits: (n, C), f(x) as `ask` gave it. Softmax and mean are float64: where p is close to 1, float32 turns a
+    fifth of the differences into exact zeros.
     """
     model.to(device, memory_format=torch.channels_last).eval()
     parts = []
@@ -51,8 +52,9 @@ def differences(
     batch: network inputs x (B, ...); still: (B, C) float64, softmax f(x). The model must be in eval mode.
     """
     for _ in range(draws):
-        shaken = kind.perturb(batch, EPSILON, generator)
-        yield (predict(model, shaken).double().softmax(dim=1) - still).abs()
+        with kind.perturb(model, batch, EPSILON, generator) as shaken:
+            moved = (predict(model, shaken).double().softmax(dim=1) - still).abs()
+        yield moved
 
 
 class Counter(NamedTuple):

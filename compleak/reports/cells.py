@@ -11,7 +11,21 @@ from core import console
 ACCUSATION = {"strict_tpr": "members found", "strict_fpr": "others accused"}
 ACCUSATION |= {f"ppv_{prior}": f"PPV at {100 * prior:g} %" for prior in PRIORS}
 ENOUGH_NONMEMBERS = 5000  # for a TPR at 0.1 % false alarms, which with these rests on the five highest of them
-DEFENCE_NAMES = {"": "none", "ppb": "PPB", "adv": "AdvReg", "dp": "DP-SGD"}
+DEFENCE_NAMES = {
+    "": "none",
+    "ppb": "PPB",
+    "adv": "AdvReg",
+    "dp": "DP-SGD",
+    "relaxloss": "RelaxLoss",
+    "label_smoothing": "label smoothing",
+    "early_stopping": "early stopping",
+    "weight_decay": "weight decay",
+    "selena": "SELENA",
+    "memguard": "MemGuard",
+    "topk": "top-k",
+    "round": "rounding",
+    "label": "labels alone",
+}
 
 
 def percent(value: float) -> str:
@@ -68,9 +82,10 @@ def row_plus_minus(row: pd.Series, key: str) -> str:
     return plus_minus(row[key], row[f"{key}_sd"])
 
 
-def defence_name(name: str, argument: float) -> str:
-    """`PPB 4`; `none` without a defence."""
-    return f"{DEFENCE_NAMES.get(name, name)} {argument:g}" if name else DEFENCE_NAMES[name]
+def defence_name(name: str, argument: float, recipe: str = "") -> str:
+    """`PPB 4`, `DP-SGD 1 (lr 0.5, batch 256)`; `none` without a defence."""
+    number = "" if pd.isna(argument) else f" {argument:g}"
+    return f"{DEFENCE_NAMES.get(name, name)}{number}" + (f" ({recipe})" if recipe else "")
 
 
 def listing(values: Iterable[float]) -> str:

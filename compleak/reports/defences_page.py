@@ -1,6 +1,6 @@
 """The page that compares defences, with its tables and figure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,20 +12,33 @@ from compleak.findings import outputs
 from compleak.findings.defences import (
     ALL,
     ALONE,
+    DEFENDED,
+    LEAST_PROTECTION,
+    PLAIN,
     SETTING,
+    Audit,
     DefencesFindings,
     count_signs,
     differences_of,
     findings_of_defences,
     null_controls,
 )
-from compleak.findings.rows import rows_of_target
+from compleak.findings.rows import LABEL_ONLY, rows_of_target
 from compleak.reports import cells
 from compleak.reports.figures.tradeoff import tradeoff_figure
 from compleak.reports.folder import write_report
 from compleak.reports.page import Block, Bullets, Code, Figure, Heading, Table, Text, to_markdown
-from compleak.runs.run import Run
 from defenses import dp
+
+LEAKAGE_TABLES = (  # title, form of attack, measure
+    ("AUC of the strongest attack", "strongest", "auc"),
+    ("AUC of the headline", "headline", "auc"),
+    ("AUC of the strongest attack that reads labels alone", LABEL_ONLY, "auc"),
+    ("TPR at 0.1 % false alarms, strongest attack", "strongest", metrics.TPR),
+    ("TPR at 1 % false alarms, strongest attack", "strongest", metrics.WIDER_TPR),
+    ("AUC of the calibrated attack", "calibrated", "auc"),
+    ("AUC of the strongest published attack", "published", "auc"),
+)
 
 
 class DefencesFacts(NamedTuple):
@@ -38,17 +51,19 @@ class DefencesFacts(NamedTuple):
     settings: dict[str, str]  # the flags that each kind of stage was given
 
 
-def write_defences_page(defence_runs: Sequence[Run], folder: Path, command: str, settings: dict[str, str]) -> str:
-    """Write runs.csv, summary.csv, differences.csv, tradeoff.png and the page into `folder`; returns the page.
+def write_defences_page(audits: Sequence[Audit], folder: Path, command: str, settings: dict[str, str]) -> str:
+    """Write the tables (runs, summary, differences, after_compression), tradeoff.png and the page; returns the page.
 
     command: what to type to get them again; settings: the flags each kind of stage was given, "" where none.
     """
-    findings = findings_of_defences(defence_runs)
+    findings = findings_of_defences(audits)
     seeds = sorted(findings.rows["seed"].unique())
-    originals = [outputs.original_meta(run) for run in defence_runs]
-    facts = DefencesFacts(defence_runs[0].config, originals, seeds, command, settings)
+    originals = [outputs.original_meta(audit.run) for audit in audits]
+    facts = DefencesFacts(audits[0].run.config, originals, seeds, command, settings)
     page = to_markdown(page_of_defences(facts, findings))
     frames = {"runs": findings.rows, "summary": findings.spread, "differences": findings.differences}
+    if len(findings.after_compression):
+        frames["after_compression"] = findings.after_compression
     write_report(folder, frames, {"tradeoff": draw_tradeoff(facts, findings)}, page)
     return page
 
@@ -63,7 +78,8 @@ def page_of_defences(facts: DefencesFacts, findings: DefencesFindings) -> list[B
     return [
         *_head(facts),
         *_explanation(facts, findings.rows),
-        *_leakage(findings.spread),
+        *_leakage(findings),
+        *_after_compression(findings.after_compression),
         *_price_and_effect(findings.differences),
         *_knowing(findings.differences),
         *_more_models(findings.differences),
@@ -99,20 +115,26 @@ def _explanation(facts: DefencesFacts, rows: pd.DataFrame) -> Iterator[Block]:
     spread = "mean ± standard deviation over seeds" if len(facts.seeds) > 1 else "of a single seed"
     yield Text(f"Numbers are percent, {spread}.")
     yield Text(
-        f"""A defence is at work in training and in the fine-tuning of every compression. The shadow models of a
-        non-adaptive attacker are undefended, those of an adaptive attacker have the same defence. DP-SGD trains a
-        network with group normalisation, so the same network without defence stands beside it. `accuracy` is that of
-        the victim's original on images it was not trained on. It was trained on {_members(rows)} members. Epsilon is
-        that of all models together at delta = {dp.DELTA:g}, by Opacus' accountant, and holds as long as the seed is
-        secret. All defences use the same learning rate, batch size and number of epochs."""
+        f"""A defence is at work in training and in the fine-tuning of every compression; where `fine-tuning` says
+        plain, it is at work in training alone. A defence of answers (MemGuard and the like) stands between undefended
+        models and whoever asks them. The shadow models of a non-adaptive attacker are undefended, those of an
+        adaptive attacker have the same defence. DP-SGD trains a network with group normalisation, so the same network
+        without defence stands beside it. `accuracy` is that of the victim's original on points it was not trained on.
+        It was trained on {_members(rows)} members. Epsilon is that of all models together at delta = {dp.DELTA:g}, by
+        Opacus' accountant, and holds as long as the seed is secret. All defences use the same number of epochs and, but
+        for what is said behind a name, the same learning rate and batch size."""
     )
     yield Text(
         """`strongest` is the attack, of the literature or ours, that does best on the victim, picked with hindsight,
         for AUC and for TPR apart: what a defence has to withstand. An attacker who holds several models can also attack
         one or two of them. The best of many attacks is above 50 where nothing leaks, and more so with more models to
-        attack. `calibrated` alone can fall far below `strongest` where victim and shadow models are of different kinds,
-        as those of a non-adaptive attacker are."""
+        attack. `headline` is the attack that did best on the shadow models, in which the victim has no say. The
+        strongest attack that reads labels alone needs no more than the predicted class. `calibrated` alone can fall far
+        below `strongest` where victim and shadow models are of different kinds, as those of a non-adaptive attacker
+        are."""
     )
+    if note := cells.few_nonmembers(rows):
+        yield Text(note)
     yield Figure("tradeoff.png", "Accuracy against leakage")
 
 
@@ -124,31 +146,69 @@ def _members(rows: pd.DataFrame) -> str:
     return ", ".join(f"{cells.DEFENCE_NAMES[name]} {count}" for name, count in counts.items())
 
 
-def _leakage(spread: pd.DataFrame) -> Iterator[Block]:
-    tables = (
-        ("AUC of the strongest attack", "strongest", "auc"),
-        ("TPR at 0.1 % false alarms, strongest attack", "strongest", metrics.TPR),
-        ("AUC of the calibrated attack", "calibrated", "auc"),
-        ("AUC of the strongest published attack", "published", "auc"),
-    )
-    for title, form, key in tables:
-        yield Heading(f"Leakage: {title}")
-        yield Table(leakage_by_victim(spread[spread["form"] == form], key))
+def _leakage(findings: DefencesFindings) -> Iterator[Block]:
+    for title, form, key in LEAKAGE_TABLES:
+        own = findings.spread[findings.spread["form"] == form]
+        is_shown = key != metrics.WIDER_TPR or cells.few_nonmembers(findings.rows)
+        if len(own) and is_shown:
+            yield Heading(f"Leakage: {title}")
+            yield Table(leakage_by_victim(own, key))
 
 
 def leakage_by_victim(rows: pd.DataFrame, key: str) -> pd.DataFrame:
-    """A line for each defence and attacker: accuracy, epsilon of all models, and a measure of every target.
+    """A line for each defence, attacker and way of fine-tuning: accuracy, epsilon, and a measure of every target.
 
     rows: of `defences.spread_over_seeds`, of one form.
     """
     lines = []
-    for (defence, argument, network, attacker), own in rows.groupby(SETTING, sort=False, dropna=False):
-        line = {"defence": cells.defence_name(defence, argument), "network": network, "attacker": attacker or "-"}
+    for _, own in rows.groupby(SETTING, sort=False, dropna=False):
+        line = _setting_cells(own.iloc[0])
         line["accuracy"] = _over_seeds(rows_of_target(own, *ALONE).iloc[0], "accuracy")
         line["epsilon, all models"] = _epsilon(rows_of_target(own, *ALL)["epsilon"].max())
         targets = {f"{row['scenario']} {row['variant']}": _over_seeds(row, key) for _, row in own.iterrows()}
         lines.append({**line, **targets})
     return pd.DataFrame(lines).fillna("")
+
+
+def _setting_cells(row: pd.Series) -> dict[str, str]:
+    """The cells that say which runs a line is about."""
+    name = cells.defence_name(row["defence"], row["argument"], row["recipe"])
+    shown = {"network": row["network"], "attacker": row["attacker"], "fine-tuning": row["fine_tuning"]}
+    return {"defence": name, **{key: text or "-" for key, text in shown.items()}}
+
+
+def _after_compression(rows: pd.DataFrame) -> Iterator[Block]:
+    if not len(rows):
+        return
+    yield Heading("After compression: what is left of the protection where fine-tuning is plain")
+    yield Text(
+        f"""AUC of the strongest attack by an attacker who knows the defence: with defended fine-tuning → with plain
+        fine-tuning of the same defended original. In brackets, how much of what the defence takes away from the
+        undefended AUC is still taken away: 100 % where nothing is undone, 0 % where all is. It is left out where the
+        defence takes away less than {100 * LEAST_PROTECTION:g} points."""
+    )
+    yield Table(_by_target(rows, _protection_cell))
+    yield Text("Test accuracy of the same compressed models, with defended → with plain fine-tuning.")
+    yield Table(_by_target(rows[rows["scenario"] == "NR"], _accuracy_cell))
+
+
+def _by_target(rows: pd.DataFrame, cell: Callable[[pd.Series], str]) -> pd.DataFrame:
+    """A line for each defence, a column for each target, of the adaptive attacker."""
+    lines = {}
+    for _, row in rows[rows["attacker"] == "adaptive"].iterrows():
+        name = cells.defence_name(row["defence"], row["argument"], row["recipe"])
+        line = lines.setdefault((name, row["network"]), {"defence": name, "network": row["network"]})
+        line[f"{row['scenario']} {row['variant']}"] = cell(row)
+    return pd.DataFrame(lines.values()).fillna("")
+
+
+def _protection_cell(row: pd.Series) -> str:
+    left = "" if np.isnan(row["left"]) else f" ({100 * row['left']:.0f} %)"
+    return f"{cells.percent(row[DEFENDED])} → {cells.percent(row[PLAIN])}{left}"
+
+
+def _accuracy_cell(row: pd.Series) -> str:
+    return f"{cells.percent(row[f'{DEFENDED}_accuracy'])} → {cells.percent(row[f'{PLAIN}_accuracy'])}"
 
 
 def _over_seeds(row: pd.Series, key: str) -> str:
@@ -204,10 +264,11 @@ def difference_table(rows: pd.DataFrame) -> pd.DataFrame:
     shown = rows.assign(cell=cells.intervals_of(rows, "difference", "low", "high"))
     lines = {}
     for _, row in shown.iterrows():
-        line = {"defence": cells.defence_name(row["defence"], row["argument"]), "network": row["network"]}
+        line = _setting_cells(row.fillna({"attacker": ""}))
         column = "accuracy"
-        if row["what"] != "accuracy":
-            line["attacker"] = row["attacker"] or "-"
+        if row["what"] == "accuracy":
+            line = {key: line[key] for key in ("defence", "network")}
+        else:
             column = f"{row['scenario']} {row['variant']}"
         lines.setdefault(tuple(line.values()), line)[column] = row["cell"]
     return pd.DataFrame(lines.values()).fillna("")

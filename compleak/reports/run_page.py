@@ -20,7 +20,6 @@ from compleak.reports.leakage_table import leakage_table
 from compleak.reports.page import Block, Bullets, Code, Figure, Heading, Table, Text, to_markdown
 from compleak.runs.run import Run, dataset, defence_in_words
 from compleak.training.make import describe_privacy
-from data.datasets import kind_of
 from data.inputs import InputKind
 
 CLAIM_TEXTS = {
@@ -42,7 +41,7 @@ class RunFacts(NamedTuple):
 
     @property
     def kind(self) -> InputKind:
-        return kind_of(self.run.config["dataset_name"])
+        return self.run.kind
 
 
 def write_run_page(run: Run, command: str, settings: dict[str, str]) -> str:
@@ -118,7 +117,8 @@ def describe_recipe(made_from: dict) -> str:
     augment = "with" if made_from["augment"] else "without"
     noise = f", {made_from['label_noise']:.0%} of all labels drawn anew" if made_from["label_noise"] else ""
     steps = f"{made_from['epochs']} epochs, lr {made_from['lr']:g}, batch {made_from['batch_size']}"
-    return f"{steps}, {augment} augmentation{noise}"
+    optimizer = "" if "optimizer" not in made_from else f"{made_from['optimizer']}, "
+    return f"{optimizer}{steps}, {augment} augmentation{noise}"
 
 
 def _leakage(findings: RunFindings) -> Iterator[Block]:
@@ -313,10 +313,12 @@ def _controls(facts: RunFacts, table: pd.DataFrame) -> Iterator[Block]:
     yield Heading("Controls")
     yield Text(
         f"""Both controls must sit at an AUC of 50. `null` is the headline attack of each table on non-members alone.
-        `blind` is a classifier that sees the {facts.kind.name} and no model, fitted on half of these points and judged
-        on the rest. {controls.count_at_chance(control_rows)} of {len(control_rows)} have 50 within their 95 % interval,
-        of which one in twenty misses it by chance. {describe_control_test(controls.check_controls(control_rows))} All
-        `null` rows compare the same two halves of the non-members, on related models, so they differ from 50 together.
+        `blind` is a classifier that sees the {facts.kind.name} and no model, fitted on half of these points and
+        judged on the rest. {controls.count_at_chance(control_rows)} of {len(control_rows)} have 50 within their 95 %
+        interval, of which one in twenty misses it by chance.
+        {describe_control_test(controls.check_controls(control_rows))}
+        All `null` rows compare the same two halves of the non-members, on related models, so they differ from 50
+        together.
         """
     )
     yield Table(cells.attack_table(control_rows)[["scenario", "variant", "attack", "AUC"]])

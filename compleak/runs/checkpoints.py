@@ -6,6 +6,7 @@ Its `made_from` says what the checkpoint was made from (data, split, network, se
 from something else refuses to use it.
 """
 
+import contextlib
 import functools
 import io
 import shutil
@@ -17,11 +18,12 @@ from torch import nn
 
 from core.console import say
 from core.errors import UserError
-from core.files import read_json, sha256, write_atomically, write_json
+from core.files import make_folder, read_json, sha256, write_atomically, write_json
 from core.threads import use_threads
 
 FORMAT = 1
 WEIGHTS, META, RESUME = "model.pt", "meta.json", "resume.pt"
+STOPPED = "stopped.pt"  # the state of a training that a defence ended early, from which a longer one may go on
 
 
 class Checkpoint(NamedTuple):
@@ -157,6 +159,32 @@ def resume_file(folder: Path, training: int = 0) -> Path:
 def remove_resume_files(folder: Path) -> None:
     for file in folder.glob("resume*.pt"):
         file.unlink(missing_ok=True)
+
+
+def stopped_file(folder: Path) -> Path:
+    """Where an early-stopped training leaves its state for longer ones."""
+    return folder / STOPPED
+
+
+def take_over_stopped(resume: Path, identity: dict, epochs: int) -> None:
+    """Move the state of the same training, stopped early in another run under the same root, to `resume`.
+
+    Of several the one with the most epochs is taken, but none with more than `epochs`. Nothing happens where `resume`
+    is there, or where there is no such state.
+    """
+    if resume.exists():
+        return
+    states = {}
+    for file in sorted(resume.parent.parent.parent.glob(f"*/{resume.parent.name}/{STOPPED}")):
+        state = read_tensors(file)
+        if state["identity"] == identity and state["epoch"] <= epochs:
+            states[state["epoch"]] = file
+    if states:
+        longest = max(states)
+        make_folder(resume.parent)
+        with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            states[longest].rename(resume)
+            say(f"{resume.parent.name}: goes on from {states[longest].parent} after {longest} epochs")
 
 
 def save_resume(path: Path, identity: dict, model: nn.Module, optimizer, procedure, epoch: int, loss: float) -> None:

@@ -1,18 +1,27 @@
-"""Create a run: load the data, make the split, write run.json."""
+"""Create a run: load the data, make the split and, for texts, the tokenizer, write run.json."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
 
 import models
-from compleak.runs import names, places
+from compleak.runs import names, places, tokenizers
 from compleak.runs.checkpoints import refuse_difference
 from compleak.runs.roles import selected_roles
 from compleak.runs.run import Run, load_dataset, network, path_from_root, read_config, reserve_of, whole_split
-from compleak.runs.settings import DefenceSettings, TrainSettings
+from compleak.runs.settings import DefenceSettings, RunSettings, TrainSettings
 from core.errors import UserError
-from core.files import write_json
-from data import datasets, index_files, splits
-from data.inputs import KINDS
+from core.files import sha256, write_json, write_text
+from data import datasets, index_files, splits, tokens
+from data.inputs import IMAGES, KINDS, PATCHES
+from data.pictures import SIDE
 from defenses import DEFENCES
+from models import text
+from models.foreign.hugging_face import weight_files
 
-CHANGEABLE = ("shadow_num", "data_dir")  # what may differ when train.py is run again
+CHANGEABLE = ("shadow_num", "data_dir", "pretrained")  # what may differ when train.py is run again
+FROM_TOKENIZER = ("features", "tokenizer")  # of texts: what is known once there is a tokenizer
 
 
 def create_run(settings: TrainSettings) -> Run:
@@ -22,27 +31,52 @@ def create_run(settings: TrainSettings) -> Run:
     anything is written.
     """
     named = settings.run.identity
-    check_network(named["dataset_name"], named["model_name"])
+    check_network(settings.run)
     name = names.name_of(settings.run)
-    data = load_dataset(named["dataset_name"], settings.run.data_dir, settings.run.root)
+    data = load_dataset(named["dataset_name"], settings.run.data_dir, settings.run.root, settings.run.reading)
     check_classes(data, named["dataset_name"], settings.run.num_cls)
     run = Run(settings.run.root, name, config_of(settings, data))
-    if run.file.exists():
-        earlier = read_config(run.file)
-        refuse_difference(run.file, *(without(CHANGEABLE, config) for config in (earlier, run.config)))
+    earlier = read_config(run.file) if run.file.exists() else None
+    if earlier is not None:
+        changeable = (*CHANGEABLE, *FROM_TOKENIZER)
+        refuse_difference(run.file, *(without(changeable, config) for config in (earlier, run.config)))
         run.config["shadow_num"] = max(run.config["shadow_num"], earlier["shadow_num"])
     selected_roles(run.roles, settings.roles)
     split, audit = whole_split(run)
+    tokenizer = None if data.kind.encode is None else tokenizer_for(run, earlier, data.images[split.pool])
+    if tokenizer is not None:
+        run.config.update({"features": tokens.count(tokenizer), "tokenizer": tokenizers.fingerprint(tokenizer)})
     check_defence(run)
-    write_run(run, split, audit)
+    write_run(run, split, audit, tokenizer)
     return run
+
+
+def tokenizer_for(run: Run, earlier: dict | None, pool: np.ndarray) -> str:
+    """The tokenizer that the run has already, or one that is trained on the attacker's texts, `pool`, and no others.
+
+    earlier: the content of the run's run.json, if there is one; without it a tokenizer that lies there may be made from
+    another split.
+    """
+    file = places.tokenizer_file(run.root, run.name)
+    if earlier is not None and file.exists():
+        return tokenizers.read(file, earlier["tokenizer"])
+    pretrained = run.config["pretrained"]
+    tokenizer = tokenizers.make(run.config["model_name"], pool, run.root / pretrained if pretrained else None)
+    if earlier is not None:
+        present = {"tokenizer": tokenizers.fingerprint(tokenizer)}
+        refuse_difference(run.file, {"tokenizer": earlier["tokenizer"]}, present)
+    return tokenizer
 
 
 def config_of(settings: TrainSettings, data: datasets.Dataset) -> dict:
     """The content of run.json."""
     return {
         **settings.run.identity,
-        "data_dir": path_from_root(settings.run),
+        "data_dir": path_from_root(settings.run, "data_dir"),
+        **settings.run.reading._asdict(),
+        "pretrained": path_from_root(settings.run, "pretrained"),
+        "weights": fingerprint_of(settings.run.pretrained),
+        "tokenizer": None,
         "data": data.fingerprint,
         "images": len(data.labels),
         "features": data.features,
@@ -65,15 +99,47 @@ def split_name(settings: TrainSettings) -> str:
     return settings.run.identity["dataset_name"] + layout + seed + limit
 
 
-def check_network(dataset_name: str, model_name: str) -> None:
-    """UserError for an unknown network, or for one that takes another kind of input than the data are."""
+def check_network(settings: RunSettings) -> None:
+    """UserError for an unknown network, or for one that takes another kind of input or larger images than the data."""
+    dataset_name, model_name = settings.identity["dataset_name"], settings.identity["model_name"]
     if model_name not in models.NAMES:
         raise UserError(f"unknown model {model_name!r}: choose from {', '.join(models.NAMES)}")
-    kind = datasets.kind_of(dataset_name)
+    kind = datasets.kind_of(dataset_name, settings.data_dir, settings.reading)
     taken = KINDS[models.NETWORKS[model_name].takes]
     if taken.name != kind.name:
         advice = f"use --model_name {' or '.join(models.names_for(kind.name))}"
         raise UserError(f"{dataset_name} is {kind.one_set}, {model_name} a network for {taken.sets}: {advice}")
+    if settings.pretrained is not None:
+        check_pretrained(settings.pretrained, model_name)
+    if kind is IMAGES:
+        check_size(model_name, settings.image_size or SIDE)
+    elif settings.image_size is not None:
+        raise UserError(f"{dataset_name} is {kind.one_set}, --image_size is for images: leave it out")
+
+
+def check_size(model_name: str, side: int) -> None:
+    """UserError where images are too small for the network or for the control that looks at them without a model."""
+    network = models.NETWORKS[model_name]
+    if side < network.least_side:
+        raise UserError(
+            f"{model_name} halves images {network.halvings} times: --image_size must be at least {network.least_side}"
+        )
+    if side < PATCHES:
+        raise UserError(f"--image_size must be at least {PATCHES}, not {side}")
+
+
+def check_pretrained(folder: Path, model_name: str) -> None:
+    """UserError where the network cannot start from pretrained weights, or the folder holds none for it."""
+    if model_name not in models.FOR_TEXT:
+        raise UserError(f"--pretrained is for {' and '.join(models.FOR_TEXT)}, not for {model_name}: leave it out")
+    text.check_pretrained(folder, model_name)
+
+
+def fingerprint_of(pretrained: Path | None) -> str | None:
+    """A short hash of pretrained weights; None where there are none."""
+    if pretrained is None:
+        return None
+    return hashlib.sha256("".join(map(sha256, weight_files(pretrained))).encode()).hexdigest()[:16]
 
 
 def check_classes(data: datasets.Dataset, dataset_name: str, num_cls: int | None) -> None:
@@ -114,8 +180,10 @@ def without(keys, config: dict) -> dict:
     return {key: value for key, value in config.items() if key not in keys}
 
 
-def write_run(run: Run, split: splits.Split, audit: splits.Split) -> None:
-    """Write the two index files, and run.json last."""
+def write_run(run: Run, split: splits.Split, audit: splits.Split, tokenizer: str | None) -> None:
+    """Write the two index files and the tokenizer, if there is one, and run.json last."""
+    if tokenizer is not None:
+        write_text(places.tokenizer_file(run.root, run.name), tokenizer)
     files = places.index_files(run.root, run.config["split"])
     for file, part in zip(files, (split, audit), strict=True):
         index_files.write_index(file, part.pairs)

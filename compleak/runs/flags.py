@@ -2,22 +2,28 @@
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from compleak.runs.settings import (
+    AS_THEY_ARE,
     DEFAULT_DATASET,
     DEFAULT_MODEL,
     DEFAULT_WIDTH,
+    OPTIMIZERS,
     UNDEFENDED,
+    AnswersSettings,
     DefenceSettings,
     RunSettings,
+    TrainSettings,
 )
 from compleak.runs.variants import Variant, compressed_variant
 from core import arguments
 from core.errors import UserError
 from core.project import PROJECT
 from data import splits
-from defenses import DEFENCES
+from data.pictures import SIDE
+from defenses import DEFENCES, DEFENCES_OF_ANSWERS, DefenceOfAnswers
 from pruning import masks
 
 SHOWN_DEFAULTS = {
@@ -25,7 +31,7 @@ SHOWN_DEFAULTS = {
     "model_name": DEFAULT_MODEL,
     "width": f"{DEFAULT_WIDTH:g}",
     "batch_size": "128",
-    "run_name": "<dataset>_<model>[_w<width>]",
+    "run_name": "<dataset>_<model>[_w<width>][_<size>px]",
 }
 
 
@@ -40,24 +46,43 @@ def stage_parser(doc: str, defaults: dict[str, str] | None = None) -> arguments.
     run.add_argument(
         "--dataset_name",
         type=arguments.folder_name,
-        help="digits, cifar10, cifar100, svhn, purchase100, texas100, location, or any name with --data_dir "
+        help="digits, cifar10, cifar100, fashion_mnist, svhn, purchase100, texas100, location, or any name with "
+        "--data_dir, such as wordnet "
         f"(default: {shown['dataset_name']})",
     )
     run.add_argument(
         "--data_dir",
         type=Path,
-        help="folder or tar archive of train/<class>/* and test/<class>/* images; "
-        "of purchase100, texas100 and location the folder, archive or file (default: data/datasets/)",
+        help="images: a folder or tar archive of train/<class>/* and test/<class>/*, or of <class>/*, or a folder of "
+        "idx files; a table or texts: a .csv file (also .gz, .xz), texts also .jsonl; of purchase100, texas100 and "
+        "location their folder, archive or file (default: data/datasets/)",
     )
     run.add_argument(
+        "--image_size",
+        type=arguments.positive_int,
+        help=f"height and width in pixels to which images are resized (default: {SIDE})",
+    )
+    run.add_argument("--label_column", help="of a table or of texts (default: the one called label, class, ...)")
+    run.add_argument(
+        "--text_column", help="of a file of texts (default: the only one beside the labels; text in .jsonl)"
+    )
+    run.add_argument("--min_class", type=arguments.positive_int, help="leave out classes with fewer points")
+    run.add_argument(
         "--model_name",
-        help="resnet18, resnet18_gn (group norm), vgg16_bn or mobilenetv2; mlp for purchase100, texas100 and location "
+        help="resnet18, resnet18_gn (group norm), vgg16_bn, mobilenetv2 or densenet121; mlp for tables; bert or gpt2 "
+        "for texts "
         f"(default: {shown['model_name']})",
     )
     run.add_argument(
         "--width",
         type=arguments.positive_float,
         help=f"width multiplier of the network (default: {shown['width']})",
+    )
+    run.add_argument(
+        "--pretrained",
+        type=Path,
+        help="folder with config.json, tokenizer.json and .safetensors, from which bert or gpt2 takes its weights "
+        "(default: trained from scratch)",
     )
     run.add_argument(
         "--num_cls",
@@ -99,6 +124,17 @@ def add_defence_flags(parser: argparse.ArgumentParser) -> None:
     meanings = [f"{name}: {defence.argument} (default: {defence.default:g})" for name, defence in DEFENCES.items()]
     group.add_argument("--defend_arg", type=arguments.positive_float, help="; ".join(meanings))
     group.add_argument(
+        "--defend_lr",
+        type=arguments.positive_float,
+        help="learning rate of defended originals; defended fine-tuning multiplies its own by as much as this is of "
+        f"{TrainSettings.lr:g} (default: as without a defence)",
+    )
+    group.add_argument(
+        "--defend_batch_size",
+        type=arguments.positive_int,
+        help="batch size of defended training and fine-tuning (default: as without a defence)",
+    )
+    group.add_argument(
         "--adaptive",
         action="store_true",
         help="the attacker knows the defence and trains the shadow models with it (default: trains them without)",
@@ -116,6 +152,42 @@ def add_defence_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_answers_flag(group) -> None:
+    defences = DEFENCES_OF_ANSWERS.items()
+    meanings = [f"{name}: {described(defence)}" for name, defence in defences if defence.argument]
+    group.add_argument(
+        "--answers",
+        type=answers_of_text,
+        default=AS_THEY_ARE,
+        metavar="|".join([*(name + ":NUMBER" * bool(defence.argument) for name, defence in defences), "none"]),
+        help=f"attack what this defence of answers lets people see; {'; '.join(meanings)}; with --adaptive also of the "
+        "shadow models (default: none)",
+    )
+
+
+def described(defence: DefenceOfAnswers) -> str:
+    return defence.argument if defence.default is None else f"{defence.argument} (default: {defence.default:g})"
+
+
+def answers_of_text(text: str) -> AnswersSettings:
+    """What `topk:3`, `memguard` or `none` means. ArgumentTypeError where it means nothing."""
+    name, _, number = text.partition(":")
+    if text == "none":
+        return AS_THEY_ARE
+    if name not in DEFENCES_OF_ANSWERS:
+        names = ", ".join(DEFENCES_OF_ANSWERS)
+        raise argparse.ArgumentTypeError(f"no defence of answers {name!r}: choose from {names}, none")
+    defence = DEFENCES_OF_ANSWERS[name]
+    if bool(number) > bool(defence.argument):
+        raise argparse.ArgumentTypeError(f"{name} takes no number: leave out :{number}")
+    if defence.argument and not number and defence.default is None:
+        raise argparse.ArgumentTypeError(f"{name} needs a number, {defence.argument}: for example {name}:3")
+    try:
+        return AnswersSettings(name, defence.read(number) if number else defence.default)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{number!r} is not {defence.argument}") from None
+
+
 def add_training_flags(parser: argparse.ArgumentParser, epochs_flag: str, epochs: int, lr: float) -> None:
     """The flags of every stage that trains; each keeps the name that the artifact's users know for its epochs."""
     group = parser.add_argument_group("training")
@@ -130,9 +202,15 @@ def add_training_flags(parser: argparse.ArgumentParser, epochs_flag: str, epochs
         "--lr", type=arguments.positive_float, default=lr, help="learning rate, cosine to 0 (default: %(default)s)"
     )
     group.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        default="sgd",
+        help="sgd with momentum, or adamw with warm-up, which bert and gpt2 need (default: %(default)s)",
+    )
+    group.add_argument(
         "--no_augment",
         action="store_true",
-        help="train without random crop and flip; tables of features are never augmented",
+        help="train without random crop and flip; tables of features and texts are never augmented",
     )
     add_compile_flag(group)
     add_roles_flag(group)
@@ -193,7 +271,12 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
         data_dir=args.data_dir,
         model_name=args.model_name,
         width=args.width,
+        image_size=None if args.image_size == SIDE else args.image_size,
         num_cls=args.num_cls,
+        label_column=args.label_column,
+        text_column=args.text_column,
+        min_class=args.min_class,
+        pretrained=args.pretrained,
         run_name=args.run_name,
         defence=defence_settings(args),
         root=args.root,
@@ -202,16 +285,33 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
 
 def defence_settings(args: argparse.Namespace) -> DefenceSettings:
     """The defence that was typed, the default of its argument filled in. UserError for its flags without --defend."""
+    settings = DefenceSettings(
+        name=args.defend,
+        argument=args.defend_arg,
+        adaptive=args.adaptive,
+        undefended_original=args.undefended_original,
+        undefended_finetuning=args.undefended_finetuning,
+        lr=args.defend_lr,
+        batch_size=args.defend_batch_size,
+    )
     if args.defend:
-        argument = args.defend_arg or DEFENCES[args.defend].default
-        undefended = (args.undefended_original, args.undefended_finetuning)
-        return DefenceSettings(args.defend, argument, args.adaptive, *undefended)
-    if args.defend_arg is not None or args.adaptive or args.undefended_original or args.undefended_finetuning:
+        return with_argument(settings)
+    answers = getattr(args, "answers", AS_THEY_ARE)  # a flag of the attack scripts, which --adaptive goes with as well
+    if settings not in (UNDEFENDED, replace(UNDEFENDED, adaptive=bool(answers.name))):
         raise UserError(
-            "--defend_arg, --adaptive, --undefended_original and --undefended_finetuning need --defend "
-            + "|".join(DEFENCES)
+            "--defend_arg, --defend_lr, --defend_batch_size, --adaptive, --undefended_original and "
+            f"--undefended_finetuning need --defend {'|'.join(DEFENCES)}"
         )
     return UNDEFENDED
+
+
+def with_argument(defence: DefenceSettings) -> DefenceSettings:
+    """The defence with its argument, the default where none was given. UserError for one that is too large."""
+    known = DEFENCES[defence.name]
+    argument = known.default if defence.argument is None else defence.argument
+    if argument > known.most:
+        raise UserError(f"{defence.name} {argument:g}: the argument ({known.argument}) is at most {known.most:g}")
+    return replace(defence, argument=argument)
 
 
 def stage_options(args: argparse.Namespace) -> dict:
@@ -232,6 +332,7 @@ def model_options(args: argparse.Namespace) -> dict:
         "roles": None if args.roles is None else tuple(args.roles),
         "epochs": args.epochs,
         "lr": args.lr,
+        "optimizer": args.optimizer,
         "augment": not args.no_augment,
         "compile": args.compile,
     }

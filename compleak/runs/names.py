@@ -15,24 +15,31 @@ from core.errors import UserError
 from core.project import PROJECT
 from pruning.masks import DEFAULT, PRUNERS
 
+PAGES_OVER_RUNS = ("_seeds", "_defences", "_early_stopping", "_tuning")  # endings of folders of several runs
 # A run with such a name would share folders with a pruner's models of another run, or with a page over several runs.
-RESERVED_ENDINGS = (*(f"_{pruner}" for pruner in PRUNERS if pruner != DEFAULT), "_seeds", "_defences")
+RESERVED_ENDINGS = (*(f"_{pruner}" for pruner in PRUNERS if pruner != DEFAULT), *PAGES_OVER_RUNS)
 
 
 def default_name(identity: dict) -> str:
-    """The folder of a run without --run_name: `<dataset>_<model>`, with `_w<width>` where the width is not 1."""
+    """The folder of a run without --run_name: `<dataset>_<model>`.
+
+    `_w<width>` is added where the width is not 1, `_<size>px` where images are not as large as usual.
+    """
     width = "" if identity["width"] == DEFAULT_WIDTH else f"_w{identity['width']:g}"
-    return f"{identity['dataset_name']}_{identity['model_name']}{width}"
+    size = f"_{identity['image_size']}px" if identity["image_size"] else ""
+    return f"{identity['dataset_name']}_{identity['model_name']}{width}{size}"
 
 
 def defence_suffix(defence: DefenceSettings) -> str:
-    """What a defence adds to the name of a run: `_ppb_4`, `_ppb_4_adaptive`, `_ppb_4_undefended_finetuning`."""
+    """What a defence adds to the name of a run: `_ppb_4`, `_ppb_4_adaptive`, `_dp_1_lr0.5_batch256`."""
     if defence == UNDEFENDED:
         return ""
+    lr = "" if defence.lr is None else f"_lr{defence.lr:g}"
+    batch_size = "" if defence.batch_size is None else f"_batch{defence.batch_size}"
     original = "_undefended_original" if defence.undefended_original else ""
     finetuning = "_undefended_finetuning" if defence.undefended_finetuning else ""
     adaptive = "_adaptive" if defence.adaptive else ""
-    return f"_{defence.name}_{defence.argument:g}{original}{finetuning}{adaptive}"
+    return f"_{defence.name}_{defence.argument:g}{lr}{batch_size}{original}{finetuning}{adaptive}"
 
 
 def name_of(settings: RunSettings) -> str:
@@ -53,8 +60,12 @@ def flags_of(identity: dict, defence: DefenceSettings, run_name: str | None, roo
     words = ["--dataset_name", identity["dataset_name"], "--model_name", identity["model_name"]]
     if identity["width"] != DEFAULT_WIDTH:
         words += ["--width", f"{identity['width']:g}"]
+    if identity["image_size"]:
+        words += ["--image_size", str(identity["image_size"])]
     if defence != UNDEFENDED:
         words += ["--defend", defence.name, "--defend_arg", f"{defence.argument:g}"]
+        words += [] if defence.lr is None else ["--defend_lr", f"{defence.lr:g}"]
+        words += [] if defence.batch_size is None else ["--defend_batch_size", str(defence.batch_size)]
         words += ["--adaptive"] if defence.adaptive else []
         words += ["--undefended_original"] if defence.undefended_original else []
         words += ["--undefended_finetuning"] if defence.undefended_finetuning else []
@@ -79,6 +90,10 @@ def train_command(config: dict, name: str, root: Path) -> str:
     for key, default in usual.items():
         if config[key] != default:
             words += ["--split" if key == "layout" else f"--{key}", str(config[key])]
-    if config["data_dir"]:
-        words += ["--data_dir", os.path.abspath(root / config["data_dir"])]
+    for key in ("label_column", "text_column", "min_class"):
+        if config[key]:
+            words += [f"--{key}", str(config[key])]
+    for key in ("data_dir", "pretrained"):
+        if config[key]:
+            words += [f"--{key}", os.path.abspath(root / config[key])]
     return shlex.join(words)

@@ -26,6 +26,11 @@ def variant_dir(root: Path, run: str, variant: Variant) -> Path:
     return root / f"results_{variant.technique}" / f"{run}_{variant.degree}"
 
 
+def tokenizer_file(root: Path, run: str) -> Path:
+    """The tokenizer of a run on texts."""
+    return run_dir(root, run) / "tokenizer.json"
+
+
 def role_dir(root: Path, run: str, variant: Variant, role: str) -> Path:
     """The folder of one model's checkpoint."""
     return variant_dir(root, run, variant) / role

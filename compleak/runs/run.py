@@ -15,22 +15,28 @@ import numpy as np
 from torch import nn
 
 import models
-from compleak.runs import checkpoints, names, places
+from compleak.runs import checkpoints, names, places, tokenizers
 from compleak.runs.roles import roles_of
 from compleak.runs.settings import UNDEFENDED, DefenceSettings, RunSettings
 from compleak.runs.variants import ORIGINAL, TECHNIQUES, Variant, compressed_variant, in_paper_order
 from core.errors import UserError
 from core.files import read_json, stamp
 from data import datasets, splits
+from data.inputs import KINDS, InputKind
 
 REQUIRED_KEYS = {"dataset_name", "data_dir", "data", "images", "num_cls", "model_name", "width", "seed", "max_points"}
 REQUIRED_KEYS |= {"label_noise", "split", "shadow_num"}
+READING_KEYS = datasets.Reading._fields
+OF_TEXTS = {"pretrained": None, "weights": None, "tokenizer": None}
+# What a run.json means that was written before these keys.
 LATER_KEYS = {
     "features": None,
     "layout": splits.COMPLEAK,
+    **dict.fromkeys(READING_KEYS),
+    **OF_TEXTS,
     **UNDEFENDED.as_config(),
-}  # what a run.json means that was written before these keys
-CHECKED_KEYS = ("dataset_name", "model_name", "width", "num_cls")
+}
+CHECKED_KEYS = ("dataset_name", "model_name", "width", "num_cls", *READING_KEYS)
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,11 @@ class Run:
     @property
     def defence(self) -> DefenceSettings:
         return DefenceSettings.from_config(self.config)
+
+    @property
+    def kind(self) -> InputKind:
+        """The kind of input that its network takes."""
+        return KINDS[models.NETWORKS[self.config["model_name"]].takes]
 
     def row_of(self, role: str) -> int:
         return self.roles.index(role)
@@ -84,8 +95,9 @@ def open_run(settings: RunSettings) -> Run:
     if settings.defence != UNDEFENDED:
         typed |= settings.defence.as_config()
     checkpoints.refuse_difference(file, {key: config[key] for key in typed}, typed)
-    if settings.data_dir is not None:
-        config["data_dir"] = path_from_root(settings)
+    for key in ("data_dir", "pretrained"):
+        if getattr(settings, key) is not None:
+            config[key] = path_from_root(settings, key)
     return Run(settings.root, name, config)
 
 
@@ -97,22 +109,43 @@ def read_config(file: Path) -> dict:
     return {**LATER_KEYS, **config}
 
 
-def path_from_root(settings: RunSettings) -> str | None:
-    """--data_dir as seen from the root folder, so that a stage finds it whatever folder it is started in."""
-    return os.path.relpath(settings.data_dir, settings.root) if settings.data_dir else None
+def path_from_root(settings: RunSettings, key: str) -> str | None:
+    """--data_dir or --pretrained as seen from the root folder, so that stages started in any folder find it."""
+    path = getattr(settings, key)
+    return os.path.relpath(path, settings.root) if path else None
 
 
 def dataset(run: Run) -> datasets.Dataset:
-    """The run's data, labels as they are trained on. UserError where the data are no longer what they were."""
-    place = run.config["data_dir"]
-    data = load_dataset(run.config["dataset_name"], run.root / place if place else None, run.root)
-    checkpoints.refuse_difference(run.file, {"data": run.config["data"]}, {"data": data.fingerprint})
-    return data._replace(labels=noisy_labels(data.labels, len(data.classes), run.config))
+    """The run's data, labels as they are trained on and texts as tokens.
+
+    UserError where data or tokenizer are no longer what they were.
+    """
+    config = run.config
+    place = run.root / config["data_dir"] if config["data_dir"] else None
+    reading = datasets.Reading(*(config[key] for key in READING_KEYS))
+    data = load_dataset(config["dataset_name"], place, run.root, reading)
+    checkpoints.refuse_difference(run.file, {"data": config["data"]}, {"data": data.fingerprint})
+    if data.kind.encode is not None:
+        data = load_tokens(tokenizer_of(run), config["dataset_name"], place, run.root, reading)
+    return data._replace(labels=noisy_labels(data.labels, len(data.classes), config))
 
 
-def load_dataset(name: str, place: Path | None, root: Path) -> datasets.Dataset:
+def load_dataset(name: str, place: Path | None, root: Path, reading: datasets.Reading) -> datasets.Dataset:
     """The data set, read once in a process, however its place is spelt."""
-    return datasets.load(name, Path(os.path.abspath(place)) if place else None, places.downloads(root))
+    return datasets.load(name, Path(os.path.abspath(place)) if place else None, places.downloads(root), reading)
+
+
+def tokenizer_of(run: Run) -> str:
+    """The tokenizer of a run on texts, as JSON. UserError where it is missing or another one."""
+    return tokenizers.read(places.tokenizer_file(run.root, run.name), run.config["tokenizer"])
+
+
+@functools.lru_cache(maxsize=1)
+def load_tokens(
+    tokenizer: str, name: str, place: Path | None, root: Path, reading: datasets.Reading
+) -> datasets.Dataset:
+    """A data set of texts as tokens, made once in a process."""
+    return load_dataset(name, place, root, reading).with_tokens(tokenizer)
 
 
 def noisy_labels(labels: np.ndarray, classes: int, config: dict) -> np.ndarray:
@@ -126,7 +159,8 @@ def noisy_labels(labels: np.ndarray, classes: int, config: dict) -> np.ndarray:
 def network(run: Run) -> nn.Module:
     """The run's network, freshly initialised. The caller seeds torch."""
     config = run.config
-    return models.build(config["model_name"], config["num_cls"], config["width"], config["features"])
+    pretrained = run.root / config["pretrained"] if config["pretrained"] else None
+    return models.build(config["model_name"], config["num_cls"], config["width"], config["features"], pretrained)
 
 
 def split(run: Run) -> tuple[splits.Split, splits.Split]:
@@ -171,7 +205,8 @@ def defence_in_words(run: Run) -> str:
     if defence.undefended_finetuning:
         where = "in the original's training alone"
     attacker = "adaptive" if defence.adaptive else "non-adaptive"
-    return f"victim defended {where} by {defence.name} {defence.argument:g}, {attacker} attacker"
+    recipe = f" ({defence.recipe})" if defence.recipe else ""
+    return f"victim defended {where} by {defence.name} {defence.argument:g}{recipe}, {attacker} attacker"
 
 
 def finished_variants(run: Run) -> list[Variant]:

@@ -10,9 +10,11 @@ from pathlib import Path
 from compleak.runs.roles import VICTIM
 from compleak.runs.variants import ORIGINAL, Variant
 from core.project import PROJECT
+from data.datasets import Reading
 from data.splits import COMPLEAK, DEFAULT_SEED
 
 DEFAULT_DATASET, DEFAULT_MODEL, DEFAULT_WIDTH = "cifar10", "resnet18", 1.0
+OPTIMIZERS = ("sgd", "adamw")
 CLUSTERING_LR = 0.00001  # PROTOCOL, section 3; the other compressions' is `CompressSettings.lr`
 
 
@@ -25,10 +27,18 @@ class DefenceSettings:
     adaptive: bool = False  # the attacker trains the shadow models with the defence as well
     undefended_original: bool = False  # only the fine-tuning after compression is defended
     undefended_finetuning: bool = False  # only the original is defended
+    lr: float | None = None  # of defended originals; None: as of undefended ones
+    batch_size: int | None = None  # of all defended training; None: as of undefended training
 
     def defends(self, role: str) -> bool:
         """Whether a role's models are defended: the victim's are, shadow models' where the attacker is adaptive."""
         return bool(self.name) and (role == VICTIM or self.adaptive)
+
+    @property
+    def recipe(self) -> str:
+        """What of the recipe is the defence's own: `lr 0.5, batch 256`; "" where nothing is."""
+        parts = {"lr": self.lr, "batch": self.batch_size}
+        return ", ".join(f"{name} {value:g}" for name, value in parts.items() if value is not None)
 
     def as_config(self) -> dict:
         """The defence as run.json holds it."""
@@ -38,15 +48,46 @@ class DefenceSettings:
             "adaptive": self.adaptive,
             "undefended_original": self.undefended_original,
             "undefended_finetuning": self.undefended_finetuning,
+            "defend_lr": self.lr,
+            "defend_batch_size": self.batch_size,
         }
 
     @classmethod
     def from_config(cls, config: dict) -> "DefenceSettings":
-        undefended = (config["undefended_original"], config["undefended_finetuning"])
-        return cls(config["defend"], config["defend_arg"], config["adaptive"], *undefended)
+        return cls(
+            name=config["defend"],
+            argument=config["defend_arg"],
+            adaptive=config["adaptive"],
+            undefended_original=config["undefended_original"],
+            undefended_finetuning=config["undefended_finetuning"],
+            lr=config["defend_lr"],
+            batch_size=config["defend_batch_size"],
+        )
 
 
 UNDEFENDED = DefenceSettings()
+
+
+@dataclass(frozen=True)
+class AnswersSettings:
+    """Which defence of answers is looked at. `name` is "" for none; `argument` is its one number, where it has one."""
+
+    name: str = ""
+    argument: float | None = None
+    adaptive: bool = False  # the attacker knows the defence, and the shadow models answer through it as well
+
+    def __str__(self) -> str:
+        return self.name or "none" if self.argument is None else f"{self.name}:{self.argument:g}"
+
+    @property
+    def folder_suffix(self) -> str:
+        """What the defence adds to the names of folders, and so keeps tables apart: `_topk_3_adaptive`; "" of none."""
+        if not self.name:
+            return ""
+        return f"_{self}{'_adaptive' if self.adaptive else ''}".replace(":", "_")
+
+
+AS_THEY_ARE = AnswersSettings()
 
 
 @dataclass(frozen=True)
@@ -58,17 +99,27 @@ class RunSettings:
     model_name: str | None = None
     width: float | None = None
     num_cls: int | None = None
+    label_column: str | None = None  # these four: how the data are read, see `data.datasets.Reading`
+    text_column: str | None = None
+    min_class: int | None = None
+    image_size: int | None = None  # None where it is the usual one
+    pretrained: Path | None = None  # folder from which a network for texts takes its weights
     run_name: str | None = None  # the folder's name, to which a defence adds its own
     defence: DefenceSettings = UNDEFENDED
     root: Path = PROJECT
 
     @property
+    def reading(self) -> Reading:
+        return Reading(self.label_column, self.text_column, self.min_class, self.image_size)
+
+    @property
     def identity(self) -> dict:
-        """Data set, network and width: what was said, else the default."""
+        """Data set, network, width and size of images: what was said, else the default."""
         return {
             "dataset_name": self.dataset_name or DEFAULT_DATASET,
             "model_name": self.model_name or DEFAULT_MODEL,
             "width": DEFAULT_WIDTH if self.width is None else self.width,
+            "image_size": self.image_size,
         }
 
 
@@ -89,6 +140,7 @@ class ModelSettings(StageSettings):
     roles: tuple[str, ...] | None = None
     epochs: int
     lr: float
+    optimizer: str = "sgd"  # one of OPTIMIZERS
     augment: bool = True
     compile: bool = False  # the training step, by torch.compile
 
@@ -163,6 +215,7 @@ class AttackSettings(StageSettings):
     variants: tuple[Variant, ...] = (ORIGINAL,)
     files: tuple[Path, ...] = ()
     with_original: bool = True  # MR: whether the attacker has the original model
+    answers: AnswersSettings = AS_THEY_ARE  # what is done to answers before the attacker sees them
     attacks: tuple[str, ...] | None = None  # names of attacks; None: the usual ones
     attacker: str | None = None  # "shadows" or "known_half"; None: shadows where there are shadow models
     out: Path | None = None

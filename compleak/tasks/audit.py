@@ -83,16 +83,18 @@ def refuse_other_audit(task: Task) -> None:
     file = task.folder / SUBJECT
     if file.exists() and read_json(file) != subject_of(task):
         raise UserError(
-            f"{task.folder} holds the audit of other models or data: choose another --name or --out, or delete it"
+            f"{task.folder} holds the audit of other models, data or answers: choose another --name or --out, or "
+            "delete it"
         )
 
 
 def subject_of(task: Task) -> dict:
-    """What is audited, by its places."""
-    return {
+    """What is audited: models and data by their places, and what is done to answers."""
+    subject = {
         "models": {entry.name: os.path.abspath(entry.place) for entry in task.models},
         "data": [str(place and os.path.abspath(place)) for place in (task.members, task.nonmembers, task.data)],
     }
+    return subject | {"answers": str(task.answers), "adaptive": task.answers.adaptive} if task.answers.name else subject
 
 
 def run_privbox_attacks(task: Task) -> None:

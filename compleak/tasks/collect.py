@@ -13,11 +13,12 @@ from compleak.findings.shipped import DataFacts, FileFacts, ModelFacts
 from compleak.queries import signals_file
 from compleak.queries.answer_files import AnswerFile, is_answer_file, is_signals_file, read_answers
 from compleak.queries.collect import collect
+from compleak.queries.defended import defended_file
 from compleak.queries.logits import as_table, scale_of, to_logits
 from compleak.queries.probes import PROBES
 from compleak.queries.run_models import check_names, open_run_variant
 from compleak.tasks.models import Interview, ModelAnswers, OpenModel, note_on_preprocessing, open_entry
-from compleak.tasks.points import FEW_COPIES, AuditPoints, points_of, say_draw, with_digests
+from compleak.tasks.points import FEW_COPIES, AuditPoints, auditable, points_of, say_draw, with_digests
 from compleak.tasks.probing import answers_of
 from compleak.tasks.sanity import check_accuracy, note_on_classes, note_on_shadows, with_classes_of_model
 from compleak.tasks.shadow_training import train_shadows
@@ -51,7 +52,24 @@ def collect_signals(task: Task) -> Collected:
             f"{task.models[0].place} is to be audited by {kinds[0]}, another model by "
             f"{next(kind for kind in kinds if kind != kinds[0])}: give all models in one form"
         )
-    return WAYS[kinds[0]](task)
+    collected = WAYS[kinds[0]](task)
+    return behind_defence(collected, task) if task.answers.name else collected
+
+
+def behind_defence(collected: Collected, task: Task) -> Collected:
+    """The same models as the task's defence of answers lets people see them."""
+    device = devices.choose(task.device)
+    signals, models = {}, []
+    for model, (name, file) in zip(collected.models, collected.signals.items(), strict=True):
+        place = task.folder / "signals" / f"{name}{task.answers.folder_suffix}.npz"
+        signals[name] = defended_file(file, task.answers, place, device)
+        record = signals_file.load(place)
+        audited = record.audit[0]
+        measured = accuracy_facts(record.logits[0, audited], record.labels[audited], record.truth)
+        models.append(model._replace(answers=f"{model.answers}, defended by {task.answers}", **measured))
+    whose = "of all models" if task.answers.adaptive else "of the audited models"
+    note = f"The answers {whose} were defended by {task.answers} before they were attacked."
+    return collected._replace(signals=signals, models=tuple(models), notes=(*collected.notes, note))
 
 
 def _way_of(entry: ModelEntry, task: Task) -> str:
@@ -331,7 +349,7 @@ def check_same_points(entry: ModelEntry, content: AnswerFile, truth: Truth) -> N
 def balanced_points(member: np.ndarray, task: Task) -> np.ndarray:
     """(N,) bool: as many members as others, drawn at random where there are more."""
     kinds = [np.flatnonzero(member), np.flatnonzero(~member)]
-    count = min(*map(len, kinds), (task.max_points or 2 * len(member)) // 2)
+    count = min(len(kinds[0]), auditable(len(kinds[1]), task), (task.max_points or 2 * len(member)) // 2)
     say_draw(*map(len, kinds), count)
     rng = np.random.default_rng([task.seed, 1])
     audited = np.zeros(len(member), dtype=bool)

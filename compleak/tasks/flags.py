@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from compleak.queries.probes import PROBES
-from compleak.runs.flags import add_machine_flags
+from compleak.runs.flags import add_answers_flag, add_machine_flags
 from compleak.tasks.privbox import PrivBoxTask, is_privbox, read_privbox
 from compleak.tasks.task import LIMITS, Task
 from compleak.tasks.task_file import ASKED, CHOICES, task_from_content
@@ -21,7 +21,7 @@ TASK_SUFFIXES = (".yaml", ".yml")
 SHORT_FORM = "the command line"
 PATHS = ("members", "nonmembers", "data", "out")
 PLAIN = ("name", "label_column", "attacker", "seed", "max_points", "recipe", "batch_size", *ASKED, "no_flip")
-PLAIN = (*PLAIN, "fail_above", "redact", "accept_low_accuracy")
+PLAIN = (*PLAIN, "adaptive", "fail_above", "redact", "accept_low_accuracy")
 OF_PREPROCESSING = ("size", "resize", "mean", "std", "range", "layout", "channels", "resample", "flatten")
 
 
@@ -35,7 +35,7 @@ def audit_parser(doc: str) -> argparse.ArgumentParser:
     add_attacker_flags(parser)
     add_report_flags(parser)
     add_machine_flags(parser, "128")
-    parser.set_defaults(batch_size=None)  # a task file may state it
+    parser.set_defaults(batch_size=None, answers=None)  # a task file may state them
     return parser
 
 
@@ -77,6 +77,10 @@ def add_attacker_flags(parser: argparse.ArgumentParser) -> None:
         "(default: shadows where there are any)",
     )
     group.add_argument("--references", nargs="+", metavar="MODEL", help="models that never saw any of the points")
+    add_answers_flag(group)
+    group.add_argument(
+        "--adaptive", action="store_true", default=None, help="the attacker knows the defence that --answers names"
+    )
     group.add_argument("--recipe", choices=CHOICES["recipe"], help="training of the attacks' networks")
     group.add_argument("--sensitivity_draws", type=arguments.whole_number, help="noise draws for SAMIA (default: 0)")
     for name in ("augmented", "correct", "noise", "boundary"):
@@ -136,6 +140,10 @@ def read_tasks(args: argparse.Namespace, stated: dict, command: str) -> Iterator
 
 def privbox_tasks(attacks: Sequence[PrivBoxTask], file: Path, stated: dict, command: str) -> Iterator[Task]:
     """A task for each model and pair of data sets that PrivBox's attacks are about, with those attacks."""
+    if stated.get("answers", "none") != "none":
+        raise UserError(
+            f"{file}: PrivBox's attacks ask the model itself: leave out --answers, or audit without this file"
+        )
     subjects: dict[tuple, list[PrivBoxTask]] = {}
     for attack in attacks:
         subjects.setdefault((attack.target, attack.datasets), []).append(attack)
@@ -161,6 +169,8 @@ def content_of_flags(args: argparse.Namespace) -> dict:
     for key in ("classes", "references"):
         if getattr(args, key):
             content[key] = getattr(args, key)
+    if args.answers is not None:
+        content["answers"] = str(args.answers)
     preprocessing = {key: getattr(args, key) for key in OF_PREPROCESSING if getattr(args, key) is not None}
     return {**content, "preprocessing": preprocessing} if preprocessing else content
 

@@ -16,10 +16,12 @@ from core.console import progress, say
 from core.errors import UserError
 from data.foreign import Points, content_digests, read_list, read_pair, read_points, summarise
 from data.inputs import FEATURES
+from defenses import DEFENCES_OF_ANSWERS
 
 FEWEST = 4  # of each kind; two halves of them must hold two each
 FEW_COPIES = 0.05  # of a table's rows may be equal by chance
 TABLES = ("features", "arrays")
+OF_DEFENCE = 4  # one of so many non-members is kept for a defence of answers that must know some
 AT_ONCE = 256  # records that are read together
 
 
@@ -135,6 +137,16 @@ def equal_count(members: int, others: int, max_points: int | None, what: str) ->
     return count
 
 
+def auditable(others: int, task: Task) -> int:
+    """How many of the non-members may be audited: all, but for those that a defence of answers is to be trained on."""
+    return others - others // OF_DEFENCE if trains_on_others(task) else others
+
+
+def trains_on_others(task: Task) -> bool:
+    """Whether the defence of answers must know non-members, which are then not audited."""
+    return bool(task.answers.name) and DEFENCES_OF_ANSWERS[task.answers.name].needs_owner
+
+
 # Members and non-members as sources of their own
 
 
@@ -160,13 +172,16 @@ def audited_role(members: Source, others: Source, task: Task, joined: Joined, no
     of_members = first_copies(np.arange(len(members.digests)), members.digests, kind, "members", notes)
     outside = outside_members(set(members.digests), np.arange(len(others.digests)), others.digests, kind, notes)
     of_others = first_copies(outside, others.digests, kind, "non-members", notes)
-    count = equal_count(len(of_members), len(of_others), task.max_points, "the audit")
+    count = equal_count(len(of_members), auditable(len(of_others), task), task.max_points, "the audit")
     say_draw(len(members.digests), len(others.digests), count)
     rng = np.random.default_rng([task.seed, 1])
     drawn = [draw(of_members, count, rng), draw(of_others, count, rng)]
     sides = np.repeat([joined.add_source(members), joined.add_source(others)], count)
     pairs = np.column_stack([sides, np.concatenate(drawn)])[rng.permutation(2 * count)]
     positions = np.array([joined.add(side, record) for side, record in pairs])
+    if trains_on_others(task):
+        for record in draw(np.setdiff1d(of_others, drawn[1]), count, rng):
+            joined.add(sides[-1], record)
     return Role(positions[pairs[:, 0] == sides[0]], positions)
 
 
@@ -304,7 +319,7 @@ def listed_role(entry: ShadowEntry, row: int, points: Points, task: Task) -> Rol
 
 def equal_draw(members: np.ndarray, others: np.ndarray, task: Task, row: int) -> np.ndarray:
     """An audit set: equal numbers of members and others."""
-    count = equal_count(len(members), len(others), task.max_points, "the audit")
+    count = equal_count(len(members), auditable(len(others), task), task.max_points, "the audit")
     rng = np.random.default_rng([task.seed, 3, row])
     return np.concatenate([draw(members, count, rng), draw(others, count, rng)])
 

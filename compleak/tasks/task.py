@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compleak.runs.settings import AS_THEY_ARE, AnswersSettings
 from compleak.tasks.privbox import PrivBoxTask
 from core.project import PROJECT
 from data.foreign import Preprocessing
@@ -77,6 +78,7 @@ class Task:
     shadows: tuple[ShadowEntry, ...] = ()
     shadow_training: ShadowTraining | None = None
     references: tuple[Mapping[str, ModelEntry], ...] = ()  # of each, the file for every audited model
+    answers: AnswersSettings = AS_THEY_ARE  # what is done to answers before the attacker sees them
     attacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by scenario; none: the usual ones
     release: Mapping[str, str] = field(default_factory=dict)
     seed: int = DEFAULT_SEED
@@ -113,4 +115,4 @@ class Task:
     @property
     def folder(self) -> Path:
         """Where everything goes that the audit writes."""
-        return self.out or self.root / "results" / "audits" / self.name
+        return self.out or self.root / "results" / "audits" / f"{self.name}{self.answers.folder_suffix}"

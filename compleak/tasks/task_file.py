@@ -8,10 +8,14 @@ members: data/train
 nonmembers: data/test
 """
 
+import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import attacks
+from compleak.runs.flags import answers_of_text
+from compleak.runs.settings import AnswersSettings
 from compleak.tasks.task import LIMITS, RUN_PREFIX, ModelEntry, ShadowEntry, ShadowTraining, Task
 from compleak.tasks.yaml_files import check_keys
 from core.errors import UserError
@@ -31,6 +35,8 @@ KEYS = {
     "attacker": str,
     "shadows": (list, dict),
     "references": list,
+    "answers": str,
+    "adaptive": bool,
     "attacks": dict,
     "release": dict,
     "seed": int,
@@ -105,6 +111,7 @@ def task_from_content(content: dict, folder: Path, where: str, command: str) -> 
         shadows=entries,
         shadow_training=training,
         references=tuple(read_reference(entry, names, folder, where) for entry in content.get("references", [])),
+        answers=read_defence_of_answers(content, where),
         attacks=read_attacks(content.get("attacks", {}), where),
         release={str(key): str(value) for key, value in content.get("release", {}).items()},
         fail_above=content.get("fail_above"),
@@ -228,6 +235,17 @@ def numbers(value, where: str, key: str, counts: Sequence[int] = (1, 3)) -> tupl
     if len(values) not in counts or not all(isinstance(number, NUMBER) for number in values):
         raise UserError(f"{where}: {key} is {value!r}: {' or '.join(map(str, counts))} numbers are needed")
     return tuple(map(float, values))
+
+
+def read_defence_of_answers(content: dict, where: str) -> AnswersSettings:
+    """What is done to answers, and whether the attacker knows it. UserError where there is no such defence."""
+    try:
+        answers = answers_of_text(content.get("answers", "none"))
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{where}: answers: {error}") from error
+    if content.get("adaptive") and not answers.name:
+        raise UserError(f"{where}: adaptive: an attacker who knows the defence of answers needs one: state answers too")
+    return replace(answers, adaptive=content.get("adaptive", False))
 
 
 def read_attacks(content: dict, where: str) -> dict[str, tuple[str, ...]]:

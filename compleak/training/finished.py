@@ -66,6 +66,12 @@ def fill_network(run: Run, variant: Variant, tensors: dict) -> nn.Module:
         ) from error
 
 
+def recipe_of_defence(run: Run) -> set[str]:
+    """The settings of training for which the run's defence has values of its own."""
+    own = {"lr": run.defence.lr, "batch_size": run.defence.batch_size}
+    return {key for key, value in own.items() if value is not None}
+
+
 def refuse_other_recipe(run: Run, variant: Variant, role: str, made_from: dict) -> None:
     """UserError where the victim, if it is there yet, was made with other settings than this role."""
     victim = run.roles[0]
@@ -73,7 +79,10 @@ def refuse_other_recipe(run: Run, variant: Variant, role: str, made_from: dict) 
     if not checkpoints.is_finished(folder):
         return
     victims = checkpoints.load_meta(folder)["made_from"]
-    for key in sorted((made_from.keys() | victims.keys()) - OF_A_ROLE):
+    may_differ = OF_A_ROLE
+    if made_from.get("defend") != victims.get("defend"):
+        may_differ = OF_A_ROLE | recipe_of_defence(run)
+    for key in sorted((made_from.keys() | victims.keys()) - may_differ):
         if made_from.get(key) != victims.get(key):
             raise UserError(
                 f"{run.name} {variant}: {role} was made with {key} {made_from.get(key)}, {victim} with "

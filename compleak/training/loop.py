@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compleak.runs.checkpoints import load_resume, save_resume
+from compleak.runs.checkpoints import load_resume, save_resume, stopped_file, take_over_stopped
 from compleak.training.compiled import compiled, in_words
 from core import devices
 from core.console import progress
@@ -22,8 +22,11 @@ SAVE_EVERY = 5  # epochs; a killed run loses at most these ...
 SAVE_AFTER = 30.0  # ... or one epoch, where epochs are longer than this many seconds
 
 
+WARM_UP = 0.1  # of all steps, in which the learning rate of AdamW rises from 0
+
+
 class Recipe(NamedTuple):
-    """How a model is trained (PROTOCOL §2): SGD with momentum and weight decay, cosine to 0."""
+    """How a model is trained (PROTOCOL §2): by default SGD with momentum and weight decay, cosine to 0."""
 
     epochs: int
     lr: float
@@ -33,6 +36,21 @@ class Recipe(NamedTuple):
     momentum: float = 0.9
     weight_decay: float = 5e-4
     compiled: bool = False  # by torch.compile
+    optimizer: str = "sgd"
+
+
+def sgd(parameters: list, recipe: Recipe) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def adamw(parameters: list, recipe: Recipe) -> torch.optim.Optimizer:
+    """Loshchilov & Hutter 2019 (arXiv:1711.05101); momentum is its first beta."""
+    betas = (recipe.momentum, 0.999)
+    return torch.optim.AdamW(parameters, recipe.lr, betas=betas, weight_decay=recipe.weight_decay)
+
+
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
+WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 1e-2}  # PROTOCOL, section 2; Devlin et al. 2019, appendix A.2
 
 
 class Points(NamedTuple):
@@ -50,7 +68,7 @@ class Points(NamedTuple):
 
 def fit(
     model: nn.Module,
-    images: torch.Tensor,  # (n, 32, 32, 3) uint8 or features (n, F), on `device`
+    images: torch.Tensor,  # (n, S, S, 3) uint8, features (n, F) or tokens (n, length), on `device`
     labels: torch.Tensor,  # (n,) int64 or (n, C) posteriors, on `device`
     recipe: Recipe,
     *,
@@ -68,20 +86,25 @@ def fit(
     All randomness is drawn on the CPU from (seed, epoch), so that an epoch is the same whether or not the training was
     stopped before it. `resume` holds the state every few epochs, with the number of threads, since it decides the last
     bits; `identity` says which training the state belongs to. `procedure` is the defence's training step, `reserve` the
-    images and labels that the defence may use beside the members.
+    images and labels that the defence may use beside the members. A training that its defence stops early leaves its
+    state for longer ones, which go on from it.
     Raises UserError where the state belongs to another training, or the loss or a weight is no longer finite.
     """
     model.to(device, memory_format=torch.channels_last).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    optimizer = OPTIMIZERS[recipe.optimizer](trained, recipe)
     procedure = procedure or Procedure()
     reserve_inputs = kind.to_input(reserve[0]) if reserve else None
     optimizer = procedure.start(model, optimizer, len(labels), recipe.batch_size, reserve_inputs)
+    epochs = procedure.epochs(recipe.epochs)
+    if procedure.stops_early:
+        identity = as_undefended(identity)
+    take_over_stopped(resume, identity, epochs)
     start, loss = load_resume(resume, identity, model, optimizer, procedure)
     members = Points(kind.pad(images), labels, flip, kind)
     others = Points(kind.pad(reserve[0]), reserve[1], flip, kind) if procedure.steps_on_reserve else None
     saved = time.monotonic()
-    bar = progress(range(start, recipe.epochs), desc, total=recipe.epochs)
+    bar = progress(range(start, epochs), desc, total=epochs)
     bar.update(start)
     trained_model = compiled(model) if recipe.compiled else model
     with devices.repeatable(), in_words() if recipe.compiled else contextlib.nullcontext():
@@ -90,10 +113,17 @@ def fit(
             check_loss(loss, desc, epoch)
             bar.set_postfix(loss=f"{loss:.3f}")
             due = (epoch + 1) % SAVE_EVERY == 0 or time.monotonic() - saved > SAVE_AFTER
-            if due and epoch + 1 < recipe.epochs:
+            if due and epoch + 1 < epochs:
                 save_resume(resume, identity, model, optimizer, procedure, epoch + 1, loss)
                 saved = time.monotonic()
+    if epochs < recipe.epochs:
+        save_resume(stopped_file(resume.parent), identity, model, optimizer, procedure, epochs, loss)
     return loss
+
+
+def as_undefended(identity: dict) -> dict:
+    """The identity of the training that an early-stopped one is a part of."""
+    return {key: value for key, value in identity.items() if key not in ("defend", "defend_arg")}
 
 
 def check_loss(loss: float, desc: str, epoch: int) -> None:
@@ -114,7 +144,7 @@ def train_epoch(
     total = torch.zeros((), device=members.labels.device)
     for step, (batch, reserve_batch) in enumerate(zip(batches, reserve_batches, strict=True)):
         for group in optimizer.param_groups:
-            group["lr"] = cosine(recipe.lr, epoch + step / len(batches), recipe.epochs)
+            group["lr"] = learning_rate(recipe, epoch + step / len(batches))
         inputs, labels = members.batch(*batch)
         beside = reserve.batch(*reserve_batch) if reserve_batch else None
         total += procedure.step(model, optimizer, inputs, labels, beside) * len(labels)
@@ -139,6 +169,12 @@ def with_draws(points: Points, batches: list[torch.Tensor], recipe: Recipe, gene
     draws = kind.draw_augmentation(number, points.flip, generator) if recipe.augment else kind.no_augmentation(number)
     device = points.labels.device
     return list(zip(index.to(device).split(sizes), draws.to(device).split(sizes), strict=True))
+
+
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """The learning rate after `epoch` (fractional): half a cosine, and with AdamW a linear warm-up before."""
+    warmth = min(1.0, epoch / (WARM_UP * recipe.epochs)) if recipe.optimizer == "adamw" else 1.0
+    return warmth * cosine(recipe.lr, epoch, recipe.epochs)
 
 
 def cosine(lr: float, epoch: float, epochs: int) -> float:

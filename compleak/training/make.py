@@ -14,11 +14,11 @@ from compleak.runs import checkpoints
 from compleak.runs.roles import role_seed
 from compleak.runs.run import dataset, split
 from compleak.runs.run import network as fresh_network
-from compleak.runs.settings import ModelSettings
+from compleak.runs.settings import ModelSettings, TrainSettings
 from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment
 from compleak.training.evaluate import accuracy, ask
-from compleak.training.loop import Recipe, fit
+from compleak.training.loop import WEIGHT_DECAY, Recipe, fit
 from core.console import say
 from core.errors import UserError
 from core.provenance import provenance
@@ -49,11 +49,37 @@ class Source(NamedTuple):
 
 
 def recipe_of(settings: ModelSettings, assignment: Assignment) -> Recipe:
-    """The recipe of one model: the stage's, with the model's own seed. Only some kinds of input can be augmented."""
+    """The recipe of one model: the stage's, with the model's own seed, and what its defence has of its own.
+
+    Only some kinds of input can be augmented.
+    """
     augment = settings.augment and dataset(assignment.run).kind.augmentable
-    return Recipe(
-        settings.epochs, settings.lr, settings.batch_size, assignment.seed, augment, compiled=settings.compile
+    recipe = Recipe(
+        settings.epochs,
+        settings.lr,
+        settings.batch_size,
+        assignment.seed,
+        augment,
+        weight_decay=WEIGHT_DECAY[settings.optimizer],
+        optimizer=settings.optimizer,
+        compiled=settings.compile,
     )
+    return with_defence(recipe, assignment) if assignment.defence else recipe
+
+
+def with_defence(recipe: Recipe, assignment: Assignment) -> Recipe:
+    """The recipe with the learning rate and batch size of a defence that has its own.
+
+    Fine-tuning keeps its proportion to training: its learning rate is multiplied by what the defence's is of the usual
+    one of training.
+    """
+    defence = assignment.run.defence
+    if defence.batch_size is not None:
+        recipe = recipe._replace(batch_size=defence.batch_size)
+    if defence.lr is None:
+        return recipe
+    is_original = assignment.variant == ORIGINAL
+    return recipe._replace(lr=defence.lr if is_original else recipe.lr * defence.lr / TrainSettings.lr)
 
 
 def make_model(
@@ -91,8 +117,9 @@ def training_of(recipe: Recipe | None, assignment: Assignment) -> dict:
     if recipe is None:
         return {}
     facts = recipe._asdict()
-    if not recipe.compiled:  # which models that were made before there was a choice do not say
-        del facts["compiled"]
+    for name in ("compiled", "optimizer"):  # which models that were made before there was a choice do not say
+        if facts[name] == Recipe._field_defaults[name]:
+            del facts[name]
     return {**facts, **assignment.defence_facts()}
 
 

@@ -19,6 +19,7 @@ from core.threads import threads_for_stage, use_threads
 from defenses import DEFENCES, WITH_PARTS
 
 NETWORK_KEYS = ("data", "label_noise", "model_name", "width", "num_cls")  # of run.json: what the network is
+TEXT_KEYS = ("tokenizer", "weights")  # the same of texts alone
 
 
 def train_originals(settings: TrainSettings) -> None:
@@ -51,6 +52,7 @@ def original_source(assignment: Assignment, slim_penalty: float) -> Source:
     """An original starts from a freshly initialised network and is saved as it is."""
     config = assignment.run.config
     made_from = {key: config[key] for key in NETWORK_KEYS}
+    made_from |= {key: config[key] for key in TEXT_KEYS if config[key] is not None}
     made_from["members"] = assignment.members_fingerprint()
     if slim_penalty:
         made_from["slim_penalty"] = slim_penalty

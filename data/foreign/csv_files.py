@@ -3,8 +3,10 @@
 The first row names the columns; row 1 is the first row of data. `.gz`, `.bz2` and `.xz` are read as they are.
 """
 
+import contextlib
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,24 +32,36 @@ AS_WRITTEN = {  # only an empty cell is missing: "NA" and "None" can be the name
 }
 
 
-def read_csv(source: Path, label_column: str | None) -> Records:
+def read_csv(source: Path, label_column: str | None, text_column: str | None = None) -> Records:
     """The records of a CSV file.
 
     Features are the numeric columns beside the label; where there is exactly one column of text and none of numbers,
-    the records are texts.
+    the records are texts. They are also texts where `text_column` names the column; other columns then do not count.
 
     Raises UserError where the label column is not clear, a value is missing or no number (naming row and column), or a
     column says who was a member.
     """
+    with _errors_in_one_line(source):
+        columns = _choose_columns(source, label_column, text_column)
+        labels, values = _read_columns(source, columns)
+    records = array_records(source, values, _to_labels(labels, columns.label, source))
+    return records if columns.text else records._replace(columns=tuple(columns.features))
+
+
+def holds_texts(source: Path, label_column: str | None, text_column: str | None) -> bool:
+    """Whether `read_csv` gives texts, judged by the first rows. UserError as there."""
+    with _errors_in_one_line(source):
+        return _choose_columns(source, label_column, text_column).text
+
+
+@contextlib.contextmanager
+def _errors_in_one_line(source: Path) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more cells than the header has
-            columns = _choose_columns(source, label_column)
-            labels, values = _read_columns(source, columns)
+            yield
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own errors are of these kinds
         raise UserError(f"{escape(source)} cannot be read as CSV ({escape(str(error).strip())})") from error
-    records = array_records(source, values, _to_labels(labels, columns.label, source))
-    return records if columns.text else records._replace(columns=tuple(columns.features))
 
 
 # Which columns
@@ -59,13 +73,16 @@ class Columns(NamedTuple):
     all: list[str]  # in the order of the file
     label: str
     features: list[str]
-    text: bool  # there is one column besides the label, of text
+    text: bool  # the one feature is a column of text
 
 
-def _choose_columns(source: Path, label_column: str | None) -> Columns:
+def _choose_columns(source: Path, label_column: str | None, text_column: str | None) -> Columns:
     header = _read_header(source)
     _check_header(header, source)
-    label = _choose_label(header, label_column, source)
+    label = choose_label(header, label_column, source)
+    if text_column is not None:
+        check_text_column(header, label, text_column, source)
+        return Columns(header, label, [text_column], text=True)
     others = [name for name in header if name != label]
     if not others:
         raise UserError(f"{escape(source)} has no column beside {escape(label)!r}: separate the columns by commas")
@@ -94,7 +111,15 @@ def _check_header(header: list[str], source: Path) -> None:
             )
 
 
-def _choose_label(header: list[str], label_column: str | None, source: Path) -> str:
+def check_text_column(header: list[str], label: str, text_column: str, source: Path) -> None:
+    """UserError unless the column is there and is not the label's."""
+    if text_column not in header or text_column == label:
+        raise UserError(
+            f"{escape(source)} has no column {text_column!r} beside the label {escape(label)!r}; it has {_list(header)}"
+        )
+
+
+def choose_label(header: list[str], label_column: str | None, source: Path) -> str:
     if label_column is not None:
         if label_column not in header:
             raise UserError(f"{escape(source)} has no column {label_column!r}; it has {_list(header)}")

@@ -10,23 +10,26 @@ from core.errors import UserError, escape
 from data.foreign.arrays import read_npz
 from data.foreign.idx_files import is_images_file, read_idx
 from data.foreign.image_folders import class_folders, read_image_archive, read_image_folder
+from data.foreign.json_lines import read_json_lines
 from data.foreign.plugin_datasets import FUNCTION, read_plugin
 from data.foreign.points import Points, Records, to_points
 from data.image_files import is_hidden
 
-CSV_ENDINGS = tuple(f".csv{ending}" for ending in ("", ".gz", ".bz2", ".xz"))
+COMPRESSED = ("", ".gz", ".bz2", ".xz")
+CSV_ENDINGS = tuple(f".csv{ending}" for ending in COMPRESSED)
+JSON_LINES_ENDINGS = tuple(f".jsonl{ending}" for ending in COMPRESSED)
 TAR_ENDINGS = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 READ = (
-    "a folder or tar of class folders, an .npz, a .csv (also .gz, .bz2, .xz), a *-images-idx3-ubyte file, or a .py "
-    "with get_dataset()"
+    "a folder or tar of class folders, an .npz, a .csv or .jsonl (also .gz, .bz2, .xz), a *-images-idx3-ubyte file, or "
+    "a .py with get_dataset()"
 )
 
 
 def read_points(source: Path, *, label_column: str | None = None, classes: Sequence[str] | None = None) -> Points:
     """The records of one source, whatever its kind; prints a line that says what there is and what was skipped.
 
-    label_column: of a CSV file; classes: the names of the classes in the order of the model's outputs, where this is
-    not the sorted order (see `to_points`).
+    label_column: of a CSV or JSON Lines file; classes: the names of the classes in the order of the model's outputs,
+    where this is not the sorted order (see `to_points`).
 
     Raises UserError where the source is of no kind that is read, damaged, or does not fit what is said of it.
     """
@@ -111,6 +114,8 @@ def _read(source: Path, label_column: str | None) -> Records:
         from data.foreign.csv_files import read_csv  # it imports pandas, which other sources need not
 
         return read_csv(source, label_column)
+    if name.endswith(JSON_LINES_ENDINGS):
+        return read_json_lines(source, label_column)
     if label_column is not None:
         raise UserError(f"{escape(source)} is no CSV file: leave out label_column {label_column!r}")
     if source.is_dir():

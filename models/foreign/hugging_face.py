@@ -33,9 +33,9 @@ def open_hugging_face(spec: ModelSpec) -> ForeignModel:
     folder = spec.file
     config = read_json_object(folder / "config.json")
     kind = _kind(folder, config)
-    weights = _weight_files(folder)
-    _check_no_code(folder)
-    transformers = _transformers()
+    weights = weight_files(folder)
+    check_no_code(folder)
+    transformers = import_transformers("Hugging Face folders need the package transformers", extra="huggingface")
     model = _load(folder, transformers, kind)
     tokenizer = _tokenizer(folder, transformers) if kind == TEXTS else None
     takes = _image_inputs(model.config) if kind == IMAGES else Inputs((None,), "int64")
@@ -54,12 +54,16 @@ def open_hugging_face(spec: ModelSpec) -> ForeignModel:
     )
 
 
-def _transformers():
+def import_transformers(need: str, extra: str):
+    """The package, which asks no server for anything. UserError that states the need where it is not installed.
+
+    extra: of this project, with which it is installed.
+    """
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported; `local_files_only` says it again
     try:
         import transformers
     except ImportError as error:
-        raise UserError('Hugging Face folders need the package transformers: pip install ".[huggingface]"') from error
+        raise UserError(f'{need}: pip install ".[{extra}]"') from error
     return transformers
 
 
@@ -87,7 +91,7 @@ def _kind(folder: Path, config: dict) -> str:
     return kinds[0]
 
 
-def _check_no_code(folder: Path) -> None:
+def check_no_code(folder: Path) -> None:
     """UserError if a configuration asks for code from the folder or from the network."""
     for file in sorted(folder.glob("*config.json")):
         for key, value in _entries(read_json_object(file)):
@@ -111,7 +115,7 @@ def _entries(content: object) -> Iterator[tuple[str, object]]:
             waiting.extend(current)
 
 
-def _weight_files(folder: Path) -> tuple[Path, ...]:
+def weight_files(folder: Path) -> tuple[Path, ...]:
     """The files with the weights, and their index. UserError if they are no safetensors, or lie elsewhere."""
     index = folder / INDEX
     single = folder / "model.safetensors"
@@ -137,7 +141,7 @@ def _load(folder: Path, transformers, kind: str):
     """The model, whose weights all come from the files. UserError if it cannot be loaded or a weight is missing."""
     loader = getattr(transformers, f"AutoModel{kind}")
     try:
-        with _quiet(transformers):
+        with quiet(transformers):
             model, loading = loader.from_pretrained(
                 folder,
                 local_files_only=True,
@@ -158,7 +162,7 @@ def _load(folder: Path, transformers, kind: str):
 
 
 @contextlib.contextmanager
-def _quiet(transformers) -> Iterator[None]:
+def quiet(transformers) -> Iterator[None]:
     """Keep the library's progress bars and remarks off the screen inside this block."""
     logging = transformers.utils.logging
     level = logging.get_verbosity()
@@ -216,7 +220,7 @@ def _tokenizer(folder: Path, transformers):
     if not _tokenizer_files(folder, TEXTS):
         return None
     try:
-        with _quiet(transformers):
+        with quiet(transformers):
             return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise UserError(f"transformers cannot open the tokenizer in {folder} ({one_line(error)})") from error

@@ -13,7 +13,7 @@ COLUMNS, ROWS = 8, 3
 def exposed_figure(points: pd.DataFrame, images: np.ndarray, classes: Sequence[str], subtitle: str):
     """The most exposed members, each with its class and its place in the data set.
 
-    points: `exposure.points_table`; images: (n, 32, 32, 3) uint8, the whole data set.
+    points: `exposure.points_table`; images: (n, S, S, 3) uint8, the whole data set.
     """
     members = points[points["member"] == 1].head(ROWS * COLUMNS)
     figure, grid = new_figure(_title(members), subtitle, 4.4, nrows=ROWS, ncols=COLUMNS)

@@ -28,13 +28,13 @@ class Label(NamedTuple):
 def label_points(figure, axes, labels: Sequence[Label]) -> None:
     """Write each label beside its point, in the first place that is free, or else in the one that covers least.
 
-    To be called when everything else is drawn: places are found in pixels of the finished layout.
+    To be called when everything else is drawn, other texts too: places are found in pixels of the finished layout.
     """
     figure.draw_without_rendering()
     scale = figure.dpi / 72  # pixels a point
     points = np.array([axes.transData.transform((label.x, label.y)) for label in labels])
     drawn = np.concatenate([_boxes(points, POINT * scale), _boxes(_places_on_lines(axes), LINE * scale)])
-    written = np.empty((0, 4))
+    written = np.array([text.get_window_extent().extents for text in axes.texts]).reshape(-1, 4)
     for label in labels:
         boxes = np.array([_extent(axes, label, place, scale) for place in PLACES])
         costs = [_cost(box, drawn, written, axes.get_window_extent().extents) for box in boxes]

@@ -18,6 +18,7 @@ SMALL, MEDIUM, LARGE = 8, 9, 11  # points
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 YELLOW, SKY, GREY, BLACK = "#E69F00", "#56B4E9", "#8C8C8C", "#222222"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY)
+WINE, INDIGO, OLIVE = "#882255", "#332288", "#999933"  # of Tol's muted scheme, where six colours are too few
 SCENARIO_COLOURS = {"NR": BLUE, "SR": ORANGE, "MR": GREEN}
 GRID = {"color": "#DDDDDD", "linewidth": 0.6}
 

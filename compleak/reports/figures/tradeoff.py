@@ -2,14 +2,28 @@
 
 import pandas as pd
 
-from compleak.findings.defences import ALL, ALONE, FORMS
+from compleak.findings.defences import ALL, ALONE, DEFENCE, FORMS, PLAIN
 from compleak.findings.rows import rows_of_target
-from compleak.reports.cells import defence_name
+from compleak.reports.cells import DEFENCE_NAMES, defence_name
 from compleak.reports.figures.labels import Label, label_points
-from compleak.reports.figures.style import BLACK, GREY, GRID, MEDIUM, PALETTE, SMALL, new_figure
+from compleak.reports.figures.style import (
+    BLACK,
+    GREY,
+    GRID,
+    INDIGO,
+    MEDIUM,
+    OLIVE,
+    PALETTE,
+    SMALL,
+    WINE,
+    new_figure,
+)
 
 PANELS = {ALONE: "attacker with the original alone (NR)", ALL: "attacker with all models (MR)"}
-NETWORK_MARKERS = "*sDP"  # of undefended models
+UNDEFENDED_MARKERS = "*XP"  # one for each network
+COLOURS = (*PALETTE, WINE, INDIGO, OLIVE)
+ACCURACY = "test accuracy, % (further right: more useful)"
+LEAKAGE = "AUC of the strongest attack, % (lower: more private)"
 
 
 def tradeoff_figure(spread: pd.DataFrame, subtitle: str):
@@ -18,62 +32,87 @@ def tradeoff_figure(spread: pd.DataFrame, subtitle: str):
     spread: `defences.spread_over_seeds`. Bars are standard deviations over seeds.
     """
     title = "What defences cost in accuracy, and what they leave to the strongest attack"
-    figure, panels = new_figure(title, subtitle, 4.6, ncols=2, sharex=True, sharey=True)
+    figure, panels = new_figure(title, subtitle, 5.2, ncols=2, sharex=True, sharey=True)
     rows = spread[spread["form"] == FORMS[0]]
-    colours = _colours(rows)
     for axes, (target, panel_title) in zip(panels, PANELS.items(), strict=True):
-        _draw_panel(axes, rows_of_target(rows, *target), colours)
+        own = rows_of_target(rows, *target)
+        draw_panel(axes, own if target == ALL else own[own["fine_tuning"] != PLAIN])  # an original is not fine-tuned
         axes.set_title(panel_title, fontsize=MEDIUM, loc="left")
-    panels[0].set_ylabel("AUC of the strongest attack, %", fontsize=MEDIUM)
-    _add_legend(figure)
+        axes.set_xlabel(ACCURACY, fontsize=MEDIUM)
+    panels[0].set_ylabel(LEAKAGE, fontsize=MEDIUM)
+    _add_legend(figure, has_plain=(rows["fine_tuning"] == PLAIN).any())
     for axes, target in zip(panels, PANELS, strict=True):
-        label_points(figure, axes, _labels(rows_of_target(rows, *target), colours))
+        own = rows_of_target(rows, *target)
+        label_points(figure, axes, labels_of(own[own["fine_tuning"] != PLAIN]))
     return figure
 
 
-def _colours(rows: pd.DataFrame) -> dict[str, str]:
-    """Undefended models are black, each defence has a colour."""
-    defences = [name for name in rows["defence"].unique() if name]
-    return {"": BLACK, **dict(zip(defences, PALETTE, strict=False))}
+def colour_of(defence: str) -> str:
+    """The same in all pictures; undefended models are black."""
+    if not defence:
+        return BLACK
+    return dict(zip(filter(None, DEFENCE_NAMES), COLOURS, strict=False)).get(defence, GREY)
 
 
-def _draw_panel(axes, rows: pd.DataFrame, colours: dict[str, str]) -> None:
+def draw_panel(axes, rows: pd.DataFrame) -> None:
+    """One target's points: curves of the adaptive attacker, and beside them what else was measured."""
     axes.axhline(50, color=BLACK, linewidth=0.8)
+    axes.annotate("a guess", (1, 50), xycoords=axes.get_yaxis_transform(), fontsize=SMALL, ha="right", va="bottom")
     axes.grid(axis="x", **GRID)
-    axes.margins(x=0.24, y=0.16)
-    axes.set_xlabel("test accuracy of the original, %", fontsize=MEDIUM)
+    axes.margins(x=0.24, y=0.12)
     defended = rows[rows["defence"] != ""]
-    for (defence, attacker), own in defended.groupby(["defence", "attacker"]):
-        _draw_curve(axes, own.sort_values("argument"), colours[defence], attacker == "adaptive")
+    for (defence, attacker, fine_tuning), own in defended.groupby(["defence", "attacker", "fine_tuning"]):
+        _draw_defence(axes, defence, own.sort_values("argument"), attacker == "adaptive", fine_tuning == PLAIN)
+    _join_ways_of_fine_tuning(axes, defended)
     undefended = rows[rows["defence"] == ""]
     for place, (_, own) in enumerate(undefended.groupby("network")):
-        _draw_points(axes, own, color=BLACK, fmt=NETWORK_MARKERS[place % len(NETWORK_MARKERS)], markersize=7)
+        marker = UNDEFENDED_MARKERS[place % len(UNDEFENDED_MARKERS)]
+        draw_points(axes, own, color=BLACK, fmt=marker, markersize=9)
 
 
-def _draw_curve(axes, own: pd.DataFrame, colour: str, adaptive: bool) -> None:
+def _draw_defence(axes, defence: str, own: pd.DataFrame, adaptive: bool, plain: bool) -> None:
+    colour = colour_of(defence)
+    line = "-" if adaptive and not plain else ""
     face = colour if adaptive else "white"
-    _draw_points(axes, own, color=colour, fmt="o-" if adaptive else "o--", markerfacecolor=face, linewidth=1)
+    draw_points(axes, own, color=colour, fmt=("^" if plain else "o") + line, markerfacecolor=face, linewidth=1)
 
 
-def _draw_points(axes, own: pd.DataFrame, **style) -> None:
+def _join_ways_of_fine_tuning(axes, defended: pd.DataFrame) -> None:
+    """A dotted line from each defence, against who knows it, to the same with plain fine-tuning."""
+    adaptive = defended[defended["attacker"] == "adaptive"]
+    for (defence, *_), own in adaptive.groupby([*DEFENCE, "network"], dropna=False):
+        axes.plot(100 * own["accuracy_mean"], 100 * own["auc_mean"], ":", color=colour_of(defence), linewidth=1)
+
+
+def draw_points(axes, own: pd.DataFrame, **style) -> None:
+    """Accuracy against AUC, with a bar of the standard deviation over seeds."""
     deviation = 100 * own["auc_sd"].fillna(0)
     axes.errorbar(100 * own["accuracy_mean"], 100 * own["auc_mean"], deviation, **{"markersize": 5, **style})
 
 
-def _add_legend(figure) -> None:
+def _add_legend(figure, has_plain: bool) -> None:
     from matplotlib.lines import Line2D
 
-    adaptive = Line2D([], [], color=GREY, marker="o", label="attacker who knows the defence (adaptive)")
-    unaware = Line2D([], [], color=GREY, marker="o", linestyle="--", markerfacecolor="white")
-    unaware.set_label("attacker who does not (non-adaptive)")
-    figure.legend(handles=[adaptive, unaware], fontsize=SMALL, loc="outside lower left", ncols=2, frameon=False)
+    points = {"color": GREY, "linestyle": ""}
+    handles = [
+        Line2D([], [], color=BLACK, marker="*", markersize=9, linestyle="", label="no defence"),
+        Line2D([], [], color=GREY, marker="o", label="defended; the attacker knows it (adaptive)"),
+        Line2D([], [], marker="o", markerfacecolor="white", label="defended; the attacker does not know it", **points),
+    ]
+    if has_plain:
+        plain = "original defended, its compressed versions fine-tuned plainly"
+        handles.append(Line2D([], [], color=GREY, marker="^", linestyle=":", label=plain))
+    figure.legend(handles=handles, fontsize=SMALL, loc="outside lower left", ncols=2, frameon=False)
 
 
-def _labels(rows: pd.DataFrame, colours: dict[str, str]) -> list[Label]:
-    """Defences with their argument, once for both attackers; undefended models with their network."""
+def labels_of(rows: pd.DataFrame) -> list[Label]:
+    """Defences with their argument, once for both attackers; undefended models with their network, if it matters."""
     labels = []
-    for _, row in rows.drop_duplicates(["defence", "argument", "network"], keep="last").iterrows():
-        network = "" if row["defence"] else f",\n{row['network']}"
-        text = defence_name(row["defence"], row["argument"]) + network
-        labels.append(Label(100 * row["accuracy_mean"], 100 * row["auc_mean"], text, colours[row["defence"]]))
+    networks = rows["network"].nunique()
+    for _, row in rows.drop_duplicates([*DEFENCE, "network"], keep="last").iterrows():
+        name = defence_name(row["defence"], row["argument"]) if row["defence"] else "no defence"
+        network = f",\n{row['network']}" if not row["defence"] and networks > 1 else ""
+        labels.append(
+            Label(100 * row["accuracy_mean"], 100 * row["auc_mean"], name + network, colour_of(row["defence"]))
+        )
     return labels

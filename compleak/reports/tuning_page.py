@@ -1,0 +1,65 @@
+"""The page on a defence's own learning rate and batch size, as they were chosen on the attacker's pool."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from compleak.findings.tuning import tuning_table
+from compleak.reports import cells
+from compleak.reports.folder import write_report
+from compleak.reports.page import Block, Bullets, Code, Heading, Table, Text, to_markdown
+from compleak.runs.run import Run
+
+
+def write_tuning_page(runs: Sequence[Run], folder: Path, command: str, settings: dict[str, str]) -> str:
+    """Write tuning.csv and the page into `folder`; returns the page. The parameters are those of the other pages."""
+    table = tuning_table(runs)
+    page = to_markdown(page_of_tuning(table, runs[0].config, command, settings))
+    write_report(folder, {"tuning": table}, {}, page)
+    return page
+
+
+def page_of_tuning(table: pd.DataFrame, config: dict, command: str, settings: dict[str, str]) -> list[Block]:
+    data = f"data: {config['dataset_name']} (fingerprint {config['data']}); width {config['width']:g}"
+    chosen = table[table["chosen"]]
+    return [
+        Heading("A defence's own learning rate and batch size", level=1),
+        Code(command),
+        Bullets([f"{data}; seed {config['seed']}", f"stages: {cells.list_settings(settings)}"]),
+        Text(
+            """The first shadow model was trained with each candidate on its members in the attacker's pool. What counts
+            is `pool accuracy`, on points of the pool that it was not trained on. The victim's points, and what any
+            attack says, have no part in the choice, which was made once."""
+        ),
+        Table(candidate_table(table)),
+        Text("Chosen, as a comparison of defences takes them, and as the stages do:"),
+        *(Code(f"--defences {spelled}") for spelled in map(_for_comparison, chosen.to_dict("records"))),
+        *(Code(flags) for flags in map(_for_stages, chosen.to_dict("records"))),
+    ]
+
+
+def candidate_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The candidates as people read them, the best of each defence first. table: of `findings.tuning`."""
+    rows = table.sort_values("pool_accuracy", ascending=False, kind="stable")
+    return pd.DataFrame(
+        {
+            "defence": [cells.defence_name(*pair) for pair in zip(rows["defence"], rows["argument"], strict=True)],
+            "network": rows["network"],
+            "lr": [f"{rate:g}" for rate in rows["lr"]],
+            "batch size": rows["batch_size"],
+            "pool accuracy": list(map(cells.percent, rows["pool_accuracy"])),
+            "accuracy on members": list(map(cells.percent, rows["train_accuracy"])),
+            "epsilon": ["" if pd.isna(spent) else f"{spent:.1f}" for spent in rows["epsilon"]],
+            "chosen": ["*" if chosen else "" for chosen in rows["chosen"]],
+        }
+    )
+
+
+def _for_comparison(row: dict) -> str:
+    return f"{row['defence']}:{row['argument']:g}:{row['lr']:g}:{row['batch_size']}"
+
+
+def _for_stages(row: dict) -> str:
+    flags = f"--defend {row['defence']} --defend_arg {row['argument']:g}"
+    return f"{flags} --defend_lr {row['lr']:g} --defend_batch_size {row['batch_size']}"

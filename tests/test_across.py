@@ -1,0 +1,79 @@
+"""One page over runs of several data sets and networks: how the claims fall, from the tables that runs leave."""
+
+import json
+
+import pandas as pd
+import pytest
+
+import reproduce
+from compleak.runs.settings import UNDEFENDED
+from core.errors import UserError
+
+CONFIG = {"data_dir": None, "data": "f", "images": 9, "num_cls": 2, "width": 0.5, "max_points": None, "split": "s"}
+CONFIG |= {"label_noise": 0.0, "shadow_num": 1, **UNDEFENDED.as_config()}
+COMPARISONS = {  # (claim, key) -> difference, of which 0.01 each way is the interval
+    ("C1", "pruning_0.9 - original"): -0.3,
+    ("C1", "quantization_int8 - original"): -0.05,
+    ("C2", "SR clustering_4 - best NR"): 0.005,
+    ("C3", "MR - best SR"): 0.04,
+}
+VERDICTS = ["holds", "does not hold", "undecided", "holds"]
+
+
+def write_run(folder, data, network, seed, shift=0.0):
+    """The four files of a finished run whose differences are those above, moved by `shift`."""
+    folder.mkdir(parents=True)
+    config = {**CONFIG, "dataset_name": data, "model_name": network, "seed": seed}
+    (folder / "run.json").write_text(json.dumps(config))
+    lines = [
+        {"claim": claim, "form": form, "key": key, "difference": d + shift, "low": d - 0.01, "high": d + 0.01}
+        for form in ("published", "headline")
+        for (claim, key), d in COMPARISONS.items()
+    ]
+    pd.DataFrame(lines).assign(verdict=VERDICTS * 2, what="x").to_csv(folder / "claims.csv", index=False)
+    models = {"variant": "original", "role": "victim_model", "train_accuracy": 1.0, "test_accuracy": 0.5 + shift}
+    pd.DataFrame([models]).to_csv(folder / "models.csv", index=False)
+    points = {"n_member": 50, "n_nonmember": 50}
+    rows = [
+        {"scenario": "NR", "variant": "original", "attack": "joint", "auc": 0.9 + shift, "headline": True},
+        {"scenario": "MR", "variant": "all", "attack": "joint", "auc": 0.95, "headline": True},
+        {"scenario": "NR", "variant": "original", "attack": "null", "auc": 0.51, "auc_lo": 0.4, "auc_hi": 0.6},
+    ]
+    pd.DataFrame([{**points, **row} for row in rows]).fillna({"headline": False}).to_csv(
+        folder / "summary.csv", index=False
+    )
+    (folder / "summary.md").write_text("page")
+
+
+def test_the_page_joins_seeds_tells_settings_apart_and_lies_beside_the_runs(tmp_path, capsys):
+    write_run(tmp_path / "a1", "letters", "mlp", seed=1)
+    write_run(tmp_path / "b1", "digits", "vgg16_bn", seed=1)
+    write_run(tmp_path / "a2", "letters", "mlp", seed=2, shift=0.02)
+    reproduce.main(["--compare", *(str(tmp_path / name) for name in ("a1", "b1", "a2"))])
+    folder = tmp_path / "comparison"
+    assert (folder / "across.png").stat().st_size > 10_000
+    page = (folder / "summary.md").read_text()
+    assert page in capsys.readouterr().out
+    one = "holds (1 of 1)"
+    assert "| digits | vgg16_bn at width 0.5 | does not hold (1 of 2) | does not hold (1 of 2) | undecided" in page
+    assert f"undecided (0 of 1) | undecided (0 of 1) | {one} | {one} |" in page
+    assert "| letters | mlp at width 0.5 | 50 | 1 | [1](../a1/summary.md) [2](../a2/summary.md) | 100.0 | 51.0 " in page
+    assert "| 91.0 | 95.0 | 2 of 2, passed |" in page
+    claims = pd.read_csv(folder / "claims.csv")
+    letters = claims[(claims["data"] == "letters") & (claims["form"] == "headline")]
+    half = 12.706204736 * 0.01  # of Student's t with one degree of freedom, times the standard error of two values
+    assert letters["difference"].tolist() == pytest.approx([-0.29, -0.04, 0.015, 0.05])
+    assert letters["high"].tolist() == pytest.approx([d + half for d in (-0.29, -0.04, 0.015, 0.05)])
+    digits = claims[(claims["data"] == "digits") & (claims["form"] == "headline")]
+    assert digits["verdict"].tolist() == VERDICTS and digits["low"].iloc[0] == pytest.approx(-0.31)
+
+
+def test_a_folder_without_a_finished_run_and_a_run_that_is_given_twice_are_refused(tmp_path):
+    write_run(tmp_path / "a", "letters", "mlp", seed=1)
+    write_run(tmp_path / "b", "letters", "mlp", seed=1)
+    with pytest.raises(UserError, match="a and .*b are runs of the same settings and seed"):
+        reproduce.main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    (tmp_path / "b/claims.csv").unlink()
+    with pytest.raises(UserError, match="b is no folder of a finished run: it has no claims.csv"):
+        reproduce.main(["--compare", str(tmp_path / "b")])
+    assert not (tmp_path / "comparison").exists()
