@@ -26,7 +26,7 @@ import torch
 from attacks.samia import samia
 from compleak.audits import metrics
 from compleak.queries import signals_file
-from compleak.queries.answers import Question, answering_model, spread, subject_of
+from compleak.queries.answers import Question, spread, subject_of
 from compleak.queries.boundary import draw_balanced
 from compleak.queries.sensitivity import EPSILON, differences
 from compleak.queries.subject import Subject
@@ -36,6 +36,7 @@ from compleak.reports.page import Table, to_markdown
 from compleak.runs.flags import run_settings, stage_parser
 from compleak.runs.run import Run, open_run
 from compleak.runs.variants import ORIGINAL, Variant, parse_variant
+from compleak.training.finished import load_model
 from core import arguments, devices
 from core.console import progress, run_script, say
 from core.errors import UserError
@@ -81,7 +82,7 @@ def ask_all(
         for row, role in enumerate(run.roles):
             question = Question(run, targets, variant, role, {})
             about = (record.logits[row], record.audit[row], device, batch_size, bar.update)
-            subject = subject_of(question, answering_model(question), *about)
+            subject = subject_of(question, load_model(run, variant, role), *about)
             of_model, seconds = ask(subject, draws)
             total += seconds
             for count, values in zip(draws, of_model, strict=True):
