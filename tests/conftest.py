@@ -46,14 +46,18 @@ def stopped_in(epoch: int):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def small_forests():
-    """Grow fewer trees in this process, so that tests are quick; scripts in other processes grow all of them."""
+def small_forests_and_networks():
+    """Grow fewer trees and train `neural` for fewer steps in this process, so that tests are quick.
+
+    Scripts in other processes do all of it.
+    """
+    from attacks import neural
     from attacks.common import classifiers
 
-    usual = classifiers.TREES
-    classifiers.TREES = 40
-    yield
-    classifiers.TREES = usual
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifiers, "TREES", 40)
+        patch.setattr(neural, "LEAST_STEPS", 30)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -426,6 +426,7 @@ def test_rmia_orders_the_victims_points_as_the_paper_does_with_references_that_t
     assert np.abs(literal - ours).max() > 0.02  # the scores themselves are not the same
 
 
+@pytest.mark.slow
 def test_every_attack_finds_the_leak_in_the_layout_of_liras_authors_and_its_decisions_beat_chance():
     """Nine models, each trained on half of all points; each point in four of eight shadows; all points audited."""
     planted = planted_signals(9, 300, leak=2.5, seed=3, roles=draw_half_roles)

