@@ -74,7 +74,7 @@ PRESETS = {
         clustering={"epochs": 1, "batch_size": 32, "optimizer": "adamw"},
         attack={"asked": {"sensitivity": 1}},
     ),
-    "broad": Preset(  # `compact` with twice as many members: its differences of AUC are to be told apart
+    "broad": Preset(  # `compact` with twice as many members, for narrower intervals
         every={"width": 0.25, "batch_size": 32},
         train={"max_points": 2500, "epochs": 15, "lr": 0.05, "augment": False},
         pruning={"epochs": 3, "augment": False},
