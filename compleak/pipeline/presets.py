@@ -57,7 +57,7 @@ PRESETS = {
         pruning={"epochs": 2, "batch_size": 64, "augment": False},
         quantization={"epochs": 1, "batch_size": 64, "augment": False},
         clustering={"epochs": 1, "batch_size": 64, "augment": False},
-        attack={"asked": {"sensitivity": 1}},
+        attack={"asked": {"sensitivity": 2}},
     ),
     "compact": Preset(
         every={"width": 0.25, "batch_size": 32},
@@ -65,14 +65,14 @@ PRESETS = {
         pruning={"epochs": 3, "augment": False},
         quantization={"epochs": 2, "augment": False},
         clustering={"epochs": 2, "augment": False},
-        attack={"asked": {"sensitivity": 1}},
+        attack={"asked": {"sensitivity": 2}},
     ),
     "text": Preset(  # bert and gpt2, on one core
         train={"max_points": 5000, "epochs": 12, "batch_size": 32, "lr": 0.001, "optimizer": "adamw"},
         pruning={"epochs": 2, "batch_size": 32, "lr": 0.0003, "optimizer": "adamw"},
         quantization={"epochs": 1, "batch_size": 32, "lr": 0.0001, "optimizer": "adamw"},
         clustering={"epochs": 1, "batch_size": 32, "optimizer": "adamw"},
-        attack={"asked": {"sensitivity": 1}},
+        attack={"asked": {"sensitivity": 2}},
     ),
     "broad": Preset(  # `compact` with twice as many members, for narrower intervals
         every={"width": 0.25, "batch_size": 32},
@@ -80,7 +80,7 @@ PRESETS = {
         pruning={"epochs": 3, "augment": False},
         quantization={"epochs": 2, "augment": False},
         clustering={"epochs": 2, "augment": False},
-        attack={"asked": {"sensitivity": 1}},
+        attack={"asked": {"sensitivity": 2}},
     ),
     "half": Preset(  # the regime that people train in, for a CPU and patience
         every={"width": 0.5},
@@ -88,7 +88,7 @@ PRESETS = {
         pruning={"epochs": 10},
         quantization={"epochs": 10},
         clustering={"epochs": 10},
-        attack={"asked": {"sensitivity": 1}},
+        attack={"asked": {"sensitivity": 2}},
     ),
     "paper": Preset(),
 }
