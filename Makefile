@@ -1,7 +1,7 @@
 # make demo        the whole audit on scikit-learn's digits: a table and figures in minutes, no download
 # make audit-demo  an audit of two ONNX files and two folders of images, with its report
 # make test        the test suite, but for the slow tests
-# make test-slow   the slow tests: benchmarks, Ray, killed and repeated audits
+# make test-slow   the slow tests: benchmarks, Ray, several seeds, every command of the pages
 # make reproduce   the paper's grid on CIFAR-10 (hours on a CPU, minutes on a GPU)
 # make bench       what everything costs on this machine: results/benchmarks/<machine>.md
 PYTHON ?= python3

@@ -134,6 +134,7 @@ def tiny_version(script: str, arguments: list[str], root: Path) -> list[str]:
     return [*arguments, *tiny, *(["--sensitivity_draws", "1"] if attack else [epochs.get(script, "--epochs"), "1"])]
 
 
+@pytest.mark.slow
 def test_every_stage_command_runs_tiny(root, monkeypatch):
     monkeypatch.chdir(root)
     monkeypatch.setattr(dsq, "LEAST_STEPS", 1)

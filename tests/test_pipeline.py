@@ -361,6 +361,7 @@ def test_two_ray_nodes_of_which_a_worker_is_killed_give_the_local_runs_table(
     assert len(seconds) == 17 and {"data", "train shadow_model_0", "NR original", "MR"} <= seconds.keys()
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_give_the_table_of_one_local_process(local_table, tmp_path, monkeypatch):
     through_workers(monkeypatch, tmp_path)
     pd.testing.assert_frame_equal(audit(tmp_path, "--jobs", 2), local_table, check_exact=True)

@@ -717,6 +717,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 def test_each_key_changes_what_happens(world):
     """All but `attack_type`, whose only value is r."""
     for name in ("ML-LEAK", "LABEL-ONLY"):

@@ -9,6 +9,8 @@ import CompLeakNR
 import reproduce
 from core.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ROLES = ("victim_model", "shadow_model_0", "shadow_model_1")
 
 
@@ -63,7 +65,6 @@ def test_after_the_shadow_weights_are_deleted_finished_stages_still_count_as_don
         CompLeakNR.main(more)
 
 
-@pytest.mark.slow
 def test_deleting_shadow_weights_as_one_goes_gives_the_same_tables(two_seeds, tmp_path):
     reproduce.main([*command(tmp_path, "--seed", 2), "--run_name", "small_seed2"])
     for name in ("summary", "greedy", "points"):
@@ -76,7 +77,6 @@ def test_deleting_shadow_weights_as_one_goes_gives_the_same_tables(two_seeds, tm
         pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
-@pytest.mark.slow
 def test_adding_a_shadow_model_queries_only_that_model(two_seeds, monkeypatch):
     from compleak.queries import answers
 
