@@ -417,7 +417,7 @@ def test_an_audited_model_is_no_reference(shipped, tmp_path):
 
 def test_the_audit_of_another_model_is_not_overwritten(shipped, audited, tmp_path):
     content = task_content(shipped, models={"other": str(shipped / "innocent.onnx")}, out=str(audited[0]))
-    refused(tmp_path, content, "holds the audit of other models or data")
+    refused(tmp_path, content, "holds the audit of other models, data or answers")
 
 
 def test_members_are_no_data_for_shadow_models(letters, tmp_path):

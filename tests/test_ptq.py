@@ -242,9 +242,11 @@ def test_a_private_original_is_calibrated_on_its_reserve_and_keeps_its_epsilon(r
     private = {"privacy": {"epsilon": 3.0, "delta": 1e-5, "history": [[1.0, 0.1, 10]]}}
     assert set(calibration_points(assignment, private, 1024)) == set(range(1000, 1010))
     assert set(calibration_points(assignment, {}, 1024)) == set(assignment.members)
-    assert inherited_privacy(static_variant, private) == private
-    assert inherited_privacy(static_variant, {}) == {}
-    assert inherited_privacy(compressed_variant("quantization", "int8"), private) == {}
+    assert inherited_privacy(assignment, private) == private
+    assert inherited_privacy(assignment, {}) == {}
+    fine_tuned = assign(run, compressed_variant("quantization", "int8"), "victim_model")
+    assert inherited_privacy(replace(fine_tuned, defence="dp"), private) == {}  # its own training states it
+    assert inherited_privacy(replace(fine_tuned, defence=""), private)["privacy"]["epsilon"] is None
 
 
 def test_a_repeated_stage_does_nothing_and_other_calibration_points_are_refused(run, capsys):

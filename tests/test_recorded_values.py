@@ -14,12 +14,14 @@ import pandas as pd
 import pytest
 
 import attacks
+from attacks import neural
 from attacks.common import classifiers
 from compleak.audits import metrics
 from tests.planted import World, planted_signals
 
 FILE = Path(__file__).parent / "recorded" / "planted.csv"
 TREES = 40  # in place of 500, which would take minutes
+LEAST_STEPS = 30  # of `neural`, in place of 120
 SHADOWS = {"one shadow": 1, "four shadows": 4}
 NUMBER_OF_MODELS = {"NR": 1, "SR": 2, "MR": 3}
 MEASURED = ("accused", "acc", "auc", "tpr", "shadow_auc")
@@ -42,7 +44,7 @@ def measure(world: str, scenario: str) -> pd.DataFrame:
     signals, truth, _ = planted(world)
     models = signals[: NUMBER_OF_MODELS[scenario]]
     rows = []
-    with mock.patch.object(classifiers, "TREES", TREES):
+    with mock.patch.object(classifiers, "TREES", TREES), mock.patch.object(neural, "LEAST_STEPS", LEAST_STEPS):
         for attack in attacks.KNOWN[scenario]:
             if not attacks.missing(attack, models):
                 numbers = numbers_of(attack.run(models, seed=7), models[0], truth)

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from attacks import neural
 from attacks.common import classifiers
 from compleak.pipeline.plan import Stage
 from compleak.runs.settings import RunSettings, StageSettings
@@ -24,7 +25,7 @@ class Happening(StageSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Wrapped(StageSettings):
-    """A real stage, run with forests as small as those of the tests' own process."""
+    """A real stage, run with forests and networks as small as those of the tests' own process."""
 
     run: RunSettings = RunSettings()
     stage: Stage
@@ -34,6 +35,7 @@ class Wrapped(StageSettings):
 
 def run_real_stage(settings: Wrapped) -> None:
     classifiers.TREES = 40
+    neural.LEAST_STEPS = 30
     if settings.dies:
         die_when_a_state_is_saved(settings.folder / "died")
     if "ray" in sys.modules:
