@@ -214,5 +214,5 @@ def verify(prepared: nn.Module, restored: nn.Module, clusters: int, inputs: Tens
     assert_equal_outputs(prepared, restored, inputs)
     return (
         f"clustering {clusters}: at most {most} distinct weights in each of {len(layers)} layers; "
-        f"restored outputs equal on {len(inputs)} images"
+        f"restored outputs equal on {len(inputs)} points"
     )

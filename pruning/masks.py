@@ -165,5 +165,5 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: Pruning, inputs: Te
     before, after = (cost(restored, inputs, zeros=zeros) for zeros in (True, False))
     return (
         f"pruning {degree}: {pruned}; parameters {before.parameters:,} -> {after.parameters:,}, multiply-adds "
-        f"{before.multiply_adds:,} -> {after.multiply_adds:,}; restored outputs equal on {len(inputs)} images"
+        f"{before.multiply_adds:,} -> {after.multiply_adds:,}; restored outputs equal on {len(inputs)} points"
     )
