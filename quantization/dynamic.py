@@ -123,7 +123,7 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor
     assert_company_changes_nothing(restored, inputs)
     return (
         f"quantization {degree}: {weights:,} int8 weights in {len(sources)} layers, each sample's inputs on a grid of "
-        f"its own; restored outputs equal those of the fake-quantized model on {len(inputs)} images"
+        f"its own; restored outputs equal those of the fake-quantized model on {len(inputs)} points"
     )
 
 

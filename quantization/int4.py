@@ -139,5 +139,5 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor
     assert_equal_outputs(prepared, restored, inputs)
     return (
         f"quantization {degree}: {weights:,} 4-bit weights in {len(sources)} layers, two a byte, with a scale for each "
-        f"{GROUP} of them; restored outputs equal those of the rounded model on {len(inputs)} images"
+        f"{GROUP} of them; restored outputs equal those of the rounded model on {len(inputs)} points"
     )

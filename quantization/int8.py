@@ -242,7 +242,7 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor
     folded = ", batch norm folded" if any(norm is not None for norm in norms) else ""
     return (
         f"quantization {degree}: {weights:,} int8 weights in {len(sources)} layers{folded}; "
-        f"restored outputs equal those of the fake-quantized model on {len(inputs)} images"
+        f"restored outputs equal those of the fake-quantized model on {len(inputs)} points"
     )
 
 

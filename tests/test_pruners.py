@@ -191,7 +191,7 @@ def test_a_perceptron_on_flat_inputs_is_pruned_by_weights():
     prepared = masks.prepare(model, degree).eval()
     restored = masks.unpack(perceptron(), masks.pack(prepared))
     line = masks.verify(prepared, restored, degree, inputs)
-    assert "parameters 83 -> 47, multiply-adds 72 -> 36; restored outputs equal on 4 images" in line
+    assert "parameters 83 -> 47, multiply-adds 72 -> 36; restored outputs equal on 4 points" in line
 
 
 @pytest.mark.parametrize("bad", [Pruning("l1", 0.5), Pruning("slim", 1.0), Pruning("slim", "0.5"), ("slim", 0.5), 0.5])
