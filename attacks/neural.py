@@ -30,6 +30,7 @@ from attacks.common.thresholds import decide
 TOP = 10  # most likely classes whose log-odds are read
 MOST_CLASSES = 100  # of which each has a column; of more classes each has too few rows to learn from
 FARTHEST = 8  # deviations from the mean of the shadows, at most
+FEWEST_KNOWN = 3  # non-members of a class, so that each has two others
 NETWORKS = 4
 WIDTH = 64  # of the two hidden layers
 DROPOUT = 0.2
@@ -74,8 +75,9 @@ def features(models: Sequence[Signals], rows) -> np.ndarray:
         reference = reference_moments(outsiders, confidences).mean
         difference = confidences - reference
         columns += [confidences[rows], reference[rows], difference[rows]]
+        audited = model.audit.any(axis=1)
         for values in (confidences, difference):
-            columns.append(deviations_in_class(values, outsiders, model.labels)[rows])
+            columns.append(deviations_in_class(values, outsiders, model.labels, audited)[rows])
         order = descending_order(model.logits[rows])[:, :TOP]
         columns += list(np.take_along_axis(odds[rows], order, axis=1).T)
         columns += list(reference_log_odds(odds, outsiders, rows, order).T)
@@ -89,16 +91,21 @@ def features(models: Sequence[Signals], rows) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def deviations_in_class(values, outsiders, labels) -> np.ndarray:
+def deviations_in_class(values, outsiders, labels, audited) -> np.ndarray:
     """How far each value lies from those of the model's known non-members of the class, in their standard deviations.
 
-    values (R, N), outsiders (R, N) bool, labels (N,) -> (R, N). A non-member is compared with the others, because the
-    victim's points are not among those that they are compared with. 0 where fewer than two are known, or all are equal.
+    values (R, N), NaN where unknown; outsiders (R, N) bool; labels (N,); audited (R,) bool, the models with an audit
+    set -> (R, N). A non-member is compared with the others, because the victim's points are not among those that they
+    are compared with. 0 where all others are equal, and 0 for a whole class where one of the audited models has fewer
+    than FEWEST_KNOWN: what the shadows' rows tell must mean the same of the victim's.
     """
     distances = np.zeros(values.shape)
+    usable = outsiders & np.isfinite(values)
     for label in np.unique(labels):
         points = labels == label
-        for of_model, known, distance in zip(values, outsiders, distances, strict=True):
+        if usable[audited][:, points].sum(axis=1).min() < FEWEST_KNOWN:
+            continue
+        for of_model, known, distance in zip(values, usable, distances, strict=True):
             others = reference_moments(known[points, None], of_model[points, None])
             spread = np.sqrt(others.variance[:, 0])
             far = of_model[points] - others.mean[:, 0]

@@ -8,7 +8,7 @@ from attacks import Signals
 from attacks.calibrated import calibrated
 from attacks.common.signals import audit_rows
 from attacks.common.statistics import log_odds
-from attacks.neural import features, neural
+from attacks.neural import deviations_in_class, features, neural
 from tests.planted import draw_roles, planted_signals, withheld
 
 
@@ -25,9 +25,10 @@ def spread_signals(leak: float, seed: int, models: int = 2, points: int = 4000) 
 
 def test_features_are_what_the_header_says():
     """Written out value by value for some rows of two models with three shadows and four classes."""
-    models = planted_signals(4, 200, variants=2, seed=1).variants
-    shadow, _ = audit_rows(models[0])
-    rows = tuple(part[::37] for part in shadow)
+    models = planted_signals(4, 400, classes=4, variants=2, seed=1).variants
+    rows = tuple(
+        np.concatenate([shadow[::71], victim[::37]]) for shadow, victim in zip(*audit_rows(models[0]), strict=True)
+    )
     for row, model, point in zip(features(models, rows), *rows, strict=True):
         expected, answers = [], []
         for signals in models:
@@ -40,19 +41,34 @@ def test_features_are_what_the_header_says():
             answers.append(answer[label])
             expected += [answer[label], mean[label], answer[label] - mean[label]]
             of_class = [n for n in np.flatnonzero((labels == label) & outside[model]) if n != point]
-            differences = [
-                odds[model, n, label]
-                - np.mean([odds[r, n, label] for r in range(len(odds)) if r != model and outside[r, n]])
-                for n in of_class
-            ]
-            for value, others in ((expected[-3], odds[model, of_class, label]), (expected[-1], differences)):
-                expected.append((value - np.mean(others)) / np.std(others, ddof=1))
+            others = {n: [r for r in range(len(odds)) if r != model and outside[r, n]] for n in of_class}
+            differences = [odds[model, n, label] - odds[of, n, label].mean() for n, of in others.items() if of]
+            for value, among in ((expected[-3], odds[model, of_class, label]), (expected[-1], differences)):
+                expected.append((value - np.mean(among)) / np.std(among, ddof=1))
             order = np.argsort(-signals.logits[model, point])
             expected += [*answer[order], *mean[order]]
             if len(answers) > 1:
                 expected.append(answers[-1] - answers[0])
         expected += [float(label == c) for c in range(models[0].logits.shape[-1])]
         np.testing.assert_allclose(row, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("shadows", [1, 2, 4, 8])
+def test_deviations_mean_the_same_of_the_victim_and_of_the_shadow_models(shadows):
+    signals, _ = spread_signals(leak=0.0, seed=3, models=1 + shadows)
+    for rows in audit_rows(signals):
+        deviations = features([signals], rows)[:, 3:5]
+        assert (deviations.std(axis=0) > 0.8).all() and (deviations.std(axis=0) < 1.2).all()
+
+
+def test_without_known_non_members_of_the_victim_nobody_has_deviations():
+    signals, _ = spread_signals(leak=0.0, seed=3)
+    member = signals.member.copy()
+    member[0] = -1  # as for an attacker who knows half of the points
+    signals = signals._replace(member=member)
+    outsiders = (member == 0) & signals.audit
+    values = np.zeros(member.shape) + np.arange(member.shape[1])
+    assert (deviations_in_class(values, outsiders, signals.labels, np.array([True, True])) == 0).all()
 
 
 def test_classes_of_different_spread_are_told_apart():

@@ -46,7 +46,7 @@ def rarity(scores: np.ndarray, known_scores: np.ndarray, known_truth: np.ndarray
     falls exponentially, as fast as the highest scores of the known non-members spread. The map is strictly increasing:
     scores (n,) keep their order and their ties. known_scores and known_truth: (M,), by a fit that did not see them.
     """
-    others = known_scores[np.asarray(known_truth) == 0]
+    others = known_scores[(np.asarray(known_truth) == 0) & ~np.isnan(known_scores)]
     distinct, place = np.unique(scores, return_inverse=True)
     return strictly_increasing(_minus_log_rate(distinct, np.sort(others)))[place]
 

@@ -51,5 +51,7 @@ def split_ai_logits(run: Run, role: str, asked: np.ndarray) -> np.ndarray:
     """(N, C) float32: the logarithms of Split-AI's posteriors about these points of the data set."""
     folder = run.role_dir(ORIGINAL, role)
     split_ai = selena.read(folder / selena.FILE, checkpoints.load_meta(folder)["made_from"])
+    if not np.isin(asked, split_ai["points"]).all():
+        raise UserError(f"{folder / selena.FILE} lacks points that are asked now: delete {folder} and train it again")
     places = np.searchsorted(split_ai["points"], asked)
     return np.log(np.maximum(split_ai["answers"][places], SMALLEST))

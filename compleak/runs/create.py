@@ -136,10 +136,11 @@ def check_pretrained(folder: Path, model_name: str) -> None:
 
 
 def fingerprint_of(pretrained: Path | None) -> str | None:
-    """A short hash of pretrained weights; None where there are none."""
+    """A short hash of a pretrained network, its weights and its config.json; None where there is none."""
     if pretrained is None:
         return None
-    return hashlib.sha256("".join(map(sha256, weight_files(pretrained))).encode()).hexdigest()[:16]
+    files = [pretrained / "config.json", *weight_files(pretrained)]
+    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()[:16]
 
 
 def check_classes(data: datasets.Dataset, dataset_name: str, num_cls: int | None) -> None:
