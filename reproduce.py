@@ -25,6 +25,7 @@ With --defences there is a run for each defence and attacker, and results/<run>_
 --early_stopping gives results/<run>_early_stopping, --tune_defence results/<run>_tuning.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from compleak.findings.defences import Audit
@@ -83,7 +84,7 @@ def write_pages(plans: list[PlanSettings], settings: ReproduceSettings) -> None:
     """Write each run's page, and the page over all of them where there are seeds or defences; print the last one."""
     root = settings.plan.run.root
     runs = [open_run(plan.named_run) for plan in plans]
-    in_words = {**settings.plan.stages.in_words(), "networks of SAMIA and MR": f"--recipe {settings.plan.recipe}"}
+    in_words = {**settings_in_words(settings.plan), "networks of SAMIA and MR": f"--recipe {settings.plan.recipe}"}
     if page := write_page_of_comparison(runs, plans, settings, in_words):
         say(page)
         return
@@ -94,6 +95,13 @@ def write_pages(plans: list[PlanSettings], settings: ReproduceSettings) -> None:
         texts.append(write_seeds_page(runs, folders[-1], settings.command))
     say(texts[-1])
     say(f"tables and figures are in {', '.join(map(str, folders))}")
+
+
+def settings_in_words(plan: PlanSettings) -> dict[str, str]:
+    """The preset's flags of each kind of stage, with those that were given in their place; pages name the width."""
+    given = {} if plan.batch_size is None else {"batch_size": plan.batch_size}
+    every = {name: value for name, value in {**plan.stages.every, **given}.items() if name != "width"}
+    return replace(plan.stages, every=every).in_words()
 
 
 def write_page_of_comparison(

@@ -64,7 +64,7 @@ def _read_images(source: Path, side: int, skipped: Notes, changed: Notes) -> dic
         images[file.place] = _decode(file, side, changed)
     if not images:
         reasons = f"; skipped {skipped}" if skipped.places else ""
-        raise NoSplit(f"{escape(source)} holds no train/<class>/* and test/<class>/* images{reasons}")
+        raise NoSplit(f"{escape(source)} holds no images train/<class>/* and test/<class>/*, nor <class>/*{reasons}")
     return images
 
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from core.errors import UserError
+
 
 class OwnersKnowledge(NamedTuple):
     """What the owner of a model knows beside the answer to be given: what the model answers about known points."""
@@ -25,10 +27,13 @@ class OwnersKnowledge(NamedTuple):
 
 
 def keep_largest(posteriors: np.ndarray, count: int, owner: OwnersKnowledge | None = None) -> np.ndarray:
-    """The `count` largest entries of each row as they are; the others share what is left evenly."""
+    """The `count` largest entries of each row as they are; the others share what is left evenly.
+
+    UserError where `count` is not below the number of classes.
+    """
     classes = posteriors.shape[1]
     if count >= classes:
-        return posteriors
+        raise UserError(f"topk:{count} hides nothing of {classes} classes: keep fewer of them")
     largest = np.argsort(-posteriors, axis=1, kind="stable")[:, :count]
     told = np.take_along_axis(posteriors, largest, axis=1)
     left = (1 - told.sum(axis=1, keepdims=True)) / (classes - count)

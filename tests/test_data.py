@@ -136,7 +136,7 @@ def test_a_class_without_images_is_reported(tmp_path, capsys):
 
 def test_if_no_image_is_read_the_message_names_what_was_skipped(tmp_path):
     source = write_folder(tmp_path / "folder", image_files())
-    with pytest.raises(UserError, match="holds no train.* images; skipped 2 outside train.*0.png"):
+    with pytest.raises(UserError, match="holds no images train.*; skipped 2 outside train.*0.png"):
         load(tmp_path, source / "train/cat")
 
 

@@ -375,7 +375,7 @@ def test_one_column_of_text_is_read_as_texts_and_na_is_a_word(tmp_path):
     ("text", "says"),
     [
         ("a,b\n1,2\n", "which column holds the labels. none is called label, class, target, y, letter.*names a, b"),
-        ("y,label,b\n1,2,3\n", "which column holds the labels. y, label could be named as label_column"),
+        ("y,label,b\n1,2,3\n", "which column holds the labels. y, label could be named with --label_column"),
         ("y,a\n1,\n", "row 1, column 'a' is empty"),
         ("y,a\n1,2\n,3\n", "row 2, column 'y' is empty"),
         ("y,a\n1,2\n1,3\n1,x\n", "row 3, column 'a' is 'x', no finite number"),

@@ -48,6 +48,7 @@ def reproduce_parser(doc: str) -> arguments.Parser:
         default="smoke",
         help="smoke: minutes on digits; quick: an hour on CIFAR-10 and two cores; compact: a quarter of the width and "
         "1,200 members, for comparing defences on a CPU; broad: the same with 2,500, for many data sets and networks; "
+        "text: for bert and gpt2; "
         "half: half of width and epochs, with augmentation, for a day on a CPU; paper: its grid, for a GPU (default: "
         "%(default)s)",
     )
@@ -246,14 +247,17 @@ def defence_of(text: str, flag: str, parser: arguments.Parser) -> DefenceSetting
     try:
         if name in DEFENCES_OF_ANSWERS:
             return answers_of_text(text)
-        if name not in DEFENCES or len(numbers) > len(PARTS_OF_A_DEFENCE):
+        if name not in DEFENCES:
+            names = ", ".join((*DEFENCES, *DEFENCES_OF_ANSWERS))
+            raise argparse.ArgumentTypeError(f"there is no defence {name!r}: choose from {names}")
+        if len(numbers) > len(PARTS_OF_A_DEFENCE):
             raise ValueError
         parts = zip(PARTS_OF_A_DEFENCE.items(), numbers, strict=False)
         return with_argument(DefenceSettings(name, **{part: read(number) for (part, read), number in parts}))
-    except (ValueError, argparse.ArgumentTypeError):
-        expected = "NAME, NAME:ARG or NAME:ARG:LR:BATCH, in positive numbers"
-        names = ", ".join((*DEFENCES, *DEFENCES_OF_ANSWERS))
-        parser.error(f"{flag} {text}: expected {expected}; NAME is one of {names}")
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"{flag} {text}: {error}")
+    except ValueError:
+        parser.error(f"{flag} {text}: expected NAME, NAME:ARG or NAME:ARG:LR:BATCH, in positive numbers")
 
 
 def spelled(defence: DefenceSettings | AnswersSettings) -> str:

@@ -119,7 +119,7 @@ def add_defence_flags(parser: argparse.ArgumentParser) -> None:
     """A defence is part of a run: each stage is told of it, and its name is part of the run's folder."""
     group = parser.add_argument_group("which defence the run has")
     group.add_argument(
-        "--defend", choices=("", *DEFENCES), metavar="|".join(DEFENCES), default="", help="trained into the models"
+        "--defend", choices=tuple(DEFENCES), metavar="|".join(DEFENCES), default="", help="trained into the models"
     )
     meanings = [f"{name}: {defence.argument} (default: {defence.default:g})" for name, defence in DEFENCES.items()]
     group.add_argument("--defend_arg", type=arguments.positive_float, help="; ".join(meanings))

@@ -129,8 +129,8 @@ def choose_label(header: list[str], label_column: str | None, source: Path) -> s
         return candidates[0]
     reason = f"{_list(candidates)} could" if candidates else f"none is called {', '.join(LABEL_COLUMNS)}; one must"
     raise UserError(
-        f"{escape(source)}: which column holds the labels? {reason} be named as label_column. The first row names "
-        f"{_list(header)}"
+        f"{escape(source)}: which column holds the labels? {reason} be named with --label_column (label_column in a "
+        f"task file). The first row names {_list(header)}"
     )
 
 
