@@ -144,7 +144,7 @@ def test_the_plan_hands_the_flags_to_all_that_ask():
     plan = parse(["--preset", "compact", "--queries", "2", "--keep", "signals"]).plan
     asked = {stage.key.kind: stage.settings.asked for stage in plan_of(plan) if hasattr(stage.settings, "asked")}
     assert set(asked) == {"query", "NR", "SR", "MR"}
-    assert all(amounts == {"sensitivity": 1, "augmented": 2} for amounts in asked.values())
+    assert all(amounts == {"sensitivity": 2, "augmented": 2} for amounts in asked.values())
 
 
 # Files of others
