@@ -209,7 +209,7 @@ def test_a_gpu_session_that_is_cut_off_continues_in_the_next_call_and_copies_its
 def test_the_checks_of_a_gpu_hold_on_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "IMAGES", 130)  # two steps
     checks = list(gpu_check.checks(0.125, CPU, tmp_path))
-    assert len(checks) == 17 and all(holds for holds, _ in checks), checks
+    assert len(checks) == 22 and all(holds for holds, _ in checks), checks
 
 
 def test_a_check_that_fails_is_named_and_gives_exit_code_1(tmp_path, monkeypatch, capsys):
