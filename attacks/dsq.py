@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from attacks.common.networks import Recipe, choose_recipe, one_cycle, standardise, train_and_score, with_enough_steps
+from attacks.common.networks import Recipe, choose_recipe, one_cycle, standardise, train_and_decide, with_enough_steps
 from attacks.common.signals import Result, Signals, audit_rows
 from attacks.common.statistics import posterior
-from attacks.common.thresholds import decide
 
 
 def adam(parameters, steps: int):
@@ -95,7 +94,7 @@ def by_two_views(
     inputs = with_label(target, shadow, shadow_features), with_label(target, victim, victim_features)
     fitted_on, applied_to = standardise(*inputs) if recipe == "fast" else (part.astype(np.float32) for part in inputs)
     member = target.member[shadow]
-    shadow_scores, scores = train_and_score(
+    return train_and_decide(
         partial(TwoViews, shadow_features.shape[1], target.logits.shape[-1], DEVIATION[recipe]),
         with_enough_steps(training, len(member), LEAST_STEPS),
         fitted_on,
@@ -105,4 +104,3 @@ def by_two_views(
         device=device,
         progress=progress,
     )
-    return decide(shadow_scores, member, scores)

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from attacks.common.networks import Recipe, choose_recipe, one_cycle, standardise, train_and_score
+from attacks.common.networks import Recipe, choose_recipe, one_cycle, standardise, train_and_decide
 from attacks.common.signals import Result, Signals, audit_rows, check_same_points
 from attacks.common.statistics import cross_entropy
-from attacks.common.thresholds import decide
 from attacks.nasr2018 import nasr2018
 from attacks.sr import sr
 
@@ -111,7 +110,7 @@ def mr(
     fitted_on, applied_to = standardise(*inputs(compressed, memberships))
     shadow, _ = audit_rows(compressed[0])
     member = compressed[0].member[shadow]
-    shadow_scores, scores = train_and_score(
+    return train_and_decide(
         lambda: TwoBranches(len(compressed)),
         choose_recipe(RECIPES, recipe),
         fitted_on,
@@ -121,4 +120,3 @@ def mr(
         device=device,
         progress=progress,
     )
-    return decide(shadow_scores, member, scores)

@@ -14,6 +14,7 @@ initialisations, and the score is the mean of their log-odds of membership.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from attacks.common.statistics import descending_order, log_odds, of_label
 from attacks.common.thresholds import decide
 
 TOP = 10  # most likely classes whose log-odds are read
-MOST_CLASSES = 100  # of which each has a column; of more classes each has too few rows to learn from
+MOST_CLASSES = 100  # that get a one-hot column each; of more classes each has too few rows to learn from
 FARTHEST = 8  # deviations from the mean of the shadows, at most
 FEWEST_KNOWN = 3  # non-members of a class, so that each has two others
 NETWORKS = 4
@@ -57,12 +58,12 @@ class Perceptrons(torch.nn.Module):
         return logits if self.training else logits.mean(dim=1)
 
 
-def loss_of_each(logits: Tensor, targets: Tensor) -> Tensor:
+def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy over rows and networks: (b, NETWORKS, 2) and (b,) -> ()."""
     return F.cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(NETWORKS))
 
 
-RECIPE = Recipe(one_cycle, epochs=10, batch=256, loss=loss_of_each)
+RECIPE = Recipe(one_cycle, epochs=10, batch=256, loss=mean_loss)
 
 
 def features(models: Sequence[Signals], rows) -> np.ndarray:
@@ -95,9 +96,9 @@ def deviations_in_class(values, outsiders, labels, audited) -> np.ndarray:
     """How far each value lies from those of the model's known non-members of the class, in their standard deviations.
 
     values (R, N), NaN where unknown; outsiders (R, N) bool; labels (N,); audited (R,) bool, the models with an audit
-    set -> (R, N). A non-member is compared with the others, because the victim's points are not among those that they
-    are compared with. 0 where all others are equal, and 0 for a whole class where one of the audited models has fewer
-    than FEWEST_KNOWN: what the shadows' rows tell must mean the same of the victim's.
+    set -> (R, N). A non-member is left out of the points that it is compared with, as the victim's audited points are.
+    0 where those points' values are all equal. A class is 0 for all models where one of the audited models knows fewer
+    than FEWEST_KNOWN non-members of it, so that the feature means the same of the shadows and of the victim.
     """
     distances = np.zeros(values.shape)
     usable = outsiders & np.isfinite(values)
@@ -142,7 +143,7 @@ def neural(models: Sequence[Signals], *, seed: int, device="cpu") -> Result:
         def score(asked) -> np.ndarray:
             known, unknown = (values.clip(-FARTHEST, FARTHEST) for values in standardise(inputs, asked))
             recipe = with_enough_steps(RECIPE, len(known), LEAST_STEPS)
-            build = lambda: Perceptrons(known.shape[1])  # noqa: E731
+            build = partial(Perceptrons, known.shape[1])
             return train_and_score(build, recipe, known, member, unknown, seed=seed, device=device)[1]
 
         return score

@@ -12,10 +12,9 @@ need more of the shadows' rows than `nn_top3`. `shokri2017` and `nasr2018` see t
 import numpy as np
 import torch
 
-from attacks.common.networks import Recipe, choose_recipe, one_cycle, sgd, standardise, train_and_score
+from attacks.common.networks import Recipe, choose_recipe, one_cycle, sgd, standardise, train_and_decide
 from attacks.common.signals import Result, Signals, audit_rows
 from attacks.common.statistics import posterior
-from attacks.common.thresholds import decide
 
 RECIPES = {"paper": Recipe(sgd, epochs=100, batch=128), "fast": Recipe(one_cycle, epochs=10, batch=128)}
 TOP = 3
@@ -58,7 +57,7 @@ def nn(
     shadow, victim = audit_rows(target)
     fitted_on, applied_to = standardise(view(target, shadow, features), view(target, victim, features))
     member = target.member[shadow]
-    shadow_scores, scores = train_and_score(
+    return train_and_decide(
         lambda: perceptron(fitted_on.shape[1]),
         choose_recipe(RECIPES, recipe),
         fitted_on,
@@ -68,4 +67,3 @@ def nn(
         device=device,
         progress=progress,
     )
-    return decide(shadow_scores, member, scores)

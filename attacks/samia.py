@@ -8,10 +8,9 @@ its authors have them: the head reads all of them side by side and so learns wha
 import numpy as np
 from torch import nn
 
-from attacks.common.networks import ROWS_AT_ONCE, Recipe, choose_recipe, one_cycle, sgd, standardise, train_and_score
+from attacks.common.networks import ROWS_AT_ONCE, Recipe, choose_recipe, one_cycle, sgd, standardise, train_and_decide
 from attacks.common.signals import Result, Signals, Unusable, audit_rows
 from attacks.common.statistics import posterior
-from attacks.common.thresholds import decide
 
 MEMORY = 1e9  # bytes that the network may take beside its weights
 
@@ -66,7 +65,7 @@ def samia(target: Signals, *, seed: int, recipe: str = "fast", device="cpu", pro
         raise Unusable("samia needs the sensitivity of the posteriors, and these signals hold none")
     fitted_on, applied_to = standardise(tokens(target, shadow), tokens(target, victim))
     member = target.member[shadow]
-    shadow_scores, scores = train_and_score(
+    return train_and_decide(
         lambda: SelfAttention(target.logits.shape[-1]),
         choose_recipe(RECIPES, recipe),
         fitted_on,
@@ -77,4 +76,3 @@ def samia(target: Signals, *, seed: int, recipe: str = "fast", device="cpu", pro
         progress=progress,
         rows_at_once=at_once,
     )
-    return decide(shadow_scores, member, scores)

@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from attacks.common.networks import Recipe, choose_recipe, one_cycle, standardise, train_and_score
+from attacks.common.networks import Recipe, choose_recipe, one_cycle, standardise, train_and_decide
 from attacks.common.signals import Result, Signals, audit_rows, check_same_points
 from attacks.common.statistics import cross_entropy, log_posterior, modified_entropy
-from attacks.common.thresholds import decide
 
 METRICS = 5
 WIDTH = 50
@@ -83,7 +82,7 @@ def seqmia_versions(
     inputs = (np.stack([metrics(model, rows) for model in sequence], axis=1) for rows in (shadow, victim))
     fitted_on, applied_to = standardise(*inputs)
     member = models[0].member[shadow]
-    shadow_scores, scores = train_and_score(
+    return train_and_decide(
         RecurrentAttention,
         training,
         fitted_on,
@@ -93,4 +92,3 @@ def seqmia_versions(
         device=device,
         progress=progress,
     )
-    return decide(shadow_scores, member, scores)

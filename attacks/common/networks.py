@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attacks.common.signals import Unusable
+from attacks.common.signals import Result, Unusable
 from attacks.common.statistics import LARGEST
+from attacks.common.thresholds import decide
 
 FARTHEST = 1e6  # deviations from the mean of the shadows, at most: a float32 network cannot work with any number
 ROWS_AT_ONCE = 2048  # that go through a network together, unless they take too much memory
@@ -119,6 +120,12 @@ def train_and_score(
     if not (np.isfinite(shadow_scores).all() and np.isfinite(scores).all()):
         raise Unusable("the training of its network diverged on these signals")
     return shadow_scores, scores
+
+
+def train_and_decide(build, recipe: Recipe, shadow, member, victim, **options) -> Result:
+    """The victim's scores of `train_and_score`, with the threshold that is best for the shadows' scores."""
+    shadow_scores, scores = train_and_score(build, recipe, shadow, member, victim, **options)
+    return decide(shadow_scores, member, scores)
 
 
 def train(network, recipe: Recipe, inputs, targets, rows_at_once: int, progress=None) -> None:

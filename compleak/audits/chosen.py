@@ -12,10 +12,11 @@ LARGEST = 1e300  # of a mapped score
 
 
 def choose(worth: Mapping[str, Sequence[float]], error: Callable[[str, str, int], float]) -> list[str] | None:
-    """The attack that an attacker deploys for each part, by its key; None of several attacks where none is eligible.
+    """One key for each part (a fit and the points that it judges), of the attack that an attacker deploys there.
 
-    It is the best one, or AVERAGE where that is not clearly worse: the best of many attacks is the best by chance too.
-    The first of equally good attacks counts. A single attack needs no choice.
+    None where there are several attacks and none is eligible for any part. The best attack is chosen only if it is
+    clearly better than AVERAGE, which otherwise is: the best of many attacks is the best by chance too. The first of
+    equally good attacks counts. A single attack needs no choice.
 
     worth: for each attack and part how well it did on points whose membership is known; NaN where not eligible.
     error(key, other, part): the standard error of the difference of two attacks' worth.
@@ -26,11 +27,11 @@ def choose(worth: Mapping[str, Sequence[float]], error: Callable[[str, str, int]
         return keys * table.shape[1]
     if np.isnan(table).all():
         return None
-    return [deploy(dict(zip(keys, column, strict=True)), part, error) for part, column in enumerate(table.T)]
+    return [choose_for_part(dict(zip(keys, column, strict=True)), part, error) for part, column in enumerate(table.T)]
 
 
-def deploy(worth: Mapping[str, float], part: int, error: Callable[[str, str, int], float]) -> str:
-    """The key of the attack to deploy for one part: `choose`."""
+def choose_for_part(worth: Mapping[str, float], part: int, error: Callable[[str, str, int], float]) -> str:
+    """The best attack's key for one part, or AVERAGE unless the best is clearly better; arguments as for `choose`."""
     best = max(worth, key=lambda key: np.nan_to_num(worth[key], nan=-np.inf))
     average = worth.get(AVERAGE, np.nan)
     if best == AVERAGE or np.isnan(average):
@@ -44,7 +45,8 @@ def rarity(scores: np.ndarray, known_scores: np.ndarray, known_truth: np.ndarray
 
     The rates are those of the known non-members' own scores, interpolated between them. Beyond the highest the rate
     falls exponentially, as fast as the highest scores of the known non-members spread. The map is strictly increasing:
-    scores (n,) keep their order and their ties. known_scores and known_truth: (M,), by a fit that did not see them.
+    scores (n,) keep their order and their ties; below the lowest known score it falls below 0. known_scores (M,): each
+    by a fit that did not see its point; known_truth (M,).
     """
     others = known_scores[(np.asarray(known_truth) == 0) & ~np.isnan(known_scores)]
     distinct, place = np.unique(scores, return_inverse=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compleak.queries.logits import SMALLEST
 from compleak.queries.signals_file import load, points, read_source, write
 from compleak.runs import checkpoints
 from compleak.runs.run import Run
@@ -17,7 +18,6 @@ from core.errors import UserError
 from defenses import selena
 
 FILE = "split_ai_signals.npz"
-SMALLEST = 1e-30  # posterior whose logarithm is taken: float32 answers may be 0
 
 
 def write_split_ai(run: Run) -> Path:
