@@ -11,6 +11,8 @@
     python reproduce.py --tune_defence dp:1                              # DP-SGD's own learning rate and batch size
     python reproduce.py --compare results/RUN results/RUN                # one page over runs of several data sets
     python reproduce.py --jobs 4                                         # four stages at once on this machine
+    python reproduce.py --no_attacks --keep signals                      # models and answers where there is a GPU; copy
+                                                                         # --root and attack on any other machine
     python reproduce.py --engine ray --ray_address auto                  # the same stages as tasks on a Ray cluster
 
 Runs the stages of the other scripts and skips what is done, so that it can be stopped and started at any time. A stage
@@ -144,6 +146,9 @@ def main(argv=None) -> None:
     check_defences(plans)
     check_shadow_counts(plans)
     run_stages(stages_of(plans, settings), settings)
+    if not settings.plan.attacks:
+        say("all models are made and have answered: the same command without --no_attacks attacks them")
+        return
     write_pages(plans, settings)
 
 

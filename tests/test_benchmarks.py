@@ -169,15 +169,16 @@ def test_a_gpu_session_that_is_called_wrongly_says_so_in_one_line(arguments, set
 
 
 FAKE_PYTHON = """#!/usr/bin/env bash
-# stands in for Python: `paper` takes too long in its first call, `check` fails, and the signals appear at once
+# stands in for Python: `models` takes too long in its first call, `check` fails, and the answers appear at once
 case "$*" in
--c*) printf "$ROOT/%s\n" results/run results_pruning/run_0.{6,7} ;;
 *gpu_check.py*) exit 1 ;;
 *reproduce.py*)
-    folder=$ROOT/results/run
-    mkdir -p $folder && echo "# summary" >$folder/summary.md && head -c 9000000 /dev/urandom >$folder/signals.npz
-    for degree in 0.6 0.7; do
-        mkdir -p $ROOT/results_pruning/run_$degree && cp $folder/signals.npz $ROOT/results_pruning/run_$degree/
+    mkdir -p $ROOT/results/run/victim_model
+    echo "{}" >$ROOT/results/run/run.json
+    for degree in 0.{1..6}; do
+        folder=$ROOT/results_pruning/run_$degree/victim_model
+        mkdir -p $folder && echo "{}" >$folder/meta.json
+        [[ -e $folder/answers.npz ]] || head -c 9000000 /dev/urandom >$folder/answers.npz
     done
     [[ -e $ROOT/second ]] && exit 0
     touch $ROOT/second && exec sleep 60 ;;
@@ -185,25 +186,33 @@ esac
 """
 
 
-def test_a_gpu_session_that_is_cut_off_continues_in_the_next_call_and_copies_its_results(tmp_path):
-    root = tmp_path / "root"
-    out = tmp_path / "out"
-    python = tmp_path / "python"
+def test_a_gpu_session_that_is_cut_off_continues_in_the_next_call_and_copies_each_answer_once(tmp_path):
+    root, out, python = tmp_path / "root", tmp_path / "out", tmp_path / "python"
     root.mkdir()
     python.write_text(FAKE_PYTHON)
     python.chmod(0o755)
     settings = {"ROOT": root, "PYTHON": python}
     first = run_session(out, **settings, LIMIT=6)  # a piece is started only if half of it is left
     assert first.returncode == 1 and "check: FAILED with exit code 1" in first.stdout
-    assert "paper: cut off after" in first.stdout and "bench: waits for the next call" in first.stdout
+    assert "models: cut off after" in first.stdout and "bench: waits for the next call" in first.stdout
+    assert "2 answers wait for the next call" in first.stdout
+    copied = answers_in(out)
     second = run_session(out, **settings, LIMIT=60)
     assert second.returncode == 1 and "check: FAILED before" in second.stdout
-    assert "paper: done in" in second.stdout and "bench: done in" in second.stdout
-    assert {file.name for file in out.iterdir()} == {
-        *("log.txt", "summary.md", "tables.tar.gz", "signals_1.tar.gz", "signals_2.tar.gz", "signals_3.tar.gz")
-    }
-    with tarfile.open(out / "signals_2.tar.gz") as archive:
-        assert archive.getnames() == ["results_pruning/run_0.6/signals.npz"]
+    assert "models: done in" in second.stdout and "bench: done in" in second.stdout
+    copied += answers_in(out)
+    assert copied == [f"results_pruning/run_0.{degree}/victim_model/answers.npz" for degree in range(1, 7)]
+    with tarfile.open(out / "models.tar.gz") as archive:
+        assert "results/run/run.json" in archive.getnames() and len(archive.getnames()) == 7
+
+
+def answers_in(out):
+    """The names of the files in the archives of answers."""
+    names = []
+    for file in sorted(out.glob("answers_*.tar")):
+        with tarfile.open(file) as archive:
+            names += archive.getnames()
+    return names
 
 
 def test_the_checks_of_a_gpu_hold_on_the_cpu(tmp_path, monkeypatch):

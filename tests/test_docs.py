@@ -42,6 +42,7 @@ SHELL = {  # neither one of our scripts nor make
     "pip install -r requirements.txt",
     "pip install .[ray]",
     "jupyter notebook CompLeakMR.ipynb",
+    "nvidia-cuda-mps-control -d",
     "ray start --head",
     "ray start --address FIRST:6379",
 }

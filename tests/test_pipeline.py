@@ -198,6 +198,13 @@ def test_only_one_run_at_a_time_downloads_the_data():
     assert StageKey(second, "query", role="shadow_model_0") in needs
 
 
+def test_without_attacks_every_model_is_made_and_asked_and_no_defence_of_answers_is_tried():
+    stages = joined_plan(runs_of(reproduce.parse(["--no_attacks", "--defences", "memguard"])))
+    check_order(stages)
+    assert [stage.key.kind for stage in stages] == ["data", *["train", *["compress"] * 4, "query"] * 2]
+    assert not any(stage.settings.drop_weights for stage in stages if stage.key.kind == "query")
+
+
 def test_a_comparison_trains_identical_models_once_and_other_runs_wait_for_them():
     plans = runs_of(reproduce.parse(["--defences", "ppb:4", "dp", "--seeds", "1", "2"]))
     names = [f"digits_resnet18_smoke_seed1{name}" for name in ("", "_ppb_4", "_ppb_4_adaptive")]
@@ -367,6 +374,19 @@ def test_two_jobs_at_once_give_the_table_of_one_local_process(local_table, tmp_p
     pd.testing.assert_frame_equal(audit(tmp_path, "--jobs", 2), local_table, check_exact=True)
 
 
+@pytest.mark.slow
+def test_models_that_were_asked_on_one_machine_are_attacked_on_another_without_their_weights(
+    local_table, tmp_path, capsys
+):
+    made, copied = tmp_path / "made", tmp_path / "copied"
+    command = [*NETWORK, "--run_name", "small", "--preset", "tiny", "--threads", "1", "--variants", *THREE_VARIANTS]
+    reproduce.main([*command, "--root", str(made), "--no_attacks", "--keep", "signals"])
+    assert "without --no_attacks attacks them" in capsys.readouterr().out
+    assert not [*made.rglob("model.pt"), *made.rglob("*.csv")] and len(list(made.rglob("answers.npz"))) == 8
+    made.rename(copied)
+    pd.testing.assert_frame_equal(audit(copied), local_table, check_exact=True)
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -385,6 +405,7 @@ def test_two_jobs_at_once_give_the_table_of_one_local_process(local_table, tmp_p
         (["--defences", "--adaptive"], "need --defend"),
         (["--tune_defence", "dp:1", "--early_stopping"], "two commands"),
         (["--tune_defence", "memguard"], "is not trained"),
+        (["--no_attacks", "--tune_defence", "dp:1"], "leave out --no_attacks"),
         (["--variants", "nonsense"], "'nonsense' is no compressed variant"),
     ],
 )

@@ -149,11 +149,11 @@ def joined_plan(plans: Sequence[PlanSettings]) -> list[Stage]:
     """
     stages, data_before = [], ()
     for plan in plans:
-        data, *others = plan_of(plan)
-        if data.key.kind == "data":
-            data = replace(data, needs=data_before)
-            data_before = (data.key,)
-        stages += [data, *others]
+        own = plan_of(plan)
+        if own and own[0].key.kind == "data":  # the plan of a defence of answers has nothing but attacks
+            own[0] = replace(own[0], needs=data_before)
+            data_before = (own[0].key,)
+        stages += own
     lenders = {plan.name: plan for plan in plans}
     keys = {stage.key for stage in stages}
     return [wait_for_twin(stage, lenders[stage.key.run], keys) for stage in stages]

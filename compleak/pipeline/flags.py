@@ -72,7 +72,14 @@ def reproduce_parser(doc: str) -> arguments.Parser:
         "--keep",
         choices=("all", "signals"),
         default="all",
-        help="signals: delete shadow models' weights once they have answered, for many of them (default: %(default)s)",
+        help="signals: delete shadow models' weights once they have answered, for many of them; with --no_attacks the "
+        "victim's too (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no_attacks",
+        action="store_true",
+        help="make and ask the models and stop there; the same command without this flag attacks them later, also on "
+        "another machine",
     )
     parser.add_argument(
         "--defences",
@@ -167,6 +174,7 @@ def reproduce_settings(parser: arguments.Parser, argv=None) -> ReproduceSettings
         seed=args.seed,
         layout=args.split,
         keep=args.keep,
+        attacks=not args.no_attacks,
         recipe=args.recipe,
         compile=args.compile,
         asked=asked_probes(args),
@@ -233,6 +241,8 @@ def refuse_contradictions(args: argparse.Namespace, parser: arguments.Parser) ->
         parser.error(f"--{asked[0]} and --{asked[1]} are two commands: give them one after the other")
     if args.variants and (args.early_stopping or args.tune_defence):
         parser.error("--early_stopping and --tune_defence compress no model: leave out --variants")
+    if args.no_attacks and (args.tune_defence or args.compare):
+        parser.error("--tune_defence and --compare attack nothing: leave out --no_attacks")
     if args.tune_defence and args.seeds:
         parser.error("--tune_defence chooses once: give it a --seed")
     if args.compare and args.seeds:

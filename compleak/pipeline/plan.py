@@ -69,7 +69,7 @@ def plan_of(plan: PlanSettings) -> list[Stage]:
     roles = roles_of(plan.shadow_count())
     data = Stage(StageKey(plan.name, "data"), train_originals, train_settings(plan, roles=()))
     models = [stage for role in roles for stage in model_stages(plan, role)]
-    return [data, *models, *attack_stages(plan, models)]
+    return [data, *models, *(attack_stages(plan, models) if plan.attacks else ())]
 
 
 def answers_stages(plan: PlanSettings) -> list[Stage]:
@@ -91,7 +91,7 @@ def answers_stages(plan: PlanSettings) -> list[Stage]:
 
 
 def model_stages(plan: PlanSettings, role: str) -> Iterator[Stage]:
-    """What makes one model and its compressions and, where a shadow's weights are not kept, asks them first."""
+    """What makes one model and its compressions and, where the attacks need not or must not do it, asks them."""
     data, train = StageKey(plan.name, "data"), StageKey(plan.name, "train", role=role)
     parts = [StageKey(plan.name, "part", role=role, part=number) for number in range(part_count(plan, role))]
     for key in parts:
@@ -100,9 +100,14 @@ def model_stages(plan: PlanSettings, role: str) -> Iterator[Stage]:
     compressions = [StageKey(plan.name, "compress", variant, role) for variant in plan.variants]
     for key in compressions:
         yield Stage(key, compress_models, compress_settings(plan, key.variant, role), (train,))
-    if plan.keep == "signals" and role != VICTIM:
+    if is_asked_ahead(plan, role):
         key = StageKey(plan.name, "query", role=role)
         yield Stage(key, query_models, query_settings(plan, role), (train, *compressions))
+
+
+def is_asked_ahead(plan: PlanSettings, role: str) -> bool:
+    """Whether a stage of its own asks this model: its weights are not kept, or no attack follows that would ask it."""
+    return not plan.attacks or (plan.keep == "signals" and role != VICTIM)
 
 
 def part_count(plan: PlanSettings, role: str) -> int:
@@ -160,7 +165,8 @@ def asking_settings(plan: PlanSettings) -> dict:
 
 def query_settings(plan: PlanSettings, role: str) -> QuerySettings:
     settings = asking_settings(plan)
-    return QuerySettings(**settings, variants=plan.variants, roles=(role,), drop_weights=True)
+    drop = plan.keep == "signals"
+    return QuerySettings(**settings, variants=plan.variants, roles=(role,), drop_weights=drop, drop_victim=drop)
 
 
 def attack_settings(plan: PlanSettings, scenario: str, variants: tuple[Variant, ...]) -> AttackSettings:

@@ -38,7 +38,8 @@ class PlanSettings:
     shadow_num: int = 1
     seed: int = DEFAULT_SEED
     layout: str = COMPLEAK
-    keep: str = "all"  # or "signals": delete shadow models' weights once they have answered
+    keep: str = "all"  # or "signals": delete models' weights once they have answered, the victim's without attacks only
+    attacks: bool = True  # or leave them, and the pages, to a later command
     recipe: str = "fast"
     compile: bool = False  # as for `train.py`
     asked: Mapping[str, int] = field(

@@ -69,7 +69,7 @@ def arrays_of(targets: Targets, labels: np.ndarray, rows: Sequence[Answers]) -> 
 def query_models(settings: QuerySettings) -> None:
     """Ask the models of the settings' roles, variant by variant, before they are attacked.
 
-    Shadow models' weights are then deleted where the settings say so; meta.json stays.
+    Weights are then deleted where the settings say so; meta.json stays.
     """
     device = devices.choose(settings.device)
     use_threads(threads_for_stage(settings.threads))
@@ -82,7 +82,7 @@ def query_models(settings: QuerySettings) -> None:
     for role in selected_roles(run.roles, settings.roles):
         for variant in variants:
             ask_ahead(run, variant, role, settings.asked, device=device, batch_size=settings.batch_size)
-        if settings.drop_weights and role != run.roles[0]:
+        if settings.drop_victim if role == run.roles[0] else settings.drop_weights:
             for variant in variants:
                 checkpoints.drop_weights(run.role_dir(variant, role))
         say(f"{role}: asked as {len(variants)} variants")

@@ -189,7 +189,8 @@ class QuerySettings(StageSettings):
     roles: tuple[str, ...] | None = None
     variants: tuple[Variant, ...] = ()
     asked: Mapping[str, int] = field(default_factory=dict, hash=False)
-    drop_weights: bool = False
+    drop_weights: bool = False  # of shadow models that have answered
+    drop_victim: bool = False  # the victim's too
     split_ai: bool = False  # write what SELENA's Split-AI answers, and ask nothing else
 
 
