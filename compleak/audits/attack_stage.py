@@ -19,6 +19,7 @@ from compleak.audits.target import Target, check_out, target_of
 from compleak.audits.usable import copies_in_words, with_references
 from compleak.audits.verdicts import number_of_part
 from compleak.queries import signals_file
+from compleak.queries.probes import PROBES
 from compleak.runs.run import Run, defence_in_words
 from compleak.runs.settings import AttackSettings
 from core import devices
@@ -139,6 +140,11 @@ def chosen_attacks(settings: AttackSettings) -> tuple[attacks.Attack, ...]:
     return (*(row for row in attacks.KNOWN[settings.scenario] if row.name in settings.attacks), *further)
 
 
+def needs_extra_answers(attack: attacks.Attack) -> bool:
+    """Whether the attack reads a probe that is asked only of those who want it: nobody misses it otherwise."""
+    return any(probe in PROBES and PROBES[probe].default_amount == 0 for probe in attack.probes)
+
+
 def attack_jobs(
     settings: AttackSettings,
     target: Target,
@@ -159,13 +165,15 @@ def attack_jobs(
     halves = halves_of(attacker, record, seed)
     first_stage_folder = None if target.run else settings.out
     options = {"seed": seed, "recipe": settings.recipe, "device": device}
+    chosen = chosen_attacks(settings)
+    unsaid = set() if settings.attacks else {row.key for row in chosen if needs_extra_answers(row)}
     rows, scores, p_values, left_out = [], {}, {}, {}
     for name, files in target.jobs.items():
         parts = parts_of(attacker, halves, [records[path] if path else None for path in files])
         hashes = made_from["signals"][name]
         pairs = [pair_files(files, hashes, seed, code, first_stage_folder, part.name) for part in parts]
-        job = Job(settings.scenario, name, parts, pairs, truth, options, attacker.needs, unfinished)
-        job_rows, job_scores = job.run(chosen_attacks(settings))
+        job = Job(settings.scenario, name, parts, pairs, truth, options, attacker.needs, unfinished, unsaid)
+        job_rows, job_scores = job.run(chosen)
         prefix = f"{name}/" if rows else ""
         scores |= {prefix + key: values for key, values in job_scores.items()}
         rows += job_rows

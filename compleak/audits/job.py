@@ -1,7 +1,7 @@
 """All attacks on one target, fitted once, or once for each half of the points: one block of a table."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import numpy as np
@@ -27,7 +27,8 @@ class Job:
     """The attacks on one target.
 
     parts: the fits, and the points that each of them judges; pairs: for each part MR's first stages; truth: (A,) bool,
-    the victim's membership, which the metrics alone read; needs: what the attacker of an attack had to have, in words.
+    the victim's membership, which the metrics alone read; needs: what the attacker of an attack had to have, in words;
+    unsaid: keys of attacks that may be left out without a line on the terminal.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class Job:
         options: dict,
         needs: Callable[[attacks.Attack], str],
         unfinished: UnfinishedTable,
+        unsaid: Collection[str] = (),
     ) -> None:
         self.scenario, self.name = scenario, name
         self.parts, self.truth = parts, truth
         self.pairs = {part.name: files for part, files in zip(parts, pairs, strict=True)}
         self.options, self.needs, self.unfinished = options, needs, unfinished
+        self.unsaid = unsaid
         self.left_out: dict[str, str] = {}  # attacks that could not run, by key, with the reason
         self.p_values: np.ndarray | None = None  # (A,) of the headline, once it is known; None where it has none
 
@@ -154,7 +157,8 @@ class Job:
         """One line for each reason."""
         keys_of: dict[str, list[str]] = {}
         for key, reason in self.left_out.items():
-            keys_of.setdefault(reason, []).append(key)
+            if key not in self.unsaid:
+                keys_of.setdefault(reason, []).append(key)
         for reason, keys in keys_of.items():
             say(f"{self.scenario} {self.name}: left out {', '.join(keys)}: {reason}")
 
