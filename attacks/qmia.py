@@ -78,7 +78,7 @@ def scores_of_model(target: Signals, confidences, model: int, points, seed: int)
     for number in np.unique(part_of_point):
         seen = part_of_known != number
         if seen.sum() < FEWEST_POINTS:
-            raise Unusable(f"qmia needs {FEWEST_POINTS} points that the model is known not to have trained on")
+            raise Unusable(f"it needs {FEWEST_POINTS} points that the model is known not to have trained on")
         scored = part_of_point == number
         expected = fit(target, known[seen], confidences[models[seen], known[seen]], seed)
         mean, deviation = expected(points[scored])
@@ -93,7 +93,7 @@ def qmia(target: Signals, *, seed: int) -> Result:
     """
     shadow, victim = audit_rows(target)
     if target.columns is None:
-        raise Unusable("qmia needs what the points look like, and these signals hold no columns")
+        raise Unusable("it needs what the points look like, and these signals hold no columns")
     confidences = confidence(target.logits, target.labels)
     shadow_scores = np.empty(len(shadow[0]))
     for model in np.unique(shadow[0]):

@@ -43,7 +43,7 @@ def write_split_ai(run: Run) -> Path:
     }
     file = run.dir / FILE
     write(file, arrays, {"signals": read_source(signals), "answered_by": "Split-AI"})
-    say(f"the answers of Split-AI are in {file}")
+    say(f"the answers of Split-AI are in {file}; attack them: python CompLeakNR.py --signals {file} --out FOLDER")
     return file
 
 
