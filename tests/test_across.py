@@ -27,10 +27,10 @@ def write_run(folder, data, network, seed, shift=0.0):
     (folder / "run.json").write_text(json.dumps(config))
     lines = [
         {"claim": claim, "form": form, "key": key, "difference": d + shift, "low": d - 0.01, "high": d + 0.01}
-        for form in ("published", "headline")
+        for form in ("published", "without references", "headline")
         for (claim, key), d in COMPARISONS.items()
     ]
-    pd.DataFrame(lines).assign(verdict=VERDICTS * 2, what="x").to_csv(folder / "claims.csv", index=False)
+    pd.DataFrame(lines).assign(verdict=VERDICTS * 3, what="x").to_csv(folder / "claims.csv", index=False)
     models = {"variant": "original", "role": "victim_model", "train_accuracy": 1.0, "test_accuracy": 0.5 + shift}
     pd.DataFrame([models]).to_csv(folder / "models.csv", index=False)
     points = {"n_member": 50, "n_nonmember": 50}
@@ -54,9 +54,8 @@ def test_the_page_joins_seeds_tells_settings_apart_and_lies_beside_the_runs(tmp_
     assert (folder / "across.png").stat().st_size > 10_000
     page = (folder / "summary.md").read_text()
     assert page in capsys.readouterr().out
-    one = "holds (1 of 1)"
-    assert "| digits | vgg16_bn at width 0.5 | does not hold (1 of 2) | does not hold (1 of 2) | undecided" in page
-    assert f"undecided (0 of 1) | undecided (0 of 1) | {one} | {one} |" in page
+    line = " | ".join(["does not hold (1 of 2)"] * 3 + ["undecided (0 of 1)"] * 3 + ["holds (1 of 1)"] * 3)
+    assert f"| digits | vgg16_bn at width 0.5 | {line} |" in page
     assert "| letters | mlp at width 0.5 | 50 | 1 | [1](../a1/summary.md) [2](../a2/summary.md) | 100.0 | 51.0 " in page
     assert "| 91.0 | 95.0 | 2 of 2, passed |" in page
     claims = pd.read_csv(folder / "claims.csv")

@@ -19,6 +19,8 @@ CONTROLS = ("null", "blind", "references")
 FORMS = ("published", "headline")  # which attack speaks for a target: see `rows_of_form`
 ATTACKS = (*attacks.NR, *attacks.SR, *attacks.MR)
 OURS = {attack.name for attack in ATTACKS if not attack.published}
+WITHOUT_REFERENCES = "without references"  # the form of published attacks that use no model which never saw the point
+REFERENCE_FREE = {attack.name for attack in ATTACKS if attack.published and not attack.references}
 LABEL_ONLY = "label-only"  # the form of attacks that are told predicted labels and no posteriors
 LABEL_ONLY_KEYS = {attack.key for attack in ATTACKS if attack.reads == PREDICTED_AND_TRUE_LABELS}
 TARGET = ["scenario", "variant"]
@@ -41,6 +43,12 @@ def headline_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["headline"]]
 
 
+def reference_free_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The attacks of the literature that compare no point with models that were not trained on it."""
+    rows = published_rows(table)
+    return rows[rows["attack"].isin(REFERENCE_FREE)]
+
+
 def label_only_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The attacks to which a model need only tell its predicted class."""
     rows = attack_rows(table)
@@ -51,11 +59,11 @@ def label_only_rows(table: pd.DataFrame) -> pd.DataFrame:
 def rows_of_form(table: pd.DataFrame, form: str) -> pd.DataFrame:
     """The attacks among which the strongest speaks for a target.
 
-    form: `strongest` (all attacks), `published` (those of the literature), `headline`, `label-only`, or the name of an
-    attack.
+    form: `strongest` (all attacks), `published` (those of the literature), `without references`, `headline`,
+    `label-only`, or the name of an attack.
     """
     selections = {"strongest": attack_rows, "published": published_rows, "headline": headline_rows}
-    selections[LABEL_ONLY] = label_only_rows
+    selections |= {WITHOUT_REFERENCES: reference_free_rows, LABEL_ONLY: label_only_rows}
     if form in selections:
         return selections[form](table)
     return table[table["attack"] == form]

@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from compleak.findings.across import AcrossFindings, findings_across
-from compleak.findings.claims import MARGIN, NAMES
-from compleak.findings.rows import FORMS
+from compleak.findings.claims import FORMS, MARGIN, NAMES
 from compleak.reports import cells
 from compleak.reports.figures.across import across_figure
 from compleak.reports.folder import write_report
@@ -57,7 +56,8 @@ def _claims(findings: AcrossFindings) -> Iterator[Block]:
         f"""The verdict on each claim, and how many of its comparisons hold. A claim holds where all of them do, and
         does not hold where one is refuted. "About as much" (C1) holds where the whole interval lies within
         {100 * MARGIN:g} points of zero. `published` compares the strongest attacks of the literature, picked with
-        hindsight; `headline` compares the attacks that did best on the shadow models."""
+        hindsight, `without references` those of them that use no reference models, as the paper's own do not;
+        `headline` compares the attacks that did best on the shadow models."""
     )
     yield Table(verdict_table(findings.verdicts))
     yield Text(

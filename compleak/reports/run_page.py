@@ -159,7 +159,8 @@ def _claims(compared: pd.DataFrame) -> Iterator[Block]:
         f"""Differences are of AUC, in points, paired on the same audit points. "About as much" (C1) holds where the
         whole interval lies within {100 * claims.MARGIN:g} points of zero. `published` compares, on either side, the
         attack of the literature with the largest AUC on the victim. There are more candidates for NR than for SR, and
-        more for SR than for MR, which favours the side with more of them. `headline` is chosen on the shadow models.
+        more for SR than for MR, which favours the side with more of them. `without references` compares those of them
+        that use no reference models, as the paper's own attacks do not. `headline` is chosen on the shadow models.
         """
     )
     differences = cells.intervals_of(compared, "difference", "low", "high")

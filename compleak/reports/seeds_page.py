@@ -107,7 +107,8 @@ def _claims(claims: pd.DataFrame) -> Iterator[Block]:
     yield Heading("The paper's claims")
     yield Text(
         """Differences are of AUC, in points, paired in each run on the same audit points: mean over seeds with the 95 %
-        interval of Student's t. `alone` counts the runs whose own interval, over audit points, gives the same verdict.
+        interval of Student's t. `without references` are the published attacks that use no reference models, as the
+        paper's own do not. `alone` counts the runs whose own interval, over audit points, gives the same verdict.
         """
     )
     differences = cells.intervals_of(claims, "difference", "low", "high")
