@@ -41,7 +41,7 @@ def parse(argv=None) -> QuerySettings:
         roles=None if args.roles is None else tuple(args.roles),
         variants=PAPER_GRID if args.variants is None else parse_compressed(args.variants),
         asked=asked_probes(args),
-        drop_weights=args.drop_weights,
+        drop_weights="shadows" if args.drop_weights else "none",
         split_ai=args.split_ai,
     )
 

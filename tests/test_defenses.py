@@ -685,7 +685,7 @@ def test_every_defence_is_attacked_by_both_attackers_with_one_two_and_all_models
     assert settings == {("", "", ""), *itertools.product(["ppb"], attackers, ["defended", "plain"])}
     targets = set(zip(rows["scenario"], rows["variant"], strict=True))
     assert targets == {("NR", "original"), ("NR", "pruning_0.9"), ("SR", "pruning_0.9"), ("MR", "all")}
-    assert set(rows["form"]) == set(defences.FORMS)
+    assert set(rows["form"]) == set(defences.COMPARED_FORMS)
     assert (compared / "results/digits_resnet18_w0.125_tiny_defences/tradeoff.png").exists()
     strongest = rows[rows["form"] == "strongest"].fillna("")
     keys = ["defence", "attacker", "fine_tuning"]

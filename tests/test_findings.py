@@ -148,7 +148,7 @@ def test_c1_holds_if_heavy_compression_leaks_less_and_light_compression_the_same
     more = {**less, ("NR", "quantization_int8", "yeom2018"): 2.0}
     assert overall_verdict(claim_world(less), "C1", "published") == "holds"
     assert overall_verdict(claim_world(more), "C1", "published") == "does not hold"
-    assert len(claims.compare(*claim_world(less), seed=0)) == len(claims.FORMS) * 4
+    assert len(claims.compare(*claim_world(less), seed=0)) == len(claims.CLAIM_FORMS) * 4
 
 
 def test_claims_are_judged_for_the_variants_in_the_table():
@@ -291,7 +291,7 @@ def defence_rows(*seed_numbers):
             {**head, "form": form, "seed": seed, "defence": name, "argument": argument, "attacker": attacker}
             | {"auc": auc + seed, "null_auc": 0.5, "fine_tuning": "defended" if name else ""}
             for seed in seed_numbers
-            for form in defences.FORMS
+            for form in defences.COMPARED_FORMS
             for name, argument, attacker, auc in settings
         ]
     )

@@ -202,7 +202,7 @@ def test_without_attacks_every_model_is_made_and_asked_and_no_defence_of_answers
     stages = joined_plan(runs_of(reproduce.parse(["--no_attacks", "--defences", "memguard"])))
     check_order(stages)
     assert [stage.key.kind for stage in stages] == ["data", *["train", *["compress"] * 4, "query"] * 2]
-    assert not any(stage.settings.drop_weights for stage in stages if stage.key.kind == "query")
+    assert all(stage.settings.drop_weights == "none" for stage in stages if stage.key.kind == "query")
 
 
 def test_a_comparison_trains_identical_models_once_and_other_runs_wait_for_them():

@@ -142,7 +142,7 @@ def chosen_attacks(settings: AttackSettings) -> tuple[attacks.Attack, ...]:
 
 def needs_extra_answers(attack: attacks.Attack) -> bool:
     """Whether the attack reads a probe that is asked only of those who want it: nobody misses it otherwise."""
-    return any(probe in PROBES and PROBES[probe].default_amount == 0 for probe in attack.probes)
+    return any(probe in PROBES and not PROBES[probe].is_usual for probe in attack.probes)
 
 
 def attack_jobs(

@@ -16,7 +16,9 @@ import pandas as pd
 
 from compleak.audits import metrics
 from compleak.findings.rows import (
+    HEADLINE,
     ORIGINAL,
+    PUBLISHED,
     WITHOUT_REFERENCES,
     attack_rows,
     name_of,
@@ -29,7 +31,7 @@ LIGHT = ("pruning_0.6", "quantization_int8", "clustering_16")
 HEAVY = "pruning_0.9"
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 NAMES = ("C1", "C2", "C3")
-FORMS = ("published", WITHOUT_REFERENCES, "headline")  # the attacks that decide a claim: see `rows.rows_of_form`
+CLAIM_FORMS = (PUBLISHED, WITHOUT_REFERENCES, HEADLINE)  # the attacks that decide a claim: see `rows.rows_of_form`
 COLUMNS = ["claim", "form", "key", "what", "difference", "low", "high", "verdict"]
 
 Scores = Callable[
@@ -41,7 +43,7 @@ class Comparison(NamedTuple):
     """Two rows of an attack table whose AUCs a claim compares."""
 
     claim: str
-    form: str  # of FORMS
+    form: str  # of CLAIM_FORMS
     key: str  # names the comparison in runs of all seeds, whichever attacks it is between
     row: pd.Series
     baseline: pd.Series
@@ -57,7 +59,7 @@ def compare(table: pd.DataFrame, scores: Scores, truth: np.ndarray, seed: int) -
 
 def comparisons(table: pd.DataFrame) -> Iterator[Comparison]:
     """The comparisons whose two rows the table has."""
-    for form in FORMS:
+    for form in CLAIM_FORMS:
         yield from _compressed_with_original(table, form)
         yield from _pairs_with_single_models(table, form)
         yield from _all_with_pairs(table, form)
@@ -67,7 +69,7 @@ def overview(claims: pd.DataFrame) -> pd.DataFrame:
     """One row for each claim and form: the verdict, how many comparisons there are and how many of them hold."""
     lines = []
     for claim in NAMES:
-        for form in FORMS:
+        for form in CLAIM_FORMS:
             verdicts = claims.loc[(claims["claim"] == claim) & (claims["form"] == form), "verdict"]
             line = {"claim": claim, "form": form, "verdict": overall(verdicts)}
             lines.append({**line, "comparisons": len(verdicts), "hold": int((verdicts == HOLDS).sum())})

@@ -15,8 +15,11 @@ from compleak.audits import metrics
 from compleak.audits.intervals import CONFIDENCE
 from compleak.findings import outputs
 from compleak.findings.rows import (
+    HEADLINE,
     LABEL_ONLY,
     ORIGINAL,
+    PUBLISHED,
+    STRONGEST,
     TARGET,
     name_of,
     rows_of_form,
@@ -29,8 +32,8 @@ from compleak.runs.run import Run
 from compleak.runs.settings import AS_THEY_ARE, AnswersSettings, DefenceSettings
 from defenses import dp
 
-FORMS = ("strongest", "headline", "published", "calibrated", LABEL_ONLY)
-BEST_OF_ALL_HELD = ("strongest", LABEL_ONLY)  # the best attack on any of the models that the attacker holds
+COMPARED_FORMS = (STRONGEST, HEADLINE, PUBLISHED, "calibrated", LABEL_ONLY)
+BEST_OF_ALL_HELD = (STRONGEST, LABEL_ONLY)  # the best attack on any of the models that the attacker holds
 DEFENCE = ["defence", "argument", "recipe"]
 SETTING = [*DEFENCE, "network", "attacker", "fine_tuning"]  # in which runs differ, apart from their seed
 GROUP = [*SETTING, *TARGET, "form"]
@@ -75,7 +78,7 @@ def rows_of_audit(audit: Audit) -> pd.DataFrame:
     for (scenario, variant), own in table.groupby(TARGET, sort=False):
         models = _models_of_target(scenario, variant, list(metas))
         columns = run_columns | {"scenario": scenario, "variant": variant} | _model_columns([metas[v] for v in models])
-        for form in FORMS:
+        for form in COMPARED_FORMS:
             attacked = _tables_within(table, scenario, models) if form in BEST_OF_ALL_HELD else own
             candidates = rows_of_form(attacked, form)
             if len(candidates):
@@ -226,8 +229,8 @@ def _comparisons(rows: pd.DataFrame) -> Iterator[_Comparison]:
 
 def _accuracy_difference(own: pd.DataFrame, plain: pd.DataFrame) -> dict:
     """The same for all forms and both attackers: the first of each stands for all."""
-    defended = own[(own["form"] == FORMS[0]) & (own["attacker"] == own["attacker"].iloc[0])]
-    return _paired(_values(defended, "accuracy", ALONE), _values(plain[plain["form"] == FORMS[0]], "accuracy", ALONE))
+    defended = own[(own["form"] == STRONGEST) & (own["attacker"] == own["attacker"].iloc[0])]
+    return _paired(_values(defended, "accuracy", ALONE), _values(plain[plain["form"] == STRONGEST], "accuracy", ALONE))
 
 
 def _leakage_differences(own: pd.DataFrame, plain: pd.DataFrame, comparison: _Comparison) -> Iterator[dict]:
@@ -276,7 +279,7 @@ def after_compression(spread: pd.DataFrame) -> pd.DataFrame:
     the defence takes away from the AUC it still takes away under plain fine-tuning; NaN where it takes away less than
     LEAST_PROTECTION. No rows where no run has plain fine-tuning.
     """
-    rows = spread[(spread["form"] == FORMS[0]) & ~_of_target(spread, ALONE)]
+    rows = spread[(spread["form"] == STRONGEST) & ~_of_target(spread, ALONE)]
     undefended = rows[rows["defence"] == ""].set_index(["network", *TARGET])["auc_mean"]
     keys = [key for key in (*SETTING, *TARGET) if key != "fine_tuning"]
     lines = []
@@ -301,7 +304,7 @@ def _share_left(undefended: float, defended: float, plain: float) -> float:
     return (undefended - plain) / taken if taken >= LEAST_PROTECTION else np.nan
 
 
-def differences_of(compared: pd.DataFrame, what: str, form: str = FORMS[0], of: str = LEAKAGE[0]) -> pd.DataFrame:
+def differences_of(compared: pd.DataFrame, what: str, form: str = STRONGEST, of: str = LEAKAGE[0]) -> pd.DataFrame:
     """The rows of `differences` that answer one question."""
     rows = compared[compared["what"] == what]
     return rows if what == "accuracy" else rows[(rows["form"] == form) & (rows["of"] == of)]
@@ -335,6 +338,6 @@ class Nulls(NamedTuple):
 
 
 def null_controls(rows: pd.DataFrame) -> Nulls:
-    nulls = rows[rows["form"] == FORMS[0]]
+    nulls = rows[rows["form"] == STRONGEST]
     off = (nulls["null_auc_lo"] > 0.5) | (nulls["null_auc_hi"] < 0.5)
     return Nulls(len(nulls), int(off.sum()), nulls.groupby("seed")["null_auc"].mean())

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from compleak.findings import outputs
-from compleak.findings.defences import ALONE, DEFENCE, FORMS, Audit, rows_of_audit, spread_over_seeds
-from compleak.findings.rows import rows_of_target
+from compleak.findings.defences import ALONE, DEFENCE, Audit, rows_of_audit, spread_over_seeds
+from compleak.findings.rows import STRONGEST, rows_of_target
 from compleak.runs.run import Run
 from defenses.early_stopping import EarlyStopping
 
@@ -37,8 +37,8 @@ def beside_defences(curve: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     curve: of `snapshots`; others: of `defences.spread_over_seeds`. Columns beside those of `others`: `epochs` and
     `stopped_auc`, both missing where no snapshot is as accurate.
     """
-    curve = curve[curve["form"] == FORMS[0]]
-    own = rows_of_target(others[others["form"] == FORMS[0]], *ALONE)
+    curve = curve[curve["form"] == STRONGEST]
+    own = rows_of_target(others[others["form"] == STRONGEST], *ALONE)
     own = own[(own["attacker"] == "adaptive") & (own["defence"] != "early_stopping")]
     own = own.drop_duplicates([*DEFENCE, "network"])  # an original is the same however its versions are fine-tuned
     lines = []

@@ -7,7 +7,7 @@ import pandas as pd
 
 from compleak.audits import metrics
 from compleak.findings.claims import Scores
-from compleak.findings.rows import FORMS, key_of, leading_rows
+from compleak.findings.rows import LEADING_FORMS, key_of, leading_rows
 
 
 def roc_curves(table: pd.DataFrame, scores: Scores, truth: np.ndarray) -> pd.DataFrame:
@@ -27,7 +27,7 @@ def roc_curves(table: pd.DataFrame, scores: Scores, truth: np.ndarray) -> pd.Dat
 def _strongest_of_each(table: pd.DataFrame) -> Iterator[pd.Series]:
     leading = leading_rows(table)
     for scenario in ("NR", "SR", "MR"):
-        for form in FORMS:
+        for form in LEADING_FORMS:
             rows = leading[(leading["scenario"] == scenario) & (leading["form"] == form)]
             if len(rows):
                 yield rows.loc[rows["auc"].idxmax()]

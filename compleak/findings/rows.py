@@ -16,7 +16,8 @@ from compleak.runs import variants
 
 ORIGINAL = str(variants.ORIGINAL)  # as tables spell it
 CONTROLS = ("null", "blind", "references")
-FORMS = ("published", "headline")  # which attack speaks for a target: see `rows_of_form`
+STRONGEST, PUBLISHED, HEADLINE = "strongest", "published", "headline"  # which attack speaks: see `rows_of_form`
+LEADING_FORMS = (PUBLISHED, HEADLINE)
 ATTACKS = (*attacks.NR, *attacks.SR, *attacks.MR)
 OURS = {attack.name for attack in ATTACKS if not attack.published}
 WITHOUT_REFERENCES = "without references"  # the form of published attacks that use no model which never saw the point
@@ -62,7 +63,7 @@ def rows_of_form(table: pd.DataFrame, form: str) -> pd.DataFrame:
     form: `strongest` (all attacks), `published` (those of the literature), `without references`, `headline`,
     `label-only`, or the name of an attack.
     """
-    selections = {"strongest": attack_rows, "published": published_rows, "headline": headline_rows}
+    selections = {STRONGEST: attack_rows, PUBLISHED: published_rows, HEADLINE: headline_rows}
     selections |= {WITHOUT_REFERENCES: reference_free_rows, LABEL_ONLY: label_only_rows}
     if form in selections:
         return selections[form](table)
@@ -90,7 +91,7 @@ def variants_of_scenario(table: pd.DataFrame, scenario: str) -> list[str]:
     return list(table.loc[table["scenario"] == scenario, "variant"].unique())
 
 
-def leading_rows(table: pd.DataFrame, forms: Sequence[str] = FORMS) -> pd.DataFrame:
+def leading_rows(table: pd.DataFrame, forms: Sequence[str] = LEADING_FORMS) -> pd.DataFrame:
     """For each target and form the row of the strongest attack, with the form in a column of its own.
 
     The table's index must be unique. A target without attacks of a form has no row for it.

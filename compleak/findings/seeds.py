@@ -12,7 +12,15 @@ from compleak.audits.intervals import CONFIDENCE
 from compleak.findings.claims import judge
 from compleak.findings.exposure import agreement, found_again, records_over_seeds
 from compleak.findings.outputs import read_table
-from compleak.findings.rows import CONTESTED, FORMS, TARGET, attack_rows, rows_of_target, scenario_row, strength_table
+from compleak.findings.rows import (
+    CONTESTED,
+    LEADING_FORMS,
+    TARGET,
+    attack_rows,
+    rows_of_target,
+    scenario_row,
+    strength_table,
+)
 from compleak.runs.run import Run
 
 ROW = ["scenario", "variant", "attack", "classifier"]
@@ -68,7 +76,7 @@ def spread_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index()
 
 
-def leading_over_seeds(tables: Sequence[pd.DataFrame], forms: Sequence[str] = FORMS) -> pd.DataFrame:
+def leading_over_seeds(tables: Sequence[pd.DataFrame], forms: Sequence[str] = LEADING_FORMS) -> pd.DataFrame:
     """A row for each target and form that every run has: scenario, variant, form, and MEASURED with _lo, _hi and _sd.
 
     Each run contributes its own strongest attack of the form; _lo and _hi are the lowest and the highest over runs.

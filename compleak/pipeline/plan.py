@@ -165,8 +165,8 @@ def asking_settings(plan: PlanSettings) -> dict:
 
 def query_settings(plan: PlanSettings, role: str) -> QuerySettings:
     settings = asking_settings(plan)
-    drop = plan.keep == "signals"
-    return QuerySettings(**settings, variants=plan.variants, roles=(role,), drop_weights=drop, drop_victim=drop)
+    dropped = "all" if plan.keep == "signals" else "none"
+    return QuerySettings(**settings, variants=plan.variants, roles=(role,), drop_weights=dropped)
 
 
 def attack_settings(plan: PlanSettings, scenario: str, variants: tuple[Variant, ...]) -> AttackSettings:

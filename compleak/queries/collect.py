@@ -11,7 +11,7 @@ from compleak.queries.signals_file import Answers, read_rows, read_source, write
 from compleak.queries.split_ai import write_split_ai
 from compleak.queries.targets import Targets, targets_of
 from compleak.runs import checkpoints
-from compleak.runs.roles import selected_roles
+from compleak.runs.roles import VICTIM, selected_roles
 from compleak.runs.run import Run, dataset, open_run
 from compleak.runs.settings import QuerySettings
 from compleak.runs.variants import ORIGINAL, Variant
@@ -82,7 +82,7 @@ def query_models(settings: QuerySettings) -> None:
     for role in selected_roles(run.roles, settings.roles):
         for variant in variants:
             ask_ahead(run, variant, role, settings.asked, device=device, batch_size=settings.batch_size)
-        if settings.drop_victim if role == run.roles[0] else settings.drop_weights:
+        if settings.drop_weights == "all" or (settings.drop_weights == "shadows" and role != VICTIM):
             for variant in variants:
                 checkpoints.drop_weights(run.role_dir(variant, role))
         say(f"{role}: asked as {len(variants)} variants")

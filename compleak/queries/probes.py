@@ -45,6 +45,11 @@ class Probe(NamedTuple):
     suits: Callable[[InputKind], bool] = lambda kind: True
     needs: str = ""  # what inputs have that it suits
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is asked of those who say nothing about it."""
+        return self.default_amount > 0
+
     def is_asked(self, audited: np.ndarray, member: np.ndarray) -> np.ndarray:
         """(N,) bool: the points that a model is asked about; audited and member: (N,) bool of this model."""
         return audited | ~member if self.of_outsiders else audited

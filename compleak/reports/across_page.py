@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from compleak.findings.across import AcrossFindings, findings_across
-from compleak.findings.claims import FORMS, MARGIN, NAMES
+from compleak.findings.claims import CLAIM_FORMS, MARGIN, NAMES
 from compleak.reports import cells
 from compleak.reports.figures.across import across_figure
 from compleak.reports.folder import write_report
@@ -73,7 +73,7 @@ def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
     for row in verdicts.itertuples():
         line = lines.setdefault((row.data, row.network), {"data": row.data, "network": row.network})
         line[f"{row.claim} {row.form}"] = f"{row.verdict} ({row.hold} of {row.comparisons})"
-    columns = ["data", "network", *(f"{claim} {form}" for claim in NAMES for form in FORMS)]
+    columns = ["data", "network", *(f"{claim} {form}" for claim in NAMES for form in CLAIM_FORMS)]
     return pd.DataFrame(lines.values(), columns=columns)
 
 

@@ -6,6 +6,7 @@ In `RunSettings` None means "not said": a stage that opens a run checks only wha
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from compleak.runs.roles import VICTIM
 from compleak.runs.variants import ORIGINAL, Variant
@@ -189,8 +190,7 @@ class QuerySettings(StageSettings):
     roles: tuple[str, ...] | None = None
     variants: tuple[Variant, ...] = ()
     asked: Mapping[str, int] = field(default_factory=dict, hash=False)
-    drop_weights: bool = False  # of shadow models that have answered
-    drop_victim: bool = False  # the victim's too
+    drop_weights: Literal["none", "shadows", "all"] = "none"  # of models that have answered; all: the victim's too
     split_ai: bool = False  # write what SELENA's Split-AI answers, and ask nothing else
 
 

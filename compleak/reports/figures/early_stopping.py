@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from compleak.findings.defences import FORMS
+from compleak.findings.rows import STRONGEST
 from compleak.reports.figures.labels import Label, label_points
 from compleak.reports.figures.style import BLACK, MEDIUM, new_figure
 from compleak.reports.figures.tradeoff import ACCURACY, LEAKAGE, draw_panel, draw_points, labels_of
@@ -15,7 +15,7 @@ def early_stopping_figure(curve: pd.DataFrame, others: pd.DataFrame, subtitle: s
     """
     title = "Stopping training earlier: what it costs in accuracy, and what it leaves to the attacker"
     figure, axes = new_figure(title, subtitle, 5.4)
-    own = curve[curve["form"] == FORMS[0]]
+    own = curve[curve["form"] == STRONGEST]
     if len(others):
         draw_panel(axes, others)
     axes.axhline(50, color=BLACK, linewidth=0.8)

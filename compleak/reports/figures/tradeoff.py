@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from compleak.findings.defences import ALL, ALONE, DEFENCE, FORMS, PLAIN
-from compleak.findings.rows import rows_of_target
+from compleak.findings.defences import ALL, ALONE, DEFENCE, PLAIN
+from compleak.findings.rows import STRONGEST, rows_of_target
 from compleak.reports.cells import DEFENCE_NAMES, defence_name
 from compleak.reports.figures.labels import Label, label_points
 from compleak.reports.figures.style import (
@@ -33,7 +33,7 @@ def tradeoff_figure(spread: pd.DataFrame, subtitle: str):
     """
     title = "What defences cost in accuracy, and what they leave to the strongest attack"
     figure, panels = new_figure(title, subtitle, 5.2, ncols=2, sharex=True, sharey=True)
-    rows = spread[spread["form"] == FORMS[0]]
+    rows = spread[spread["form"] == STRONGEST]
     for axes, (target, panel_title) in zip(panels, PANELS.items(), strict=True):
         own = rows_of_target(rows, *target)
         draw_panel(axes, own if target == ALL else own[own["fine_tuning"] != PLAIN])  # an original is not fine-tuned
