@@ -486,7 +486,7 @@ def test_a_runs_folder_name_and_its_command_name_its_defence(flags, folder):
 
 
 def test_defence_flags_without_a_defence_are_refused():
-    with pytest.raises(UserError, match="need --defend ppb"):
+    with pytest.raises(UserError, match="give --defend ppb"):
         train.parse(["--adaptive"])
 
 

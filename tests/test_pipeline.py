@@ -402,7 +402,7 @@ def test_models_that_were_asked_on_one_machine_are_attacked_on_another_without_t
         (["--defences", "foo"], "--defences foo"),
         (["--defences", "ppb:-1"], "--defences ppb:-1"),
         (["--defences", "--defend", "ppb"], "--defences tries"),
-        (["--defences", "--adaptive"], "need --defend"),
+        (["--defences", "--adaptive"], "--adaptive needs a defence"),
         (["--tune_defence", "dp:1", "--early_stopping"], "two commands"),
         (["--tune_defence", "memguard"], "is not trained"),
         (["--no_attacks", "--tune_defence", "dp:1"], "leave out --no_attacks"),

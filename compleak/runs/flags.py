@@ -26,6 +26,14 @@ from data.pictures import SIDE
 from defenses import DEFENCES, DEFENCES_OF_ANSWERS, DefenceOfAnswers
 from pruning import masks
 
+OF_A_DEFENCE = {  # flags that need --defend -> the setting
+    "--defend_arg": "argument",
+    "--defend_lr": "lr",
+    "--defend_batch_size": "batch_size",
+    "--adaptive": "adaptive",
+    "--undefended_original": "undefended_original",
+    "--undefended_finetuning": "undefended_finetuning",
+}
 SHOWN_DEFAULTS = {
     "dataset_name": DEFAULT_DATASET,
     "model_name": DEFAULT_MODEL,
@@ -297,11 +305,11 @@ def defence_settings(args: argparse.Namespace) -> DefenceSettings:
     if args.defend:
         return with_argument(settings)
     answers = getattr(args, "answers", AS_THEY_ARE)  # a flag of the attack scripts, which --adaptive goes with as well
-    if settings not in (UNDEFENDED, replace(UNDEFENDED, adaptive=bool(answers.name))):
-        raise UserError(
-            "--defend_arg, --defend_lr, --defend_batch_size, --adaptive, --undefended_original and "
-            f"--undefended_finetuning need --defend {'|'.join(DEFENCES)}"
-        )
+    given = [flag for flag, said in OF_A_DEFENCE.items() if getattr(settings, said) != getattr(UNDEFENDED, said)]
+    if answers.name and "--adaptive" in given:
+        given.remove("--adaptive")
+    if given:
+        raise UserError(f"{given[0]} needs a defence: give --defend {'|'.join(DEFENCES)}, or leave {given[0]} out")
     return UNDEFENDED
 
 
