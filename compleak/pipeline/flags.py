@@ -42,7 +42,20 @@ def reproduce_parser(doc: str) -> arguments.Parser:
     shown |= {"width": "the preset's", "batch_size": "the preset's"}
     parser = stage_parser(doc, shown)
     parser.set_defaults(dataset_name="digits", batch_size=None)  # what is not typed is the preset's business
-    parser.add_argument(
+    add_audit_flags(parser)
+    add_command_flags(parser)
+    add_compile_flag(parser)
+    add_recipe_flag(parser)
+    add_probe_flags(parser.add_argument_group("what models are asked"), usual="the preset's")
+    add_again_flag(parser)
+    add_engine_flags(parser)
+    return parser
+
+
+def add_audit_flags(parser: argparse.ArgumentParser) -> None:
+    """What every audit is told: how large it is, its seeds, its compressed models, and what it leaves."""
+    group = parser.add_argument_group("what to audit")
+    group.add_argument(
         "--preset",
         choices=PRESETS,
         default="smoke",
@@ -52,36 +65,41 @@ def reproduce_parser(doc: str) -> arguments.Parser:
         "half: half of width and epochs, with augmentation, for a day on a CPU; paper: its grid, for a GPU (default: "
         "%(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--shadow_num", type=arguments.positive_int, default=1, help="shadow models (default: %(default)s)"
     )
-    add_layout_flag(parser)
-    seeds = parser.add_mutually_exclusive_group()
+    add_layout_flag(group)
+    seeds = group.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=arguments.seed, default=DEFAULT_SEED, help="of everything (default: %(default)s)")
     seeds.add_argument(
         "--seeds", type=arguments.seed, nargs="+", help="the whole audit once for each, and what differs between them"
     )
-    parser.add_argument(
+    group.add_argument(
         "--variants",
         nargs="+",
         metavar="VARIANT",
         help="compressed models, for example pruning_slim_0.6 quantization_int8 (default: the paper's eight; with "
         "--defences four of them)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--keep",
         choices=("all", "signals"),
         default="all",
         help="signals: delete shadow models' weights once they have answered, for many of them; with --no_attacks the "
         "victim's too (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--no_attacks",
         action="store_true",
         help="make and ask the models and stop there; the same command without this flag attacks them later, also on "
         "another machine",
     )
-    parser.add_argument(
+
+
+def add_command_flags(parser: argparse.ArgumentParser) -> None:
+    """What is done in place of the one usual audit."""
+    group = parser.add_argument_group("in place of the usual audit")
+    group.add_argument(
         "--defences",
         nargs="*",
         metavar="NAME:ARG",
@@ -90,13 +108,13 @@ def reproduce_parser(doc: str) -> arguments.Parser:
         "--defend_batch_size; with --undefended_finetuning each defence is there once more with plain fine-tuning "
         f"(default: {' '.join(DEFAULT_DEFENCES)})",
     )
-    parser.add_argument(
+    group.add_argument(
         "--early_stopping",
         action="store_true",
         help="accuracy against leakage of the original at ten snapshots of one undefended training, in place of the "
         "usual audit; defences that --defences has compared stand beside them",
     )
-    parser.add_argument(
+    group.add_argument(
         "--tune_defence",
         nargs="+",
         metavar="NAME:ARG:LR:BATCH",
@@ -104,7 +122,7 @@ def reproduce_parser(doc: str) -> arguments.Parser:
         f"best on points of the attacker's pool that it was not trained on; NAME:ARG alone tries the rates "
         f"{', '.join(f'{rate:g}' for rate in TUNED_RATES)} with 1, 4 and 16 times the batch size",
     )
-    parser.add_argument(
+    group.add_argument(
         "--compare",
         nargs="+",
         type=Path,
@@ -113,12 +131,6 @@ def reproduce_parser(doc: str) -> arguments.Parser:
         help="run nothing: write a page over the finished runs in these folders, of any data sets and networks, beside "
         "the first one (--run_name: its name; default: comparison)",
     )
-    add_compile_flag(parser)
-    add_recipe_flag(parser)
-    add_probe_flags(parser.add_argument_group("what models are asked"), usual="the preset's")
-    add_again_flag(parser)
-    add_engine_flags(parser)
-    return parser
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
