@@ -29,6 +29,7 @@ from core.provenance import provenance
 from core.threads import threads_for_stage, use_threads
 from data import inputs
 from data.splits import DEFAULT_SEED
+from defenses import selena
 
 START = "Start Membership Inference Attacks"  # the line that the authors' artifact prints
 
@@ -122,9 +123,12 @@ def seed_of(settings: AttackSettings, target: Target) -> int:
 
 
 def code_hash() -> str:
-    """A short hash of the code of all attacks, of metrics and this stage, and of what the blind control looks at."""
+    """A short hash of the code of all attacks, of metrics and this stage, and of two modules that they read.
+
+    Those say what the blind control looks at, and how an attacker's own Split-AI is trained.
+    """
     digest = hashlib.sha256()
-    files = [Path(inputs.__file__)]
+    files = [Path(inputs.__file__), Path(selena.__file__)]
     for folder in (Path(attacks.__file__).parent, Path(__file__).parent):
         files += sorted(folder.rglob("*.py"))
     for file in files:
