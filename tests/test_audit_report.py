@@ -66,7 +66,8 @@ class World:
         self.scores_of_row = {}
         rows = []
         for scenario, variant in shipped.targets_of(facts):
-            for attack, share in (("rmia", 1.0), ("gap", 0.4), *((name, control_leak) for name in controls)):
+            leaks = {"rmia": 1.0, "yeom2018": 0.6, "gap": 0.4} | dict.fromkeys(controls, control_leak)
+            for attack, share in leaks.items():
                 shift = share if attack in controls else share * leak
                 scores = rng.normal(size=points) + shift * self.truth
                 line = {"scenario": scenario, "variant": variant, "attack": attack, "classifier": ""}
@@ -285,7 +286,15 @@ def test_a_report_is_one_page_in_two_forms_with_its_numbers_and_figures(written,
     headings = re.findall(r"^## (.*)$", text, re.M)
     assert headings == [
         *("What to do next", "How much leaks", "What an accusation is worth", "Controls", "Who is exposed"),
-        *("What the attacker has", "Coverage", "Mitigations", "The rule of the levels", "Limits", "What was audited"),
+        *(
+            "What the losses alone say",
+            "What the attacker has",
+            "Coverage",
+            "Mitigations",
+            "The rule of the levels",
+            "Limits",
+            "What was audited",
+        ),
     ]
     assert re.findall(r"<h2 [^>]*>(.*)</h2>", page) == headings
     assert page.count("<svg") == 3
@@ -614,6 +623,18 @@ def test_audit_json_follows_its_schema(written, leaky):
     del content["overall"]["reason"]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(content, schema)
+
+
+def test_the_losses_alone_are_judged_for_each_model_and_left_out_where_nobody_looked_at_them(leaky):
+    findings = leaky.findings()
+    assert list(findings.tails["variant"]) == [model.name for model in leaky.facts.models]
+    losses = -leaky.scores_of_row["NR original.onnx yeom2018"]
+    allowed = np.sort(losses[leaky.truth])[-1 - leaky.truth.sum() // 1000]
+    assert findings.tails["tnr"][0] == (losses[~leaky.truth] > allowed).mean() > 0.01
+    assert "What the losses alone say" in leaky.page()
+    without = leaky.table[leaky.table["attack"] != "yeom2018"]
+    assert leaky.findings(table=without).tails.empty
+    assert "What the losses alone say" not in leaky.page(table=without)
 
 
 def test_audit_json_holds_every_row_and_null_for_what_has_no_value(leaky):

@@ -14,6 +14,7 @@ from compleak.audits.attackers import KNOWN_HALF
 from compleak.findings import controls, levels
 from compleak.findings.exposure import first_false_positive_rate
 from compleak.findings.rows import headline_rows, key_of, rows_of_target
+from compleak.findings.tails import tail_of
 
 PRIORS = (0.001, 0.01, 0.1)  # of membership, in the report
 LEAST_OF_CLASS = 20  # members and others that a class must have to be measured,
@@ -118,6 +119,7 @@ class AuditFindings(NamedTuple):
     # Members that score above every non-member. Without a leak and with equal numbers, the chance of k or more is about
     # 1 / 2^k: the k points of largest score are all members. Such are 1 in the mean, and 6 or more in one audit of 64.
     found_alone: int
+    tails: pd.DataFrame  # TAIL_COLUMNS: what the losses alone say of each model
     curves: pd.DataFrame  # for `reports.figures.roc`
 
 
@@ -125,6 +127,7 @@ ADDED_COLUMNS = ["variant", "scenario", "baseline", "difference", "low", "high"]
 CLASS_COLUMNS = ["label", "name", "n_member", "n_nonmember", "auc", "auc_lo", "auc_hi"]
 CLASS_COLUMNS += [metrics.WIDER_TPR + end for end in metrics.INTERVAL_ENDS]
 CLASS_COLUMNS += ["auc_proven", metrics.WIDER_TPR + "_proven", "level"]  # see `_proven_of_classes`
+TAIL_COLUMNS = ["variant", *("tnr" + end for end in metrics.INTERVAL_ENDS)]
 RECORD_COLUMNS = ["place", "name", "label", "class", "exposure"]
 TEXTS = ("scenario", "variant", "attack", "classifier", "artifact_row", "needs", "chosen")  # columns of a table
 CURVE_COLUMNS = ["scenario", "form", "variant", "attack", "auc", "least", "fpr", "tpr"]
@@ -168,6 +171,7 @@ def audit_findings(
         classes=classes,
         records=_records(leading, judged, labels, names, facts),
         found_alone=_found_alone(leading, judged),
+        tails=_tails(facts, table, judged),
         curves=_curves(headlines, table, judged),
     )
 
@@ -460,6 +464,16 @@ def _found_alone(leading: pd.Series | None, judged: _Judged) -> int:
 # Curves
 
 
+def _tails(facts: AuditFacts, table: pd.DataFrame, judged: _Judged) -> pd.DataFrame:
+    """`tails.tail_of` each model's losses, which are minus the scores of `yeom2018`; no row where that did not run."""
+    lines = []
+    for model in facts.models:
+        rows = rows_of_target(table, "NR", model.name)
+        for _, row in rows[rows["attack"] == "yeom2018"].iterrows():
+            lines.append({"variant": model.name, **tail_of(-judged.scores_as_given(row), judged.truth)})
+    return pd.DataFrame(lines, columns=TAIL_COLUMNS)
+
+
 def _curves(headlines: pd.DataFrame, table: pd.DataFrame, judged: _Judged) -> pd.DataFrame:
     """The headline of largest AUC of each scenario, and the null control of the last."""
     curves = []
@@ -507,6 +521,7 @@ def as_data(facts: AuditFacts, findings: AuditFindings) -> dict:
         "classes": _lines(findings.classes),
         "records": None if facts.redact else _lines(findings.records),
         "found_alone": findings.found_alone,
+        "tails": _lines(findings.tails),
         "attacks": _lines(findings.attacks),
     }
     content["facts"]["members"] = facts.members._asdict()

@@ -49,7 +49,7 @@ def draw_balanced(member: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.concatenate([rng.permutation(kind)[:each] for kind in kinds]))
 
 
-def find_boundary_problem(boundary: np.ndarray, logits: np.ndarray, audit: np.ndarray) -> str | None:
+def find_boundary_problem(boundary: np.ndarray, logits: np.ndarray, asked: np.ndarray) -> str | None:
     """`boundary` is (R, N, 2) of floats, not negative; NaN where a point was not drawn."""
     if boundary.dtype.kind != "f":
         return f"boundary has type {boundary.dtype}: store boundary.astype(np.float32)"

@@ -214,7 +214,8 @@ def find_unbalanced_audit(arrays: Arrays) -> str | None:
 
 def find_probe_problem(arrays: Arrays) -> str | None:
     for name, probe in PROBES.items():
-        problem = probe.find_problem(arrays[name], arrays["logits"], arrays["audit"]) if name in arrays else None
+        asked = probe.is_asked(arrays["audit"], arrays["member"])
+        problem = probe.find_problem(arrays[name], arrays["logits"], asked) if name in arrays else None
         if problem:
             return problem
     return None

@@ -23,13 +23,13 @@ def ask_noise(subject: Subject, repeats: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def find_noise_problem(noise: np.ndarray, logits: np.ndarray, audit: np.ndarray) -> str | None:
+def find_noise_problem(noise: np.ndarray, logits: np.ndarray, asked: np.ndarray) -> str | None:
     """`noise` is (R, N, L) of floats between 0 and 1 on the audit sets."""
     if noise.dtype.kind != "f":
         return f"noise has type {noise.dtype}: store noise.astype(np.float32)"
     if noise.ndim != 3 or noise.shape[:2] != logits.shape[:2] or noise.shape[2] == 0:
         return f"noise has shape {noise.shape}, expected {(*logits.shape[:2], 'strengths')}".replace("'", "")
-    audited = noise[audit]
+    audited = noise[asked]
     if not (np.isfinite(audited).all() and audited.min() >= 0 and audited.max() <= 1):
         return "noise holds numbers that are no shares from 0 to 1 on the audit sets"
     return None

@@ -35,7 +35,7 @@ class Probe(NamedTuple):
 
     flag: str
     help: str
-    find_problem: Callable[[np.ndarray, np.ndarray, np.ndarray], str | None]  # (array, logits, audit) -> a sentence
+    find_problem: Callable[[np.ndarray, np.ndarray, np.ndarray], str | None]  # (array, logits, asked) -> a sentence
     amount_key: str  # under which the amount is kept with the answers
     default_amount: int
     query: Callable[[Subject, int], np.ndarray]  # (subject, amount) -> (n, ...)
@@ -51,7 +51,10 @@ class Probe(NamedTuple):
         return self.default_amount > 0
 
     def is_asked(self, audited: np.ndarray, member: np.ndarray) -> np.ndarray:
-        """(N,) bool: the points that a model is asked about; audited and member: (N,) bool of this model."""
+        """(N,) bool: the points that a model is asked about; audited and member: (N,) bool of this model.
+
+        Of several models (R, N) each.
+        """
         return audited | ~member if self.of_outsiders else audited
 
 

@@ -68,13 +68,13 @@ def ask_sensitivity(subject: Subject, draws: int) -> np.ndarray:
     return sensitivity(subject.model, *about, draws, Counter(subject.advance), subject.kind)
 
 
-def find_sensitivity_problem(sensitivity: np.ndarray, logits: np.ndarray, audit: np.ndarray) -> str | None:
+def find_sensitivity_problem(sensitivity: np.ndarray, logits: np.ndarray, asked: np.ndarray) -> str | None:
     """Sensitivity is (R, N, C) float32, finite and not negative on the audit sets; elsewhere it may be NaN."""
     if sensitivity.dtype.kind != "f":
         return f"sensitivity has type {sensitivity.dtype}: store sensitivity.astype(np.float32)"
     if sensitivity.shape != logits.shape:
         return f"sensitivity has shape {sensitivity.shape}, expected {logits.shape}"
-    audited = sensitivity[audit]
+    audited = sensitivity[asked]
     if not np.isfinite(audited).all():
         return "sensitivity is not finite on the audit sets: ask again, or leave it out and samia with it"
     if audited.min() < 0:

@@ -26,18 +26,23 @@ def as_stored(logits: np.ndarray) -> np.ndarray:
     return np.maximum(logits - highest - total, LOWEST).astype(np.float16)
 
 
-def find_augmented_problem(augmented: np.ndarray, logits: np.ndarray, audit: np.ndarray) -> str | None:
-    """`augmented` is (R, N, Q, C) of floats, logits or log-posteriors, finite on the audit sets."""
+def find_augmented_problem(augmented: np.ndarray, logits: np.ndarray, asked: np.ndarray) -> str | None:
+    """`augmented` is (R, N, Q, C) of floats, logits or log-posteriors, finite where a model was asked: (R, N) bool."""
     models, points, classes = logits.shape
     if augmented.dtype.kind != "f":
         return f"augmented has type {augmented.dtype}: store augmented.astype(np.float32)"
     if augmented.ndim != 4 or augmented.shape[:2] + augmented.shape[3:] != logits.shape or augmented.shape[2] == 0:
         return f"augmented has shape {augmented.shape}, expected ({models}, {points}, queries, {classes})"
-    audited = augmented[audit]
-    if not np.isfinite(audited).all():
-        return "augmented is not finite on the audit sets: store np.clip(augmented, -6e4, 6e4), or ask again"
-    sums = audited.astype(np.float64).sum(axis=-1)
-    if audited.min() >= 0 and np.abs(sums - 1).max() < 0.01:
+    answers = augmented[asked]
+    if np.isnan(answers).any():
+        return (
+            "augmented is NaN for points that the model audits, or was not trained on: attacks compare the answers of "
+            "both, so ask about both, or leave augmented out"
+        )
+    if not np.isfinite(answers).all():
+        return "augmented is not finite: store np.clip(augmented, -6e4, 6e4)"
+    sums = answers.astype(np.float64).sum(axis=-1)
+    if answers.min() >= 0 and np.abs(sums - 1).max() < 0.01:
         return "augmented holds probabilities (rows sum to 1): store np.log(np.maximum(augmented, 1e-7))"
     return None
 
@@ -51,7 +56,7 @@ def ask_correct(subject: Subject, count: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def find_correct_problem(correct: np.ndarray, logits: np.ndarray, audit: np.ndarray) -> str | None:
+def find_correct_problem(correct: np.ndarray, logits: np.ndarray, asked: np.ndarray) -> str | None:
     """`correct` is (R, N, Q) bool."""
     if correct.dtype.kind != "b":
         return f"correct has type {correct.dtype}: bool is needed, True where the predicted label is right"

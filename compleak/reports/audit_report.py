@@ -162,6 +162,7 @@ def page_of_audit(facts: AuditFacts, findings: AuditFindings) -> list[Block]:
         *_accusations(facts, findings),
         *_controls(facts, findings),
         *_exposed(facts, findings),
+        *_tails(findings),
         *_attacker(facts),
         *_coverage(facts, findings),
         *_mitigations(findings),
@@ -451,9 +452,7 @@ def accusation_cells(facts: AuditFacts, headlines: pd.DataFrame) -> pd.DataFrame
     """What the strict threshold of each headline does."""
     shown = pd.DataFrame({"the attacker holds": [_holder(row, facts) for _, row in headlines.iterrows()]})
     rows = list(headlines.iterrows())
-    titles = {"strict_tpr": "members found", "strict_fpr": "others accused"}
-    titles |= {f"ppv_{prior}": f"PPV at {100 * prior:g} %" for prior in PRIORS}
-    for key, title in titles.items():
+    for key, title in cells.ACCUSATION.items():
         shown[title] = cells.intervals(headlines, key)
         if key.startswith("ppv_"):
             shown[title] = [_ends_alone(row, key, cell) for (_, row), cell in zip(rows, shown[title], strict=True)]
@@ -466,6 +465,15 @@ def _ends_alone(row: pd.Series, key: str, cell: str) -> str:
         return cell
     low, high = (cells.percent(row[key + end]) for end in ("_lo", "_hi"))
     return f"[{low}, {high}]"
+
+
+def _tails(findings: AuditFindings) -> Iterator[Block]:
+    if findings.tails.empty:
+        return
+    yield Heading("What the losses alone say")
+    yield Text(f"{cells.TNR_IN_WORDS} Nothing is trained for it, and no level rests on it.")
+    models = [escaped(name) for name in findings.tails["variant"]]
+    yield Table(pd.DataFrame({"model": models, "TNR": cells.intervals(findings.tails, "tnr")}))
 
 
 # Can it be trusted, and whom does it concern

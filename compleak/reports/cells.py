@@ -10,6 +10,9 @@ from core import console
 
 ACCUSATION = {"strict_tpr": "members found", "strict_fpr": "others accused"}
 ACCUSATION |= {f"ppv_{prior}": f"PPV at {100 * prior:g} %" for prior in PRIORS}
+TNR_IN_WORDS = """TNR is the share of non-members whose loss is higher than that of all but 0.1 % of the members. It
+    needs the losses alone, which only the model's owner or auditor has, and is meant to foretell how many members a
+    strong attack finds (Dodd et al. 2025)."""
 ENOUGH_NONMEMBERS = 5000  # for a TPR at 0.1 % false alarms, which with these rests on the five highest of them
 DEFENCE_NAMES = {
     "": "none",

@@ -292,11 +292,7 @@ def strength_cells(strength: pd.DataFrame) -> pd.DataFrame:
 
 def _tails(findings: RunFindings) -> Iterator[Block]:
     yield Heading("Without any shadow model")
-    yield Text(
-        """TNR is the share of non-members whose loss is higher than that of all but 0.1 % of the members. It needs the
-        losses alone, which only the model's owner or auditor has, and is meant to foretell how many members a strong
-        attack finds (Dodd et al. 2025): beside it the TPR of the headline on the same model."""
-    )
+    yield Text(f"{cells.TNR_IN_WORDS} Beside it stands the TPR of the headline on the same model.")
     yield Table(_tail_cells(findings))
 
 
