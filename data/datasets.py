@@ -1,6 +1,7 @@
 """Every data set as one array in memory: `digits`, torchvision's, images of one's own, a table, or texts."""
 
 import functools
+import gzip
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 
 from core import console
 from core.errors import UserError
+from core.files import write_atomically
 from data import csv_tables, image_sets, tables, texts
 from data.foreign.sources import CSV_ENDINGS
 from data.inputs import FEATURES, IMAGES, TEXT, InputKind
@@ -158,6 +160,18 @@ def _torchvision(name: str, downloads: Path) -> Points:
     return images, labels, tuple(parts[0].classes)
 
 
+def unpack_idx_files(folder: Path) -> None:
+    """Unpack compressed idx files that somebody put there, as torchvision does only with files packed as the authors'.
+
+    Packed anew, the same files have other checksums. Those that are unpacked already stay.
+    """
+    for archive in folder.glob("*-ubyte.gz"):
+        unpacked = archive.with_suffix("")
+        if not unpacked.exists():
+            content = gzip.decompress(archive.read_bytes())
+            write_atomically(unpacked, lambda part, content=content: part.write_bytes(content))
+
+
 def _download(name: str, downloads: Path) -> list:
     """The two parts of one of torchvision's data sets, downloaded where they are not there yet."""
     import torchvision
@@ -165,6 +179,7 @@ def _download(name: str, downloads: Path) -> list:
     class_name, options, files = TORCHVISION[name]
     make_part = getattr(torchvision.datasets, class_name)
     try:
+        unpack_idx_files(downloads / class_name / "raw")
         return [make_part(str(downloads), **part, download=True) for part in options]
     except Exception as error:  # torchvision raises URLError, RuntimeError, OSError, tarfile errors...
         raise UserError(

@@ -7,7 +7,6 @@ linear layer or an embedding, which are the layers that compressions know.
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from core.errors import UserError, one_line
@@ -112,7 +111,6 @@ def _load(kind: str, transformers, folder: Path, vocabulary: int, num_classes: i
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
-                dtype=torch.float32,
                 attn_implementation="eager",
                 num_labels=num_classes,
                 ignore_mismatched_sizes=True,

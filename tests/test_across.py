@@ -24,6 +24,7 @@ def write_run(folder, data, network, seed, shift=0.0):
     """The four files of a finished run whose differences are those above, moved by `shift`."""
     folder.mkdir(parents=True)
     config = {**CONFIG, "dataset_name": data, "model_name": network, "seed": seed}
+    config |= {"tokenizer": f"of seed {seed}", "features": 1000 + seed}  # of texts: the pool's, so each seed's own
     (folder / "run.json").write_text(json.dumps(config))
     lines = [
         {"claim": claim, "form": form, "key": key, "difference": d + shift, "low": d - 0.01, "high": d + 0.01}

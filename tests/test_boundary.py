@@ -15,6 +15,7 @@ from compleak.queries.boundary import (
     hop_skip_jump,
     of_another_class,
 )
+from compleak.queries.probes import PROBES
 from compleak.runs.settings import AttackSettings, RunSettings
 from core.errors import UserError
 from tests.planted import planted_signals, write_signals
@@ -99,6 +100,8 @@ def test_without_the_toolbox_one_line_says_how_to_get_it(monkeypatch):
     network, inputs, labels, _ = planes_and_points()
     with pytest.raises(UserError, match=r"boundary needs .*: pip install .*\[boundary\]"):
         boundary_distances(network, inputs, labels, 2, CPU)
+    with pytest.raises(UserError, match="boundary needs"):  # before a model is asked
+        PROBES["boundary"].check_installed()
 
 
 def test_the_sample_is_balanced_and_always_the_same():

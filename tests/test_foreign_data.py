@@ -371,6 +371,13 @@ def test_one_column_of_text_is_read_as_texts_and_na_is_a_word(tmp_path):
     assert points.kind == "text" and load_all(points) == ["one, two", "NA", "1984"] and points.classes == ("NA", "spam")
 
 
+def test_a_column_called_text_is_read_as_the_texts_whatever_stands_beside_it(tmp_path):
+    source = write(tmp_path, {"a.csv": "id,text,label\n7,one,1\n8,two,2\n", "b.csv": "y,text\n1,2.5\n2,3.5\n"})
+    points = read_points(source / "a.csv")
+    assert points.kind == "text" and load_all(points) == ["one", "two"]
+    assert read_points(source / "b.csv").kind == "features"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -383,7 +390,10 @@ def test_one_column_of_text_is_read_as_texts_and_na_is_a_word(tmp_path):
         ("y,a,b\n1,2,3\n1,2\n", "row 2, column 'b' is empty"),
         ("y,a\n1,2,3\n1,2,3\n", "cannot be read as CSV"),
         ("y,a\n1,2\n1,2,3\n", "cannot be read as CSV"),
-        ("y,a,text\n1,2,red\n1,3,blue\n", "column 'text' holds text, row 1 'red', but features must be numbers"),
+        (
+            "y,a,note\n1,2,red\n1,3,blue\n",
+            "column 'note' holds text, row 1 'red', but .* name their column with --text",
+        ),
         ("y,a,is_member\n1,2,1\n", "column 'is_member' says who was a member"),
         ("y,Membership,a\n1,2,1\n", "column 'Membership' says who was a member"),
         (",y,a\n0,1,2\n", "column 1 has no name: remove it .pandas writes row numbers so"),

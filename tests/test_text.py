@@ -40,6 +40,7 @@ from defenses import DEFENCES
 from models.text import LENGTH, turn_into_linear
 from models.tools import weighted_layers
 from pruning import masks, prune
+from quantization import qat
 from quantization.degrees import DEGREES
 
 CPU = torch.device("cpu")
@@ -177,6 +178,27 @@ def test_a_network_starts_from_pretrained_weights_with_a_classifier_of_its_own(t
         models.build("gpt2", 3, features=TOKENS, pretrained=tmp_path)
     with pytest.raises(UserError, match="the tokenizer has 301 tokens, the network 300"):
         models.build("bert", 3, features=TOKENS + 1, pretrained=tmp_path)
+
+
+def test_a_run_starts_from_a_small_pretrained_folder_under_a_root_that_is_not_there_yet(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    texts, labels = make_texts(360)
+    tokenizer = tokens.train("byte_bpe", texts, LENGTH, 0)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": LENGTH, "pad_token_id": 0}
+    config = transformers.GPT2Config(vocab_size=tokens.count(tokenizer), **sizes)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "tokenizer.json").write_text(tokenizer)
+    file = write_csv(tmp_path / "texts.csv", {"label": labels, "text": texts})
+    named = ["--dataset_name", "mine", "--model_name", "gpt2", "--root", str(tmp_path / "not" / "there")]
+    named += ["--data_dir", str(file), "--pretrained", str(tmp_path / "saved")]
+    with pytest.raises(UserError, match="has a size of its own, so leave --width out"):
+        train.main([*named, "--width", "0.5"])
+    with pytest.raises(UserError, match="--data_dir .*missing.csv does not exist"):
+        train.main([*named, "--data_dir", str(tmp_path / "missing.csv")])
+    assert not (tmp_path / "not").exists()
+    train.main([*named, *RECIPE, "--epochs", "1", "--max_points", "50"])
+    qat.main([*named, *RECIPE, "--quantized_epochs", "1"])
+    assert (tmp_path / "not/there/results_quantization/mine_gpt2_int8/victim_model/meta.json").exists()
 
 
 def test_dp_refuses_the_network_that_looks_at_whole_batches():

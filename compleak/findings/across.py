@@ -16,7 +16,7 @@ from core.errors import UserError
 
 FILES = ("run.json", "claims.csv", "models.csv", "summary.csv")  # that a finished run has, and that are published
 COLUMNS = ["claim", "form", "key", "difference", "low", "high", "verdict"]  # of a run's comparisons
-OF_ONE_RUN = ("seed", "split", "data_dir")  # in which runs of one setting may differ
+OF_ONE_RUN = ("seed", "split", "data_dir", "tokenizer", "features")  # in which runs of one setting may differ
 TARGETS = {"NR": ("NR", ORIGINAL), "MR": ("MR", "all")}  # whose headlines stand beside the claims
 
 

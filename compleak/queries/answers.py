@@ -140,7 +140,7 @@ def ask_ahead(
 
 def ask_model(question: Question, earlier: Answers | None, device: torch.device, batch_size: int) -> Answers:
     """Ask one model about every target, and its probes about the points that each of them is for, but what is known."""
-    refuse_unsuited_probes(question)
+    check_probes(question)
     known = earlier.probes if earlier else {}
     missing = {name: amount for name, amount in question.asked_probes.items() if name not in known}
     if earlier and not missing:
@@ -163,10 +163,11 @@ def ask_model(question: Question, earlier: Answers | None, device: torch.device,
     return Answers(logits, {name: known.get(name, probes.get(name)) for name in question.asked_probes})
 
 
-def refuse_unsuited_probes(question: Question) -> None:
-    """UserError where points of this kind cannot be asked in one of these ways."""
+def check_probes(question: Question) -> None:
+    """UserError where points of this kind cannot be asked in one of these ways, or a package for it is missing."""
     kind = dataset(question.run).kind
     for name in question.asked_probes:
+        PROBES[name].check_installed()
         if not PROBES[name].suits(kind):
             raise UserError(f"{kind.sets} have no {PROBES[name].needs}: leave out --{PROBES[name].flag}")
 

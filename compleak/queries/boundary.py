@@ -180,17 +180,23 @@ class AnyFloats(nn.Module):
             return self.model(inputs.float()).float()
 
 
-@contextlib.contextmanager
-def toolbox_of_its_own_randomness() -> Iterator:
-    """The toolbox, which draws from numpy's global generator: it is seeded, and put back afterwards."""
+def import_toolbox():
+    """The package `art`. UserError where it is not installed."""
     try:
         import art.attacks.evasion
         import art.estimators.classification
     except ImportError as error:
         raise UserError('boundary needs adversarial-robustness-toolbox: pip install ".[boundary]"') from error
+    return art
+
+
+@contextlib.contextmanager
+def toolbox_of_its_own_randomness() -> Iterator:
+    """The toolbox, which draws from numpy's global generator: it is seeded, and put back afterwards."""
+    toolbox = import_toolbox()
     state = np.random.get_state()
     np.random.seed(0)
     try:
-        yield art
+        yield toolbox
     finally:
         np.random.set_state(state)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compleak.queries.boundary import ask_boundary, find_boundary_problem
+from compleak.queries.boundary import ask_boundary, find_boundary_problem, import_toolbox
 from compleak.queries.noise import ask_noise, can_be_noisy, find_noise_problem
 from compleak.queries.sensitivity import ask_sensitivity, find_sensitivity_problem
 from compleak.queries.subject import Subject
@@ -44,6 +44,7 @@ class Probe(NamedTuple):
     of_outsiders: bool = False  # asked about all points that the model did not train on, not of its audit set alone
     suits: Callable[[InputKind], bool] = lambda kind: True
     needs: str = ""  # what inputs have that it suits
+    check_installed: Callable[[], object] = lambda: None  # UserError where a package is missing
 
     @property
     def is_usual(self) -> bool:
@@ -118,5 +119,6 @@ PROBES = {
         queries_per_point=lambda count: 0,  # of most points; of those drawn, HopSkipJump asks about 1,300 times
         suits=can_be_noisy,
         needs="values that a search for the boundary changes",
+        check_installed=import_toolbox,
     ),
 }

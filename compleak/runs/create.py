@@ -9,9 +9,9 @@ import models
 from compleak.runs import names, places, tokenizers
 from compleak.runs.checkpoints import refuse_difference
 from compleak.runs.roles import selected_roles
-from compleak.runs.run import Run, load_dataset, network, path_from_root, read_config, reserve_of, whole_split
-from compleak.runs.settings import DefenceSettings, RunSettings, TrainSettings
-from core.errors import UserError
+from compleak.runs.run import Run, load_dataset, network, path_from_root, path_of, read_config, reserve_of, whole_split
+from compleak.runs.settings import DEFAULT_WIDTH, DefenceSettings, RunSettings, TrainSettings
+from core.errors import UserError, escape
 from core.files import sha256, write_json, write_text
 from data import datasets, index_files, splits, tokens
 from data.inputs import IMAGES, KINDS, PATCHES
@@ -60,8 +60,7 @@ def tokenizer_for(run: Run, earlier: dict | None, pool: np.ndarray) -> str:
     file = places.tokenizer_file(run.root, run.name)
     if earlier is not None and file.exists():
         return tokenizers.read(file, earlier["tokenizer"])
-    pretrained = run.config["pretrained"]
-    tokenizer = tokenizers.make(run.config["model_name"], pool, run.root / pretrained if pretrained else None)
+    tokenizer = tokenizers.make(run.config["model_name"], pool, path_of(run, "pretrained"))
     if earlier is not None:
         present = {"tokenizer": tokenizers.fingerprint(tokenizer)}
         refuse_difference(run.file, {"tokenizer": earlier["tokenizer"]}, present)
@@ -104,6 +103,8 @@ def check_network(settings: RunSettings) -> None:
     dataset_name, model_name = settings.identity["dataset_name"], settings.identity["model_name"]
     if model_name not in models.NAMES:
         raise UserError(f"unknown model {model_name!r}: choose from {', '.join(models.NAMES)}")
+    if settings.data_dir is not None and not settings.data_dir.exists():
+        raise UserError(f"--data_dir {escape(settings.data_dir)} does not exist")
     kind = datasets.kind_of(dataset_name, settings.data_dir, settings.reading)
     taken = KINDS[models.NETWORKS[model_name].takes]
     if taken.name != kind.name:
@@ -111,6 +112,8 @@ def check_network(settings: RunSettings) -> None:
         raise UserError(f"{dataset_name} is {kind.one_set}, {model_name} a network for {taken.sets}: {advice}")
     if settings.pretrained is not None:
         check_pretrained(settings.pretrained, model_name)
+        if settings.identity["width"] != DEFAULT_WIDTH:
+            raise UserError(f"--pretrained: the folder's {model_name} has a size of its own, so leave --width out")
     if kind is IMAGES:
         check_size(model_name, settings.image_size or SIDE)
     elif settings.image_size is not None:

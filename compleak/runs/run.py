@@ -115,13 +115,18 @@ def path_from_root(settings: RunSettings, key: str) -> str | None:
     return os.path.relpath(path, settings.root) if path else None
 
 
+def path_of(run: Run, key: str) -> Path | None:
+    """Where the run's data_dir or pretrained network lies; the root folder need not be there yet."""
+    return Path(os.path.normpath(run.root / run.config[key])) if run.config[key] else None
+
+
 def dataset(run: Run) -> datasets.Dataset:
     """The run's data, labels as they are trained on and texts as tokens.
 
     UserError where data or tokenizer are no longer what they were.
     """
     config = run.config
-    place = run.root / config["data_dir"] if config["data_dir"] else None
+    place = path_of(run, "data_dir")
     reading = datasets.Reading(*(config[key] for key in READING_KEYS))
     data = load_dataset(config["dataset_name"], place, run.root, reading)
     checkpoints.refuse_difference(run.file, {"data": config["data"]}, {"data": data.fingerprint})
@@ -159,8 +164,8 @@ def noisy_labels(labels: np.ndarray, classes: int, config: dict) -> np.ndarray:
 def network(run: Run) -> nn.Module:
     """The run's network, freshly initialised. The caller seeds torch."""
     config = run.config
-    pretrained = run.root / config["pretrained"] if config["pretrained"] else None
-    return models.build(config["model_name"], config["num_cls"], config["width"], config["features"], pretrained)
+    sizes = config["num_cls"], config["width"], config["features"]
+    return models.build(config["model_name"], *sizes, path_of(run, "pretrained"))
 
 
 def split(run: Run) -> tuple[splits.Split, splits.Split]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from attacks.common.statistics import posterior
-from compleak.queries.boundary import boundary_distances, draw_balanced
+from compleak.queries.boundary import boundary_distances, draw_balanced, import_toolbox
 from compleak.queries.logits import LOG_PROBABILITIES, LOGITS, Scale, as_table, to_logits
 from compleak.queries.sensitivity import EPSILON
 from compleak.tasks.models import Interview, ModelAnswers
@@ -31,6 +31,8 @@ def answers_of(interview: Interview, points: AuditPoints, row: int) -> ModelAnsw
     points: with the classes in the order of the model's outputs; row: of the model in `points.audit`. A model beyond
     those rows is a reference alone and has no audit set.
     """
+    if interview.task.boundary_points:
+        import_toolbox()  # before anything is asked
     answers = interview.answers()
     audited, member = np.zeros((2, len(points.labels)), dtype=bool)
     if row < len(points.audit):

@@ -119,10 +119,14 @@ def verify(assignment: Assignment, prepared: nn.Module, restored: nn.Module, dev
 def check_quantized_size(
     assignment: Assignment, tensors: dict[str, torch.Tensor], original_tensors: dict[str, torch.Tensor]
 ) -> None:
-    """Assert that a quantized model of full width is as small as PROTOCOL §3 says."""
+    """Assert that a quantized model of full width is as small as PROTOCOL §3 says.
+
+    A pretrained network has a size of its own, and may be small.
+    """
     run, variant = assignment.run, assignment.variant
     features = run.config["features"] or LEAST_FEATURES
-    if variant.largest_share is None or run.config["width"] < 1 or features < LEAST_FEATURES:
+    is_small = run.config["width"] < 1 or features < LEAST_FEATURES or run.config["pretrained"]
+    if variant.largest_share is None or is_small:
         return
     share = content_bytes(tensors) / content_bytes(original_tensors)
     assert share <= variant.largest_share, f"the {variant} model holds {share:.3f} of the float model's bytes"

@@ -20,6 +20,7 @@ from data.foreign.points import Records
 from data.tables import ROWS
 
 LABEL_COLUMNS = ("label", "class", "target", "y", "letter")
+TEXT_COLUMN = "text"  # of the texts, where no other one is named
 MEMBER_COLUMNS = ("member", "members", "ismember", "membership")  # in lower case without other characters
 LARGEST_WHOLE = 2**53  # up to here float64 tells whole numbers apart
 AS_WRITTEN = {  # only an empty cell is missing: "NA" and "None" can be the names of classes
@@ -35,8 +36,8 @@ AS_WRITTEN = {  # only an empty cell is missing: "NA" and "None" can be the name
 def read_csv(source: Path, label_column: str | None, text_column: str | None = None) -> Records:
     """The records of a CSV file.
 
-    Features are the numeric columns beside the label; where there is exactly one column of text and none of numbers,
-    the records are texts. They are also texts where `text_column` names the column; other columns then do not count.
+    Features are the numeric columns beside the label. The records are texts where the only other column holds text,
+    where one that holds text is called `text`, or where `text_column` names one; further columns then do not count.
 
     Raises UserError where the label column is not clear, a value is missing or no number (naming row and column), or a
     column says who was a member.
@@ -86,6 +87,8 @@ def _choose_columns(source: Path, label_column: str | None, text_column: str | N
     others = [name for name in header if name != label]
     if not others:
         raise UserError(f"{escape(source)} has no column beside {escape(label)!r}: separate the columns by commas")
+    if TEXT_COLUMN in others and _is_text(_first_rows(source, header)[TEXT_COLUMN]):
+        return Columns(header, label, [TEXT_COLUMN], text=True)
     return Columns(header, label, others, _are_texts(source, header, others))
 
 
@@ -143,15 +146,20 @@ def _are_texts(source: Path, header: list[str], others: list[str]) -> bool:
 
     UserError where text stands beside other columns.
     """
-    with open_inflated(source) as stream:
-        sample = pd.read_csv(stream, nrows=ROWS, names=header, header=0, **AS_WRITTEN)
+    sample = _first_rows(source, header)
     texts = [name for name in others if _is_text(sample[name])]
     if texts and len(others) > 1:
         raise UserError(
             f"{escape(source)}: column {escape(texts[0])!r} holds text, row 1 {_show(sample[texts[0]].iloc[0])}, but "
-            "features must be numbers: remove it or write it as numbers (a column of text alone is read as texts)"
+            "features must be numbers: remove it or write it as numbers; of texts, name their column with "
+            f"--text_column (text_column in a task file), or call it {TEXT_COLUMN}"
         )
     return bool(texts)
+
+
+def _first_rows(source: Path, header: list[str]) -> pd.DataFrame:
+    with open_inflated(source) as stream:
+        return pd.read_csv(stream, nrows=ROWS, names=header, header=0, **AS_WRITTEN)
 
 
 def _is_text(column: pd.Series) -> bool:

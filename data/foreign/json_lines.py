@@ -11,11 +11,9 @@ import numpy as np
 
 from core.errors import UserError, escape
 from data.foreign.arrays import array_records, to_labels
-from data.foreign.csv_files import check_text_column, choose_label
+from data.foreign.csv_files import TEXT_COLUMN, check_text_column, choose_label
 from data.foreign.limits import open_inflated
 from data.foreign.points import Records
-
-TEXT = "text"  # the key of the text, unless another one is named
 
 
 def read_json_lines(source: Path, label_column: str | None, text_column: str | None = None) -> Records:
@@ -23,7 +21,7 @@ def read_json_lines(source: Path, label_column: str | None, text_column: str | N
 
     Raises UserError where a line is no object, a text is no string, or a label is neither a string nor a whole number.
     """
-    text_key = text_column or TEXT
+    text_key = text_column or TEXT_COLUMN
     texts: list[str] = []
     labels: list[str | int] = []
     label_key = None
