@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 from sklearn.covariance import ledoit_wolf
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 import attacks
 from attacks import Signals
 from attacks.base import base
 from attacks.bavaria import bavaria, variance_prior
-from attacks.combined import PARTS, combined
+from attacks.combined import PENALTY, combined, fit_weights
 from attacks.common.folds import aucs_of_parts, choose_out_of_fold, split_folds
 from attacks.common.references import known_outsiders, reference_moments
 from attacks.common.signals import MOST_ROWS, shadow_rows
@@ -298,16 +299,48 @@ def test_no_attack_finds_a_leak_where_there_is_none(attack):
     assert abs(roc_auc_score(world.truth, attack(world.variants).scores) - 0.5) < 0.035  # three standard errors
 
 
-def test_combined_leaves_out_a_part_that_fails_on_the_shadow_models():
-    world = gaussian_signals(3, 2000, (1.0,), seed=6)
-    good = row_of("joint").run(world.variants, seed=4)
+def parts_of_combined(models):
+    return {name: row_of(name).run(models, seed=4) for name in ("joint", "neural", "rmia")}
+
+
+def test_the_weights_of_combined_are_those_of_a_logistic_regression_and_never_negative():
     rng = np.random.default_rng(0)
-    arrays = (9 * rng.normal(size=array.shape) for array in (good.shadow_scores, good.scores))
-    noise = good._replace(**dict(zip(("shadow_scores", "scores"), arrays, strict=True)))
-    for name in PARTS:
-        results = dict.fromkeys(PARTS, noise) | {name: good}
-        weights = ", ".join(f"{part} {int(part == name)}" for part in PARTS)
-        assert combined(world.variants, seed=4, earlier=results).chosen == f"weights {weights}"
+    member = rng.random(3000) < 0.5
+    rows = rng.normal(size=(3000, 3)) + np.outer(member, [1.0, 0.4, 0.0])
+    literal = LogisticRegression(C=1 / PENALTY, tol=1e-8).fit(rows[:, :2], member).coef_[0]
+    np.testing.assert_allclose(fit_weights(rows[:, :2], member), literal, rtol=1e-4)
+    assert fit_weights(rows * [1, 1, -1] - np.outer(member, [0, 0, 0.5]), member)[2] == 0
+    assert fit_weights(-rows[:, :2], member).tolist() == [1, 1]
+
+
+def test_a_part_that_fails_on_the_shadow_models_hardly_counts():
+    world = gaussian_signals(3, 2000, (1.0,), seed=6)
+    results = parts_of_combined(world.variants)
+    rng = np.random.default_rng(0)
+    for name, result in results.items():
+        arrays = (9 * rng.normal(size=array.shape) for array in (result.shadow_scores, result.scores))
+        noise = result._replace(**dict(zip(("shadow_scores", "scores"), arrays, strict=True)))
+        with_noise = combined(world.variants, seed=4, earlier=results | {name: noise})
+        whole = combined(world.variants, seed=4, earlier=results)
+        aucs = [roc_auc_score(world.truth, answer.scores) for answer in (with_noise, whole)]
+        assert aucs[0] > aucs[1] - 0.01, name
+
+
+def test_combined_scores_the_shadows_by_weights_that_saw_neither_shadow_nor_point():
+    """Of pure noise some is good by chance on the rows that it is weighed on."""
+    world = gaussian_signals(3, 300, (0.0,), seed=2)
+    results = parts_of_combined(world.variants)
+    member = world.variants[0].member[attacks.audit_rows(world.variants[0])[0]]
+    rng = np.random.default_rng(3)
+    aucs = []
+    for _ in range(20):
+        noise = {
+            name: result._replace(shadow_scores=rng.normal(size=result.shadow_scores.shape))
+            for name, result in results.items()
+        }
+        shadow_scores = combined(world.variants, seed=4, earlier=noise).shadow_scores
+        aucs.append(roc_auc_score(member, shadow_scores))
+    assert 0.46 < np.mean(aucs) < 0.51
 
 
 def with_cauchy_noise(signals):
@@ -347,12 +380,11 @@ def test_joint_does_not_count_copies_of_a_model_as_new_evidence():
 
 def test_combined_uses_the_results_of_earlier_attacks():
     world = gaussian_signals(3, 2000, (1.0,), seed=6)
-    parts = {name: row_of(name).run(world.variants, seed=4) for name in PARTS}
+    parts = parts_of_combined(world.variants)
     from_parts, from_scratch = (combined(world.variants, seed=4, earlier=earlier) for earlier in (parts, None))
-    weights = (int(weight.split()[-1]) for weight in from_parts.chosen.split(","))
-    weighted = sum(weight * parts[name].scores for weight, name in zip(weights, PARTS, strict=True))
-    np.testing.assert_array_equal(from_parts.scores, weighted)
     np.testing.assert_array_equal(from_parts.scores, from_scratch.scores)
+    swapped = parts | {"rmia": parts["rmia"]._replace(scores=-parts["rmia"].scores)}
+    assert not np.array_equal(combined(world.variants, seed=4, earlier=swapped).scores, from_parts.scores)
 
 
 def test_many_shadows_cost_no_more_rows_than_one():
