@@ -6,7 +6,7 @@ others hardly differ. They err on different points, and their sum is seldom wors
 
 Each part's scores are measured in standard deviations of the shadows' scores. The weights are those of a logistic
 regression of membership on the shadows' scores, and none is negative, so that a part that fails there hardly counts.
-Each shadow row's score comes from a fit that saw neither its shadow nor its point, in the parts and in the sum.
+The shadows' rows are scored out of fold (`folds.split_folds`), in the parts and in the sum.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ from attacks.neural import neural
 from attacks.rmia import rmia
 
 FARTHEST = 8  # deviations from the mean, at most, of a score
-PENALTY = 1.0  # of the squares of the weights; as much as four rows weigh
+PENALTY = 1.0  # of half the sum of the squared weights
 
 
 def combined(
@@ -30,7 +30,7 @@ def combined(
 ) -> Result:
     """Weighted sums of the parts' scores of the victim's audit points, (A,).
 
-    earlier: results of the parts on the same models, by name, where they are known. Raises Unusable where those do.
+    earlier: results of the parts on the same models, by name, where they are known. Raises Unusable where a part does.
     """
     parts = parts_of(models, seed, device, earlier or {})
     shadow, _ = audit_rows(models[0])
@@ -73,7 +73,7 @@ def in_words(names: Iterable[str], weights: np.ndarray) -> str:
 def fit_weights(rows: np.ndarray, member: np.ndarray) -> np.ndarray:
     """Non-negative weights (K,) of a logistic regression of membership (n,) on rows (n, K).
 
-    All ones where no part tells members from others, so that there are scores all the same.
+    All ones where no part tells members from others, so that the scores still differ.
     """
     sign = np.where(np.asarray(member) == 1, 1.0, -1.0)
 

@@ -16,7 +16,9 @@ POINT_FOLDS = 3
 
 
 def score_out_of_fold(fit, fitted_on, member, rows, applied_to):
-    """Scores of the shadows' rows, (M,), each by a fit without its shadow and its point, and the victim's, (A,).
+    """Scores of the shadows' rows, (M,), and the victim's, (A,).
+
+    Each shadow row is scored by a fit without its point and, where there are several shadows, without its shadow.
 
     fit(features, member) returns a function from features to scores. fitted_on (M, ...) and member (M,) belong to the
     shadows' (model, point) `rows`. The victim's rows, applied_to (A, ...), are scored by a fit on all of them. Raises
@@ -68,9 +70,9 @@ def choose_out_of_fold(scores, member, rows, lead: float = 0.0) -> Choice:
     """The option with the best AUC on the shadows' rows: scores (G, M) of G options, member (M,), rows as in `Signals`.
 
     The first of equally good options counts; the first option of all counts as better by `lead`. Each fold's rows are
-    scored by the option that is best on the rows that a fit would see (`split_folds`). Where that is another than the
-    best on all rows, its scores are brought to the same median and the same spread as that one's, for two options may
-    score on different scales.
+    scored by the option that is best on the rows that a fit would see (`split_folds`). Two options may score on
+    different scales: where that option is not the best on all rows, its scores get the median and the spread of the
+    best one's.
     """
     folds = list(split_folds(*rows))
     masks = np.array([seen for seen, _ in folds] + [np.ones(len(member), dtype=bool)])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-AVERAGE = "combined"  # the key of the attack that averages others
+AVERAGE = "combined"  # the key of the attack that adds others up
 CLEARLY = 2  # standard errors by which another attack must have done better
 TAIL_SHARE = 0.05  # of the known non-members: their highest scores, to which the tail is fitted
 FEWEST_IN_TAIL = 10

@@ -26,9 +26,9 @@ Results = dict[str, list[attacks.Result]]  # by the attack's key, one for each p
 class Job:
     """The attacks on one target.
 
-    parts: the fits, and the points that each of them judges; pairs: for each part MR's first stages; truth: (A,) bool,
-    the victim's membership, which the metrics alone read; needs: what the attacker of an attack had to have, in words;
-    unsaid: keys of attacks that may be left out without a line on the terminal.
+    parts: the fits, and the points that each of them judges; pairs: for each part the files of MR's first stages;
+    truth: (A,) bool, the victim's membership, which no attack sees; needs: what the attacker of an attack had to have,
+    in words; unsaid: keys of attacks that may be left out without a line on the terminal.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Job:
     ) -> str:
         """The key of the headline.
 
-        choices: each part's own best attack. Where the parts differ, a row and verdicts of their choices are added.
+        choices: the attack that each part deploys. Where the parts differ, a row and verdicts are added for both.
         """
         if len(set(choices)) == 1:
             return choices[0]
@@ -99,7 +99,7 @@ class Job:
         return CHOSEN
 
     def p_values_of_choices(self, choices: list[str] | None, results: Results, worth: dict) -> np.ndarray | None:
-        """The headline's p-values (A,); None without a headline, or where its known points are among those it fits."""
+        """The headline's p-values (A,); None without a headline, or where it was fitted on its known points."""
         if choices is None or any(np.isnan(worth[key][number]) for number, key in enumerate(choices)):
             return None
         return p_values_of(self.parts, [results[key][number] for number, key in enumerate(choices)])
@@ -195,7 +195,7 @@ class Job:
     def row_of(self, names: dict, verdicts: Verdicts, seconds: float) -> dict:
         """How these verdicts do on the victim and on non-members alone, and whom the strict threshold accuses.
 
-        Of an attack that scores a sample of the points, on that sample.
+        Only points that the attack scored count: `boundary` scores a sample.
         """
         judged, truth = verdicts.of(verdicts.is_scored), self.truth[verdicts.is_scored]
         row = measured_row(

@@ -1,4 +1,4 @@
-"""How the paper's claims fall across data sets and networks: from the tables of finished runs, wherever they lie."""
+"""The paper's claims across data sets and networks, from the tables of finished runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from core.errors import UserError
 
 FILES = ("run.json", "claims.csv", "models.csv", "summary.csv")  # that a finished run has, and that are published
 COLUMNS = ["claim", "form", "key", "difference", "low", "high", "verdict"]  # of a run's comparisons
-OF_ONE_RUN = ("seed", "split", "data_dir", "tokenizer", "features")  # in which runs of one setting may differ
+MAY_DIFFER = ("seed", "split", "data_dir", "tokenizer", "features")  # between runs of one setting
 TARGETS = {"NR": ("NR", ORIGINAL), "MR": ("MR", "all")}  # whose headlines stand beside the claims
 
 
@@ -32,7 +32,7 @@ class FinishedRun(NamedTuple):
     @property
     def setting(self) -> dict:
         """What runs of different seeds have in common."""
-        return {key: value for key, value in self.config.items() if key not in OF_ONE_RUN}
+        return {key: value for key, value in self.config.items() if key not in MAY_DIFFER}
 
 
 class AcrossFindings(NamedTuple):
@@ -45,7 +45,7 @@ class AcrossFindings(NamedTuple):
 
 
 def findings_across(folders: Sequence[Path]) -> AcrossFindings:
-    """Read the runs and join those that differ in nothing but their seed.
+    """Read the runs and join those of one setting.
 
     Raises UserError where a folder holds no finished run, or two hold the same one.
     """

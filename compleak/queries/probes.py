@@ -39,16 +39,16 @@ class Probe(NamedTuple):
     amount_key: str  # under which the amount is kept with the answers
     default_amount: int
     query: Callable[[Subject, int], np.ndarray]  # (subject, amount) -> (n, ...)
-    queries_per_point: Callable[[int], int]  # amount -> answers of the model about each point, at most
+    queries_per_point: Callable[[int], int]  # amount -> answers of the model about most points
     most: float = math.inf  # the largest amount
-    of_outsiders: bool = False  # asked about all points that the model did not train on, not of its audit set alone
+    of_outsiders: bool = False  # also asked about points that the model neither audits nor was trained on
     suits: Callable[[InputKind], bool] = lambda kind: True
-    needs: str = ""  # what inputs have that it suits
+    needs: str = ""  # what suitable inputs have
     check_installed: Callable[[], object] = lambda: None  # UserError where a package is missing
 
     @property
     def is_usual(self) -> bool:
-        """Whether it is asked of those who say nothing about it."""
+        """Whether it is asked by default."""
         return self.default_amount > 0
 
     def is_asked(self, audited: np.ndarray, member: np.ndarray) -> np.ndarray:
