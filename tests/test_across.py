@@ -20,11 +20,12 @@ COMPARISONS = {  # (claim, key) -> difference, of which 0.01 each way is the int
 VERDICTS = ["holds", "does not hold", "undecided", "holds"]
 
 
-def write_run(folder, data, network, seed, shift=0.0):
+def write_run(folder, data, network, seed, shift=0.0, **further):
     """The four files of a finished run whose differences are those above, moved by `shift`."""
     folder.mkdir(parents=True)
     config = {**CONFIG, "dataset_name": data, "model_name": network, "seed": seed}
     config |= {"tokenizer": f"of seed {seed}", "features": 1000 + seed}  # of texts: the pool's, so each seed's own
+    config |= further
     (folder / "run.json").write_text(json.dumps(config))
     lines = [
         {"claim": claim, "form": form, "key": key, "difference": d + shift, "low": d - 0.01, "high": d + 0.01}
@@ -66,6 +67,15 @@ def test_the_page_joins_seeds_tells_settings_apart_and_lies_beside_the_runs(tmp_
     assert letters["high"].tolist() == pytest.approx([d + half for d in (-0.29, -0.04, 0.015, 0.05)])
     digits = claims[(claims["data"] == "digits") & (claims["form"] == "headline")]
     assert digits["verdict"].tolist() == VERDICTS and digits["low"].iloc[0] == pytest.approx(-0.31)
+
+
+def test_settings_of_one_data_set_and_network_are_named_after_their_folders_without_the_seed(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path / f"small_seed{seed}", "letters", "mlp", seed=seed, max_points=50)
+    write_run(tmp_path / "large", "letters", "mlp", seed=1, max_points=500)
+    reproduce.main(["--compare", *(str(tmp_path / name) for name in ("small_seed1", "small_seed2", "large"))])
+    claims = pd.read_csv(tmp_path / "comparison/claims.csv")
+    assert claims["network"].unique().tolist() == ["small", "large"]
 
 
 def test_a_folder_without_a_finished_run_and_a_run_that_is_given_twice_are_refused(tmp_path):

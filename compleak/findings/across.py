@@ -96,7 +96,12 @@ def names_of(runs: Sequence[FinishedRun]) -> list[dict[str, str]]:
     ]
     are_alone = [names.count(name) == 1 for name in names]
     parts = zip(names, are_alone, runs, strict=True)
-    return [name if alone else {**name, "network": run.folder.name} for name, alone, run in parts]
+    return [name if alone else {**name, "network": folder_of_seeds(run)} for name, alone, run in parts]
+
+
+def folder_of_seeds(run: FinishedRun) -> str:
+    """The name of the run's folder without its seed."""
+    return run.folder.name.removesuffix(f"_seed{run.config['seed']}")
 
 
 def joined(names: Sequence[dict[str, str]], frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
