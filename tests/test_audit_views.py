@@ -149,6 +149,7 @@ def test_noise_and_distances_are_asked_about_the_audit_set_and_attacked(shipped,
     folder, _ = shipped
     monkeypatch.setattr(boundary, "hop_skip_jump", lambda network, inputs, *_: np.ones(len(inputs)))
     monkeypatch.setattr(boundary, "SEARCHES", 2)
+    monkeypatch.setattr(probing, "import_toolbox", lambda: None)
     command = flags(folder, tmp_path, attacks=("gap", "label_only_noise", "boundary"))
     command += ["--queries", "0", "--label_queries", "0", "--noise_repeats", "1", "--boundary_points", "20"]
     audit.main(command)

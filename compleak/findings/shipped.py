@@ -470,7 +470,9 @@ def _tails(facts: AuditFacts, table: pd.DataFrame, judged: _Judged) -> pd.DataFr
     for model in facts.models:
         rows = rows_of_target(table, "NR", model.name)
         for _, row in rows[rows["attack"] == "yeom2018"].iterrows():
-            lines.append({"variant": model.name, **tail_of(-judged.scores_as_given(row), judged.truth)})
+            losses = -judged.scores_as_given(row)
+            asked = np.isfinite(losses)
+            lines.append({"variant": model.name, **tail_of(losses[asked], judged.truth[asked])})
     return pd.DataFrame(lines, columns=TAIL_COLUMNS)
 
 

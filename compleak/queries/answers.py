@@ -167,9 +167,9 @@ def check_probes(question: Question) -> None:
     """UserError where points of this kind cannot be asked in one of these ways, or a package for it is missing."""
     kind = dataset(question.run).kind
     for name in question.asked_probes:
-        PROBES[name].check_installed()
         if not PROBES[name].suits(kind):
             raise UserError(f"{kind.sets} have no {PROBES[name].needs}: leave out --{PROBES[name].flag}")
+        PROBES[name].check_installed()
 
 
 def subject_of(
