@@ -11,17 +11,11 @@ deviation does not change the order of scores, so it is left out, and the score 
 Two things are left to be tuned and are chosen on the shadows: the confidence, log p / (1 - p) (section V.C) or the
 distance of the label's logit from the largest other logit (the hinge of the authors' code); and the middle of the
 references' answers, their mean or, as the authors' code has it, their median.
-
-`upper_bound` is online LiRA (algorithm 1), which is no attack from outside: its references trained on the victim's very
-points. It tells an auditor how far the attacks are from what could be known. With references that trained on x (in) and
-references that did not (out),
-
-    score(x) = log N(confidence; mean_in, deviation_in) - log N(confidence; mean_out, deviation_out)
 """
 
 import numpy as np
 
-from attacks.common.references import Moments, checked_outsiders, known_insiders, reference_count, reference_moments
+from attacks.common.references import checked_outsiders, reference_moments
 from attacks.common.signals import Result, Signals, Unusable, audit_rows, stack_rows
 from attacks.common.statistics import confidence, hinge
 from attacks.common.thresholds import choose_and_decide
@@ -67,32 +61,3 @@ def fill_variance(variance, count) -> np.ndarray:
     if not common > 0:
         raise Unusable("lira needs references that do not all answer alike")
     return np.where(np.nan_to_num(variance) > 0, variance, common)
-
-
-def upper_bound(target: Signals, *, seed: int = 0) -> Result:
-    """Log-likelihood ratios of the victim's audit points, (A,), from references with and without them.
-
-    One variance for all points or each point's own: chosen on the shadows. `seed` is unused. Raises Unusable unless
-    every audit point has a reference that trained on it and one that did not.
-    """
-    shadow, victim = audit_rows(target)
-    outsiders = checked_outsiders(target, "upper_bound")
-    insiders = known_insiders(target)
-    if not all((reference_count(insiders)[rows] > 0).all() for rows in (shadow, victim)):
-        raise Unusable("it needs, for every audit point, a reference model that trained on it")
-    confidences = confidence(target.logits, target.labels)
-    moments = [reference_moments(mask, confidences) for mask in (insiders, outsiders)]
-    options = []
-    for form in FORMS:
-        of_insiders, of_outsiders = (log_normal(confidences, kind, form) for kind in moments)
-        options.append(of_insiders - of_outsiders)
-    of_shadows = [scores[shadow] for scores in options]
-    return choose_and_decide(FORMS, of_shadows, target.member[shadow], shadow, lambda form: options[form][victim])
-
-
-def log_normal(confidences, references: Moments, form: str) -> np.ndarray:
-    """Log densities, (R, N), of the confidences under the Gaussians of these references, up to a constant."""
-    variance = fill_variance(references.variance, references.count)
-    if form == "global_variance":
-        variance = np.full_like(variance, np.nanmean(references.variance) if (references.count > 1).any() else 1.0)
-    return -((confidences - references.mean) ** 2) / (2 * variance) - np.log(variance) / 2

@@ -18,7 +18,7 @@ from attacks.info_rmia import info_rmia
 from attacks.joint import joint
 from attacks.label_only_augmentation import FORMS, label_only_augmentation
 from attacks.label_only_noise import label_only_noise
-from attacks.lira import lira, upper_bound
+from attacks.lira import lira
 from attacks.model_updates import model_updates
 from attacks.mr import mr
 from attacks.nasr2018 import nasr2018
@@ -35,6 +35,7 @@ from attacks.shokri2017 import shokri2017
 from attacks.song2021 import song2021
 from attacks.sr import sr
 from attacks.threshold import STATISTICS, threshold
+from attacks.upper_bound import upper_bound
 from attacks.watson2022 import watson2022
 from attacks.yeom2018 import entropy, yeom2018
 

@@ -15,7 +15,7 @@ from data.index_files import read_index
 DEFAULT_SEED = 7
 LEAST = 2  # members, and as many non-members, that an audit needs of every model; signals files demand it
 LEAST_POINTS = 6 * LEAST  # of a data set: the victim's non-members are a sixth of it
-LAYOUTS = COMPLEAK, SELENA = ("compleak", "selena")  # how many points the victim and the attacker get
+LAYOUTS = COMPLEAK, SELENA, ONLINE = ("compleak", "selena", "online")  # which points victim and shadow models get
 SELENA_SIZES = {  # members and reference points of Tang et al. 2022, by the points of the data set
     197_324: (19_732, 29_599),  # Purchase100
     67_330: (10_000, 20_199),  # Texas100
@@ -52,7 +52,7 @@ class Split(NamedTuple):
 
     @property
     def pool(self) -> np.ndarray:
-        """The attacker's points, sorted: all members and non-members of the shadow models."""
+        """All members and non-members of the shadow models, sorted: the attacker's; with `online` also the victim's."""
         return np.unique(np.concatenate([index for pair in self.shadows for index in pair]))
 
 
@@ -62,6 +62,9 @@ def make_split(n: int, shadow_num: int, seed: int, max_points: int | None = None
     compleak: victim members n/3, victim non-members n/6, pool n/2, re-split 2:1 by every shadow model.
     selena: victim members 10 %, victim non-members 75 %, pool 15 %, re-split 1:1; where `SELENA_SIZES` knows the data
     set, the sizes of the paper.
+    online: the victim as with compleak, and shadow models as large as the victim, each drawn anew from all of these
+    points, the victim's among them (the online attack of Carlini et al. 2022, algorithm 1). Each point trains a shadow
+    model with the same probability, independently of the others, so that no model's membership tells another's.
 
     `max_points` keeps at most that many members and that many non-members for each model, and a pool of as many points
     as these, so that a small audit keeps the protocol's balance. The pair of shadow model i depends on (seed, i) only:
@@ -80,23 +83,24 @@ def make_split(n: int, shadow_num: int, seed: int, max_points: int | None = None
     order = np.random.default_rng([seed, VICTIM_STREAM]).permutation(n)
     victim = Pair(order[:members], order[all_members : all_members + nonmembers])
     pool = order[all_members + all_nonmembers :][: members + nonmembers]
-    share = 1 / 2 if layout == SELENA else members / (members + nonmembers)
-    return Split([victim, *(_resplit(pool, share, [seed, SHADOW_STREAM + i]) for i in range(shadow_num))])
+    points = np.concatenate([*victim, pool]) if layout == ONLINE else pool
+    trained = round(len(pool) / 2) if layout == SELENA else members
+    shadows = (_draw_pair(points, trained, len(pool), [seed, SHADOW_STREAM + i]) for i in range(shadow_num))
+    return Split([victim, *shadows])
 
 
 def sizes_of_victim(n: int, layout: str) -> tuple[int, int]:
     """How many members and non-members the victim has at most; the pool has the rest of the n points."""
-    if layout == COMPLEAK:
+    if layout != SELENA:
         return n // 3, n // 6
     members, references = SELENA_SIZES.get(n, (n // 10, 3 * n // 20))
     return members, n - members - references
 
 
-def _resplit(pool: np.ndarray, share: float, seed: list[int]) -> Pair:
-    """The pool in random order, cut into this share of members and the rest."""
-    order = np.random.default_rng(seed).permutation(pool)
-    cut = round(share * len(order))
-    return Pair(order[:cut], order[cut:])
+def _draw_pair(points: np.ndarray, members: int, count: int, seed: list[int]) -> Pair:
+    """`count` of the points, drawn at random, this many of them as members and the others as non-members."""
+    order = np.random.default_rng(seed).permutation(points)
+    return Pair(order[:members], order[members:count])
 
 
 def make_audit(split: Split, seed: int) -> Split:
@@ -146,14 +150,14 @@ def _unused_points(split: Split, row: int, n: int, seed: int) -> np.ndarray:
     return unused[:half] if row == 0 else unused[half:]
 
 
-def check_split(split: Split, n: int, source: Path) -> None:
+def check_split(split: Split, n: int, source: Path, layout: str = COMPLEAK) -> None:
     """UserError where the victim's points and the pool overlap, or a model's two sets overlap or are too small.
 
-    n: the number of points of the data set.
+    n: the number of points of the data set. With the layout online the victim's points belong to the pool.
     """
     for row, pair in enumerate(split.pairs):
         _check_pair(pair, row, n, source)
-    if split.shadows and np.intersect1d(np.concatenate(split.victim), split.pool).size:
+    if layout != ONLINE and split.shadows and np.intersect1d(np.concatenate(split.victim), split.pool).size:
         raise UserError(f"{source}: the victim's data and the attacker's pool overlap")
 
 
@@ -211,7 +215,7 @@ def load_or_make(
     Raises UserError where a file is damaged, belongs to other data or breaks the threat model.
     """
     split = _load_or_make_split(path, n, shadow_num, seed, max_points, layout)
-    check_split(split, n, path)
+    check_split(split, n, path, layout)
     audit = _load_or_make_audit(audit_path, split, seed)
     check_audit(audit, split, audit_path)
     return split, audit
@@ -253,7 +257,7 @@ def _is_of_other_data(split: Split, new: Split, n: int, seed: int, max_points: i
     """Whether `make_split` made this for fewer points; with `max_points`, whenever it did not make it for these."""
     if max_points:
         return not _agree(split, new)
-    covered = sum(map(len, split.victim)) + (len(split.pool) if split.shadows else 0)
+    covered = len(np.unique(np.concatenate([index for pair in split.pairs for index in pair])))
     fewer = range(max(covered, LEAST_POINTS), min(covered + 6, n))  # a third and a sixth are rounded down
     return any(_agree(split, make_split(count, len(split.shadows), seed, layout=layout)) for count in fewer)
 

@@ -103,7 +103,7 @@ def test_watson2022_is_the_answer_minus_the_mean_answer_of_the_references():
         assert result.scores[place] == pytest.approx(answer[0, x] - np.mean([answer[k, x] for k in outside]))
 
 
-def test_the_upper_bound_is_online_lira_and_no_attack_reaches_it():
+def test_the_upper_bound_is_online_lira_with_many_models_and_no_attack_reaches_it():
     signals, truth = lira_world(17, 1500)
     result = attacks.UPPER_BOUND.run([signals], seed=0)
     assert result.chosen in ("global_variance", "per_point_variance")
@@ -125,6 +125,23 @@ def test_the_upper_bound_is_online_lira_and_no_attack_reaches_it():
         assert bound > roc_auc_score(truth, attack(signals).scores) + 0.02
 
 
+def test_where_online_lira_is_not_the_best_the_upper_bound_is_online_base(monkeypatch):
+    monkeypatch.setattr("attacks.upper_bound.FORMS", ())
+    signals, _ = lira_world(5, 600)
+    result = attacks.UPPER_BOUND.run([signals], seed=0)
+    scale, temperature = (float(part.split()[1]) for part in result.chosen.split(","))
+    victim = np.flatnonzero(signals.audit[0])
+    for place, x in enumerate(victim[:20]):
+        inside, outside = ([k for k in range(1, 5) if signals.member[k, x] == kind] for kind in (1, 0))
+
+        def p(k, x=x):
+            odds = math.exp(-float(np.diff(signals.logits[k, x])[0]) / temperature)
+            return odds / (1 + odds)
+
+        mean = np.mean([np.mean([p(k) for k in models]) for models in (inside, outside) if models])
+        assert result.scores[place] == pytest.approx(math.log(p(0)) - scale * math.log(mean), rel=1e-4)
+
+
 def lira_world(models, points):
     """Each model is trained on half of all points. How much a member's confidence rises differs from point to point."""
     rng = np.random.default_rng(4)
@@ -137,7 +154,7 @@ def lira_world(models, points):
 
 
 def test_the_upper_bound_needs_models_that_trained_on_the_audited_points():
-    with pytest.raises(attacks.Unusable, match="a reference model that trained on it"):
+    with pytest.raises(attacks.Unusable, match="a reference model that trained on them"):
         attacks.UPPER_BOUND.run(planted_signals(4, 200).variants, seed=0)
     assert "the auditor trained on the victim's own points" in attacks.needs(attacks.UPPER_BOUND, "1 shadow model")
 

@@ -26,6 +26,14 @@ def test_members_and_half_of_the_non_members_are_asked_in_one_call():
     assert set(second) == set(audit.victim.test[half:]) | set(points.pool)
 
 
+def test_no_point_is_asked_about_twice_where_shadow_models_are_trained_on_the_victims_points():
+    points = splits.make_split(60, 3, seed=7, layout="online")
+    audit = splits.make_audit(points, seed=7)
+    first, second = query_calls(points, audit)
+    assert not np.intersect1d(first, second).size
+    assert set(first) | set(second) == set(points.pool) | set(np.concatenate(audit.victim))
+
+
 def test_signals_are_what_the_models_answer_to_the_images(tiny_run):
     variant = Variant("pruning", "0.6")
     file = collect.collect(tiny_run, variant, {"sensitivity": 1}, **MACHINE)

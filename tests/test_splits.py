@@ -248,3 +248,22 @@ def test_the_layout_of_selena_has_the_sizes_of_its_paper_and_shadow_models_on_th
         assert all(abs(len(pair.train) - len(pair.test)) <= 1 for pair in split.shadows)
     limited = splits.make_split(1000, 1, 5, 40, layout="selena")
     assert [len(index) for index in limited.victim] == [40, 40] and len(limited.pool) == 80
+
+
+def test_the_shadow_models_of_the_online_layout_are_drawn_from_all_points_each_with_the_same_chance():
+    split = splits.make_split(1200, 30, 5, layout="online")
+    assert np.array_equal(split.victim.train, splits.make_split(1200, 1, 5).victim.train)
+    assert all([len(pair.train), len(pair.test)] == [400, 200] for pair in split.shadows)
+    assert len(split.pool) == 1200
+    trained = np.array([np.isin(np.arange(1200), pair.train) for pair in split.shadows])
+    of_victim, of_attacker = trained[:, split.victim.train], trained[:, split_complement(split)]
+    assert abs(of_victim.mean() - 1 / 3) < 0.02 and abs(of_attacker.mean() - 1 / 3) < 0.02
+    assert np.array_equal(splits.make_split(1200, 2, 5, layout="online").shadows[1].train, split.shadows[1].train)
+    splits.check_split(split, 1200, "made", "online")
+    with pytest.raises(UserError, match="overlap"):
+        splits.check_split(split, 1200, "made")
+
+
+def split_complement(split):
+    """The points that the victim has nothing to do with."""
+    return np.setdiff1d(split.pool, np.concatenate(split.victim))

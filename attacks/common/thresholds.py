@@ -1,6 +1,6 @@
 """From scores to decisions: the threshold that tells the shadows' members from the others best."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -44,6 +44,14 @@ def choose_and_decide(names: Sequence[str], shadow_scores, member, rows, victim_
     """
     choice = choose_out_of_fold(shadow_scores, member, rows, lead)
     return decide(choice.shadow_scores, member, victim_scores(choice.option), names[choice.option])
+
+
+def choose_among(target: Signals, options: Iterable[tuple[str, np.ndarray]]) -> Result:
+    """The same for options that score all models and points: pairs of a name and scores (R, N)."""
+    shadow, victim = audit_rows(target)
+    rows = ((name, scores[shadow], scores[victim]) for name, scores in options)  # the whole arrays are not kept
+    names, of_shadows, of_victim = zip(*rows, strict=True)
+    return choose_and_decide(names, of_shadows, target.member[shadow], shadow, of_victim.__getitem__)
 
 
 def class_thresholds(scores, member, classes, num_classes: int) -> np.ndarray:

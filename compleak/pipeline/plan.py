@@ -25,6 +25,7 @@ from compleak.runs.settings import (
 from compleak.runs.variants import ORIGINAL, Variant
 from compleak.training.compress import compress_models
 from compleak.training.original import train_originals
+from data.splits import ONLINE
 from defenses import DEFENCES
 
 
@@ -170,5 +171,11 @@ def query_settings(plan: PlanSettings, role: str) -> QuerySettings:
 
 
 def attack_settings(plan: PlanSettings, scenario: str, variants: tuple[Variant, ...]) -> AttackSettings:
-    settings = asking_settings(plan)
-    return AttackSettings(**settings, scenario=scenario, variants=variants, recipe=plan.recipe, again=plan.again)
+    return AttackSettings(
+        **asking_settings(plan),
+        scenario=scenario,
+        variants=variants,
+        recipe=plan.recipe,
+        again=plan.again,
+        upper_bound=scenario == "NR" and plan.layout == ONLINE,
+    )

@@ -47,12 +47,12 @@ def query_calls(split: Split, audit: Split) -> tuple[np.ndarray, np.ndarray]:
     """The points of the two calls in which each model is asked.
 
     The first call holds the victim's audited members and half of its audited non-members, so that both go through one
-    call; the second holds all other points. Within a call, points stand in the order of the data set. A point in the
-    second call is no member, so attacks must not look at the order.
+    call; the second holds all other points. Within a call, points stand in the order of the data set. No audited member
+    is in the second call, so attacks must not look at the order.
     """
     members, others = audit.victim
     half = len(others) // 2
     pool = split.pool if split.shadows else np.array([], dtype=np.int64)
     first = np.concatenate([members, others[:half]])
     second = np.concatenate([others[half:], pool])
-    return np.sort(first), np.sort(second)
+    return np.sort(first), np.setdiff1d(second, first)  # with --split online the pool holds the victim's points, too
