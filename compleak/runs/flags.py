@@ -51,6 +51,20 @@ def stage_parser(doc: str, defaults: dict[str, str] | None = None) -> arguments.
     shown = {**SHOWN_DEFAULTS, **(defaults or {})}
     parser = arguments.script_parser(doc)
     run = parser.add_argument_group("which run")
+    add_data_flags(run, shown)
+    add_network_flags(run, shown)
+    run.add_argument(
+        "--run_name",
+        type=arguments.folder_name,
+        help=f"folder under results/, to which a defence adds its name (default: {shown['run_name']})",
+    )
+    add_defence_flags(parser)
+    add_machine_flags(parser, shown["batch_size"])
+    return parser
+
+
+def add_data_flags(run, shown: dict[str, str]) -> None:
+    """Which data. run: the group of flags; shown: what the help says of defaults."""
     run.add_argument(
         "--dataset_name",
         type=arguments.folder_name,
@@ -75,6 +89,10 @@ def stage_parser(doc: str, defaults: dict[str, str] | None = None) -> arguments.
         "--text_column", help="of a file of texts (default: the only one beside the labels; text in .jsonl)"
     )
     run.add_argument("--min_class", type=arguments.positive_int, help="leave out classes with fewer points")
+
+
+def add_network_flags(run, shown: dict[str, str]) -> None:
+    """Which network. run: the group of flags; shown: what the help says of defaults."""
     run.add_argument(
         "--model_name",
         help="resnet18, resnet18_gn (group norm), vgg16_bn, mobilenetv2 or densenet121; mlp for tables; bert or gpt2 "
@@ -97,14 +115,6 @@ def stage_parser(doc: str, defaults: dict[str, str] | None = None) -> arguments.
         type=arguments.positive_int,
         help="number of classes; checked against the data (default: the data's)",
     )
-    run.add_argument(
-        "--run_name",
-        type=arguments.folder_name,
-        help=f"folder under results/, to which a defence adds its name (default: {shown['run_name']})",
-    )
-    add_defence_flags(parser)
-    add_machine_flags(parser, shown["batch_size"])
-    return parser
 
 
 def add_machine_flags(parser: argparse.ArgumentParser, batch_size: str) -> None:
