@@ -69,6 +69,36 @@ def test_the_page_joins_seeds_tells_settings_apart_and_lies_beside_the_runs(tmp_
     assert digits["verdict"].tolist() == VERDICTS and digits["low"].iloc[0] == pytest.approx(-0.31)
 
 
+def test_the_headline_stands_beside_the_one_published_attack_that_does_best_on_all_models(tmp_path):
+    for seed, lead in ((1, 0.03), (2, 0.01)):
+        write_run(tmp_path / f"a{seed}", "letters", "mlp", seed=seed)
+        # rmia is the best on neither model, and the best on average; base is better and was not run on all of them
+        published = {"rmia": (0.8, 0.7), "yeom2018": (0.81, 0.6), "lira": (0.6, 0.75), "base": (0.99, None)}
+        rows = [
+            {"variant": variant, "attack": name, "auc": aucs[place], "headline": False}
+            for name, aucs in published.items()
+            for place, variant in enumerate(("original", "pruning_0.6"))
+            if aucs[place] is not None
+        ]
+        rows += [
+            {"variant": variant, "attack": "joint", "auc": auc + lead, "headline": True}
+            for variant, auc in (("original", 0.8), ("pruning_0.6", 0.7))
+        ]
+        rows.append({"variant": "original", "attack": "null", "auc": 0.5, "auc_lo": 0.4, "auc_hi": 0.6})
+        table = pd.DataFrame(rows).fillna({"headline": False})
+        table.assign(scenario="NR", classifier="", n_member=50, n_nonmember=50).to_csv(
+            tmp_path / f"a{seed}/summary.csv", index=False
+        )
+    reproduce.main(["--compare", str(tmp_path / "a1"), str(tmp_path / "a2")])
+    row = pd.read_csv(tmp_path / "comparison/strength.csv").iloc[0]
+    assert row["attack"] == "rmia" and row[["published", "headline", "lead"]].tolist() == pytest.approx(
+        [0.75, 0.77, 0.02]
+    )
+    assert row["lead_hi"] == pytest.approx(0.02 + 12.706204736 * 0.01)
+    page = (tmp_path / "comparison/summary.md").read_text()
+    assert "| letters | mlp at width 0.5 | rmia | 75.0 | 77.0 | 2.0 [-10.7, 14.7] |" in page
+
+
 def test_settings_of_one_data_set_and_network_are_named_after_their_folders_without_the_seed(tmp_path):
     for seed in (1, 2):
         write_run(tmp_path / f"small_seed{seed}", "letters", "mlp", seed=seed, max_points=50)

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from compleak.findings.claims import overview
 from compleak.findings.controls import check_controls, control_rows, count_at_chance
 from compleak.findings.outputs import read_table, victim_models
-from compleak.findings.rows import ORIGINAL, scenario_row
-from compleak.findings.seeds import claims_over_seeds
+from compleak.findings.rows import ORIGINAL, headline_rows, key_of, published_rows, scenario_row
+from compleak.findings.seeds import claims_over_seeds, t_interval
 from compleak.runs.run import read_config
 from core.errors import UserError
 
@@ -42,6 +43,7 @@ class AcrossFindings(NamedTuple):
     settings: pd.DataFrame  # a row a setting: seeds, shadow models, points, accuracies, AUCs and controls
     claims: pd.DataFrame  # every comparison: claim, form, key, difference, low, high, verdict
     verdicts: pd.DataFrame  # `claims.overview` of each setting
+    strength: pd.DataFrame  # `strength_of` each setting
 
 
 def findings_across(folders: Sequence[Path]) -> AcrossFindings:
@@ -57,6 +59,7 @@ def findings_across(folders: Sequence[Path]) -> AcrossFindings:
         settings=pd.DataFrame([{**name, **facts_of(runs)} for name, runs in zip(names, settings, strict=True)]),
         claims=joined(names, comparisons),
         verdicts=joined(names, [overview(claims) for claims in comparisons]),
+        strength=joined(names, [strength_of(runs) for runs in settings]),
     )
 
 
@@ -135,6 +138,31 @@ def facts_of(runs: Sequence[FinishedRun]) -> dict:
         "controls_at_chance": count_at_chance(controls),
         "controls_passed": check_controls(controls).passed,
     }
+
+
+def strength_of(runs: Sequence[FinishedRun]) -> pd.DataFrame:
+    """The headline beside the one published attack that does best on all models of a setting: a row, or none.
+
+    Means of AUC over the targets of NR and over runs: `headline`, and `published` of the attack named `attack`. `lead`
+    is their difference, with an interval over runs, lead_lo and lead_hi, where there are several. The attack is the
+    same for all targets and runs, but picked with hindsight. Without a headline or such an attack there is no row.
+    """
+    tables = [run.attacks[run.attacks["scenario"] == "NR"] for run in runs]
+    headlines = np.array([headline_rows(table)["auc"].mean() for table in tables])
+    means = pd.DataFrame([mean_of_attacks(published_rows(table)) for table in tables]).dropna(axis=1)
+    if np.isnan(headlines).any() or means.empty:
+        return pd.DataFrame()
+    best = means.mean().idxmax()
+    leads = headlines - means[best].to_numpy()
+    lead, low, high = t_interval(leads) if len(runs) > 1 else (leads[0], np.nan, np.nan)
+    row = {"attack": best, "published": means[best].mean(), "headline": headlines.mean()}
+    return pd.DataFrame([row | {"lead": lead, "lead_lo": low, "lead_hi": high}])
+
+
+def mean_of_attacks(table: pd.DataFrame) -> pd.Series:
+    """The mean AUC over targets of each attack that ran on all of them, by its key."""
+    of_attacks = table.assign(key=[key_of(row) for _, row in table.iterrows()]).groupby("key", sort=False)["auc"]
+    return of_attacks.mean()[of_attacks.size() == table["variant"].nunique()]
 
 
 def headline_auc(runs: Sequence[FinishedRun], scenario: str, variant: str) -> float:

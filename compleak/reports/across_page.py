@@ -19,14 +19,14 @@ FORM = "headline"  # the attacks whose differences the figure shows
 
 
 def write_across_page(runs: Sequence[Path], folder: Path) -> str:
-    """Write settings.csv, claims.csv, across.png and the page into `folder`; returns the page.
+    """Write settings.csv, claims.csv, strength.csv, across.png and the page into `folder`; returns the page.
 
     runs: folders of finished runs, published ones included.
     """
     findings = findings_across(runs)
     command = shlex.join(["python", "reproduce.py", "--compare", *map(str, runs)])
     page = to_markdown(page_across(findings, folder, command))
-    frames = {"settings": findings.settings, "claims": findings.claims}
+    frames = {"settings": findings.settings, "claims": findings.claims, "strength": findings.strength}
     write_report(folder, frames, {"across": draw_claims(findings)}, page)
     return page
 
@@ -43,6 +43,7 @@ def page_across(findings: AcrossFindings, folder: Path, command: str) -> list[Bl
         Heading("The paper's claims across data sets and networks", level=1),
         Code(command),
         *_claims(findings),
+        *_strength(findings.strength),
         *_settings(findings, folder),
         Text("Every comparison is in [claims.csv](claims.csv), every setting in [settings.csv](settings.csv)."),
     ]
@@ -85,6 +86,22 @@ def range_table(claims: pd.DataFrame) -> pd.DataFrame:
         ends = own.loc[list(dict.fromkeys([own["difference"].idxmin(), own["difference"].idxmax()]))]
         line[claim] = " to ".join(f"{100 * row.difference:+.2f} ({row.key})" for row in ends.itertuples())
     return pd.DataFrame(lines.values(), columns=["data", "network", *NAMES]).fillna("")
+
+
+def _strength(strength: pd.DataFrame) -> Iterator[Block]:
+    if strength.empty:
+        return
+    yield Heading("The headline against one published attack")
+    yield Text(
+        """AUC on one model (NR), mean over the original and all compressed models, and over seeds. The published attack
+        is the one that does best by this mean, the same for all models of a setting, but picked with hindsight. The
+        lead of the headline has an interval over seeds (Student's t)."""
+    )
+    shown = strength[["data", "network", "attack"]].copy()
+    shown["its AUC"] = strength["published"].map(cells.percent)
+    shown["headline"] = strength["headline"].map(cells.percent)
+    shown["lead"] = cells.intervals(strength, "lead")
+    yield Table(shown)
 
 
 def _settings(findings: AcrossFindings, folder: Path) -> Iterator[Block]:
