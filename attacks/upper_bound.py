@@ -52,7 +52,8 @@ def upper_bound(target: Signals, *, seed: int = 0) -> Result:
 
     def mean_of_both(log_p):
         of_outsiders, of_insiders = (reference_log_p(log_p, mask) for mask in (outsiders, insiders))
-        return np.where(np.isnan(of_insiders), of_outsiders, np.logaddexp(of_outsiders, of_insiders) - np.log(2))
+        of_insiders = np.where(np.isnan(of_insiders), of_outsiders, of_insiders)
+        return np.logaddexp(of_outsiders, of_insiders) - np.log(2)
 
     options = itertools.chain(likelihood_ratios(target, insiders, outsiders), ratios(target, mean_of_both))
     return choose_among(target, options)
