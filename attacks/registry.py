@@ -246,7 +246,7 @@ UPPER_BOUND = Attack(
     "upper_bound",
     "",
     "",
-    on_each(upper_bound),
+    on_average(upper_bound),
     references=1,
     published=False,
     eligible=False,

@@ -48,8 +48,12 @@ def upper_bound(target: Signals, *, seed: int = 0) -> Result:
     outsiders = checked_outsiders(target, "upper_bound")
     insiders = known_insiders(target)
     if not all((reference_count(insiders)[rows] > 0).mean() >= LEAST_COVERED for rows in (shadow, victim)):
-        raise Unusable("it needs, for at least half of the audit points, a reference model that trained on them")
+        raise Unusable(
+            "it needs, for at least half of the audit points, a reference model that trained on them (train.py --split "
+            "online)"
+        )
 
+    @np.errstate(invalid="ignore")  # rows that no attack reads may have no reference at all
     def mean_of_both(log_p):
         of_outsiders, of_insiders = (reference_log_p(log_p, mask) for mask in (outsiders, insiders))
         of_insiders = np.where(np.isnan(of_insiders), of_outsiders, of_insiders)

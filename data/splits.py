@@ -15,6 +15,7 @@ from data.index_files import read_index
 DEFAULT_SEED = 7
 LEAST = 2  # members, and as many non-members, that an audit needs of every model; signals files demand it
 LEAST_POINTS = 6 * LEAST  # of a data set: the victim's non-members are a sixth of it
+LEAST_ONLINE = 4  # shadow models: with fewer, many points have none that trained on them, or none that did not
 LAYOUTS = COMPLEAK, SELENA, ONLINE = ("compleak", "selena", "online")  # which points victim and shadow models get
 SELENA_SIZES = {  # members and reference points of Tang et al. 2022, by the points of the data set
     197_324: (19_732, 29_599),  # Purchase100
@@ -63,8 +64,8 @@ def make_split(n: int, shadow_num: int, seed: int, max_points: int | None = None
     selena: victim members 10 %, victim non-members 75 %, pool 15 %, re-split 1:1; where `SELENA_SIZES` knows the data
     set, the sizes of the paper.
     online: the victim as with compleak, and shadow models as large as the victim, each drawn anew from all of these
-    points, the victim's among them (the online attack of Carlini et al. 2022, algorithm 1). Each point trains a shadow
-    model with the same probability, independently of the others, so that no model's membership tells another's.
+    points, the victim's among them (the online attack of Carlini et al. 2022, algorithm 1). Each draw is independent of
+    the others, so that the members of one shadow model tell nothing of another's.
 
     `max_points` keeps at most that many members and that many non-members for each model, and a pool of as many points
     as these, so that a small audit keeps the protocol's balance. The pair of shadow model i depends on (seed, i) only:
@@ -257,7 +258,8 @@ def _is_of_other_data(split: Split, new: Split, n: int, seed: int, max_points: i
     """Whether `make_split` made this for fewer points; with `max_points`, whenever it did not make it for these."""
     if max_points:
         return not _agree(split, new)
-    covered = len(np.unique(np.concatenate([index for pair in split.pairs for index in pair])))
+    of_victim = sum(map(len, split.victim))
+    covered = 2 * of_victim if layout == ONLINE else of_victim + (len(split.pool) if split.shadows else 0)
     fewer = range(max(covered, LEAST_POINTS), min(covered + 6, n))  # a third and a sixth are rounded down
     return any(_agree(split, make_split(count, len(split.shadows), seed, layout=layout)) for count in fewer)
 

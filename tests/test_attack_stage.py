@@ -9,10 +9,13 @@ import pytest
 
 import attacks
 import CompLeakNR
+import train
 from compleak.audits import job, metrics
 from compleak.audits.controls import reference_control
 from compleak.audits.target import folder_for
+from compleak.queries import signals_file
 from compleak.queries.signals_file import Record
+from compleak.runs.create import create_run
 from core.errors import UserError
 from tests.planted import draw_half_roles, planted_signals, write_signals
 
@@ -149,7 +152,8 @@ def test_the_upper_bound_is_a_row_on_request_that_says_what_the_auditor_had_to_h
     flags = ["--signals", str(file), "--attacks", "yeom2018,base"]
     rows = CompLeakNR.main([*flags, "--upper_bound"]).set_index("attack")
     assert rows.loc["upper_bound", "needs"] == (
-        "8 shadow models; posteriors and labels; reference models that the auditor trained on the victim's own points"
+        "8 shadow models that trained on the victim's points, too; posteriors and labels; reference models that the "
+        "auditor trained on the victim's own points"
     )
     assert rows.loc["upper_bound", "auc"] > rows.loc["yeom2018", "auc"] and not rows.loc["upper_bound", "headline"]
     assert "upper_bound" not in set(CompLeakNR.main(flags)["attack"])
@@ -188,3 +192,44 @@ def test_an_attack_that_cannot_run_is_named_and_the_others_still_run(tmp_path, m
     table = CompLeakNR.main(["--signals", str(file), "--attacks", "rmia,base"])
     assert "rmia" not in set(table["attack"]) and "base" in set(table["attack"])
     assert f"NR model: left out rmia: {says}" in capsys.readouterr().out
+
+
+def test_an_auditor_whose_shadow_models_trained_on_the_victims_points_gets_the_upper_bound_and_no_membership(tmp_path):
+    names = ["--dataset_name", "digits", "--width", "0.125", "--root", str(tmp_path)]
+    recipe = ["--epochs", "1", "--max_points", "60"]
+    flags = [*names, *recipe, "--split", "online", "--shadow_num", "4"]
+    run = create_run(train.parse(flags))
+    train.main(flags)
+    table = CompLeakNR.main([*names, "--original", "--sensitivity_draws", "0", "--attacks", "yeom2018,base"])
+    table = table.set_index("attack")
+    assert "4 shadow models that trained on the victim's points, too" in table.loc["base", "needs"]
+    assert {"upper_bound", "base"} <= set(table.index)
+    record = signals_file.load(run.dir / "signals.npz")
+    view = signals_file.attacker_view(record)
+    assert (view.member[0] == -1).all() and (view.member[1:] == record.member[1:]).all()
+    trained = record.member[1:, record.audit[0]].mean()
+    assert 0.15 < trained < 0.35  # a quarter, where --max_points limits the members
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--shadow_num", "3"], "needs --shadow_num 4 or more"),
+        (["--shadow_num", "4", "--defend", "ppb"], "add --adaptive"),
+        (["--shadow_num", "4", "--defend", "dp", "--adaptive"], "does not go with --defend dp"),
+    ],
+)
+def test_shadow_models_for_the_upper_bound_are_many_and_made_as_the_victim_is(tmp_path, words, message):
+    names = ["--dataset_name", "digits", "--width", "0.125", "--root", str(tmp_path), "--max_points", "60"]
+    with pytest.raises(UserError, match=message):
+        train.main([*names, "--split", "online", *words])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_keeps_its_split_and_with_online_its_number_of_shadow_models(tmp_path):
+    flags = ["--dataset_name", "digits", "--width", "0.125", "--root", str(tmp_path), "--max_points", "60"]
+    create_run(train.parse([*flags, "--split", "online", "--shadow_num", "4"]))
+    with pytest.raises(UserError, match="is of a run with --split online: give the one with --split compleak another"):
+        create_run(train.parse(flags))
+    with pytest.raises(UserError, match="has 4 shadow models. With --split online their number decides"):
+        create_run(train.parse([*flags, "--split", "online", "--shadow_num", "5"]))

@@ -157,12 +157,6 @@ def test_typed_flags_override_the_preset():
     assert {stage.settings.run.width for stage in stages} == {0.5} and stages[0].settings.seed == 3
 
 
-def test_the_upper_bound_is_in_the_tables_of_single_models_where_shadow_models_train_on_the_victims_points():
-    for words, kinds in ((["--split", "online"], {"NR"}), ([], set())):
-        stages = plan_of(reproduce.parse(words).plan)
-        assert {stage.key.kind for stage in stages if getattr(stage.settings, "upper_bound", False)} == kinds
-
-
 def test_a_preset_in_words_is_the_flags_that_a_user_would_type():
     words = PRESETS["smoke"].in_words()
     assert words["network"] == "--width 0.25 --batch_size 32"

@@ -267,3 +267,13 @@ def test_the_shadow_models_of_the_online_layout_are_drawn_from_all_points_each_w
 def split_complement(split):
     """The points that the victim has nothing to do with."""
     return np.setdiff1d(split.pool, np.concatenate(split.victim))
+
+
+def test_an_online_split_of_fewer_points_is_not_taken_for_one_of_this_data(tmp_path):
+    files = tmp_path / "index.pkl", tmp_path / "audit.pkl"
+    options = {"shadow_num": 4, "seed": 5, "max_points": None, "layout": "online"}
+    split, _ = splits.load_or_make(*files, 1000, **options)
+    index_files.write_index(files[0], split.pairs)
+    assert splits.load_or_make(*files, 1000, **options)[0].victim.train.tolist() == split.victim.train.tolist()
+    with pytest.raises(UserError, match="is no split of this data set's 1200 points"):
+        splits.load_or_make(*files, 1200, **options)

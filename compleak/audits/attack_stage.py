@@ -1,6 +1,7 @@
 """The attack stage: signals in, one table of attacks with intervals and controls out, the same for NR, SR and MR."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from core.files import sha256
 from core.provenance import provenance
 from core.threads import threads_for_stage, use_threads
 from data import inputs
-from data.splits import DEFAULT_SEED
+from data.splits import DEFAULT_SEED, ONLINE
 from defenses import selena
 
 START = "Start Membership Inference Attacks"  # the line that the authors' artifact prints
@@ -45,6 +46,8 @@ def attack(settings: AttackSettings, announce: bool = True) -> pd.DataFrame:
     device = devices.choose(settings.device)
     use_threads(threads_for_stage(settings.threads))
     target = target_of(settings, device)
+    if is_online(target):
+        settings = replace(settings, upper_bound=settings.scenario == "NR")
     records = {path: signals_file.load(path) for files in target.jobs.values() for path in files if path}
     signals_file.same_points(list(records.values()), [str(path) for path in records])
     attacker = attacker_of(settings.attacker, records)
@@ -76,6 +79,11 @@ def attack(settings: AttackSettings, announce: bool = True) -> pd.DataFrame:
     files.write(table, *arrays, facts)
     unfinished.remove()
     return table
+
+
+def is_online(target: Target) -> bool:
+    """Whether the target is a run whose shadow models were trained on the victim's points, too."""
+    return target.run is not None and target.run.config["layout"] == ONLINE
 
 
 class Attacked(NamedTuple):

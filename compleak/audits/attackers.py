@@ -16,7 +16,7 @@ import numpy as np
 
 import attacks
 from compleak.audits.halves import check_both_kinds, draw_half, one_of_each_group
-from compleak.queries.signals_file import Record, attacker_view
+from compleak.queries.signals_file import Record, attacker_view, attackers_points
 from core.errors import UserError
 
 SHADOWS, KNOWN_HALF = ATTACKERS = ("shadows", "known_half")
@@ -28,11 +28,15 @@ class Attacker(NamedTuple):
     name: str  # one of ATTACKERS
     shadow_models: int  # that the attacks are fitted on
     references: int  # models without a part in the fit
+    shares_points: bool = False  # the shadow models were trained on points of the victim's data, too
 
     @property
     def knowledge(self) -> str:
         """Whose membership the attacker knows, in words: `1 shadow model`, `half of the members`."""
-        return "half of the members" if self.name == KNOWN_HALF else count_models(self.shadow_models, "shadow")
+        if self.name == KNOWN_HALF:
+            return "half of the members"
+        further = " that trained on the victim's points, too" if self.shares_points else ""
+        return count_models(self.shadow_models, "shadow") + further
 
     @property
     def references_in_words(self) -> str:
@@ -76,7 +80,8 @@ def attacker_of(asked: str | None, records: Mapping[Path, Record]) -> Attacker:
             "least one model that was trained on other points, as a row of logits, member and audit; or leave the flag "
             "out, and the attacker knows half of the members instead"
         )
-    return Attacker(SHADOWS, shadow_models, others - shadow_models)
+    shares_points = not attackers_points(record).any()
+    return Attacker(SHADOWS, shadow_models, others - shadow_models, shares_points)
 
 
 def as_known(attacker: Attacker, records: Mapping[Path, Record]) -> dict[Path, Record]:

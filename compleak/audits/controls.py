@@ -77,8 +77,8 @@ def reference_control(run: Run | None, record: signals_file.Record) -> np.ndarra
     The score is the mean of their logit-scaled confidence log p_y / (1 - p_y) (Carlini et al. 2022, section VI.B). It
     must not tell members from others. If it does, one of these models saw some of the points after all, or one kind of
     point is harder than the other; attacks that compare the victim with these models then err. NaN on points without
-    such a model. None without shadow models and references, and for a run of this project, whose split keeps the
-    victim's points from the shadow models. None, with the reason printed, where the scores are not of both kinds.
+    such a model. None without shadow models and references, and for a run of this project: its split says who trained
+    on what. None, with the reason printed, where the scores are not of both kinds.
     """
     if run is not None or len(record.logits) == 1:
         return None

@@ -147,16 +147,22 @@ def strength_of(runs: Sequence[FinishedRun]) -> pd.DataFrame:
     is their difference, with an interval over runs, lead_lo and lead_hi, where there are several. The attack is the
     same for all targets and runs, but picked with hindsight. Without a headline or such an attack there is no row.
     """
-    tables = [run.attacks[run.attacks["scenario"] == "NR"] for run in runs]
-    headlines = np.array([headline_rows(table)["auc"].mean() for table in tables])
+    tables = [on_all_points(run.attacks[run.attacks["scenario"] == "NR"]) for run in runs]
     means = pd.DataFrame([mean_of_attacks(published_rows(table)) for table in tables]).dropna(axis=1)
-    if np.isnan(headlines).any() or means.empty:
+    has_headlines = all(len(headline_rows(table)) == table["variant"].nunique() for table in tables)
+    if not has_headlines or means.empty:
         return pd.DataFrame()
+    headlines = np.array([headline_rows(table)["auc"].mean() for table in tables])
     best = means.mean().idxmax()
     leads = headlines - means[best].to_numpy()
     lead, low, high = t_interval(leads) if len(runs) > 1 else (leads[0], np.nan, np.nan)
     row = {"attack": best, "published": means[best].mean(), "headline": headlines.mean()}
     return pd.DataFrame([row | {"lead": lead, "lead_lo": low, "lead_hi": high}])
+
+
+def on_all_points(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of attacks that scored all points, and not a sample of them."""
+    return table[table["n_member"] == table["n_member"].max()]
 
 
 def mean_of_attacks(table: pd.DataFrame) -> pd.Series:

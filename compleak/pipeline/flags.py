@@ -20,7 +20,7 @@ from compleak.runs.flags import (
 from compleak.runs.settings import UNDEFENDED, AnswersSettings, DefenceSettings, RunSettings, TrainSettings
 from compleak.runs.variants import PAPER_GRID, Variant, parse_compressed
 from core import arguments
-from data.splits import DEFAULT_SEED
+from data.splits import DEFAULT_SEED, ONLINE
 from defenses import DEFENCES, DEFENCES_OF_ANSWERS
 
 DEFAULT_DEFENCES = ("ppb:1", "ppb:4", "ppb:16", "adv:0.3", "adv:1", "adv:3", "dp:0.1", "dp:0.3", "dp:1")
@@ -255,6 +255,8 @@ def refuse_contradictions(args: argparse.Namespace, parser: arguments.Parser) ->
         parser.error("--early_stopping and --tune_defence compress no model: leave out --variants")
     if args.no_attacks and (args.tune_defence or args.compare):
         parser.error("--tune_defence and --compare attack nothing: leave out --no_attacks")
+    if args.tune_defence and args.split == ONLINE:
+        parser.error("--tune_defence must not train on the victim's points: leave out --split online")
     if args.tune_defence and args.seeds:
         parser.error("--tune_defence chooses once: give it a --seed")
     if args.compare and args.seeds:

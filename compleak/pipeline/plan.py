@@ -25,7 +25,6 @@ from compleak.runs.settings import (
 from compleak.runs.variants import ORIGINAL, Variant
 from compleak.training.compress import compress_models
 from compleak.training.original import train_originals
-from data.splits import ONLINE
 from defenses import DEFENCES
 
 
@@ -177,5 +176,4 @@ def attack_settings(plan: PlanSettings, scenario: str, variants: tuple[Variant, 
         variants=variants,
         recipe=plan.recipe,
         again=plan.again,
-        upper_bound=scenario == "NR" and plan.layout == ONLINE,
     )

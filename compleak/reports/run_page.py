@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+import attacks
 from compleak.audits import metrics
 from compleak.findings import claims, controls, exposure, outputs, rows
 from compleak.findings.one_run import RunFindings, findings_of_run
@@ -21,11 +22,16 @@ from compleak.reports.page import Block, Bullets, Code, Figure, Heading, Table, 
 from compleak.runs.run import Run, dataset, defence_in_words
 from compleak.training.make import describe_privacy
 from data.inputs import InputKind
+from data.splits import ONLINE, SELENA
 
 CLAIM_TEXTS = {
     "C1": "the 90 % pruned model leaks less than the original, lightly compressed ones about as much",
     "C2": "original and compressed model together (SR) leak more than either alone (NR)",
     "C3": "all compressed models together (MR) leak more than the best pair (SR)",
+}
+WHOSE_POINTS = {  # of the shadow models, where the split is not the usual one
+    ONLINE: ", trained on the victim's points, too (`--split online`)",
+    SELENA: " (`--split selena`)",
 }
 INTERVALS = "bars are 95 % intervals over audit points"
 
@@ -87,6 +93,7 @@ def page_of_run(facts: RunFacts, findings: RunFindings) -> list[Block]:
         *_accusations(findings.attacks),
         *_exposure(facts, findings.points),
         *_strength(findings.attacks),
+        *_upper_bound(findings.attacks),
         *_tails(findings),
         *_controls(facts, findings.attacks),
         Text("Every attack's row is in [summary.csv](summary.csv), every model's in [models.csv](models.csv)."),
@@ -102,7 +109,8 @@ def _head(facts: RunFacts, table: pd.DataFrame) -> Iterator[Block]:
     yield Bullets(
         [
             f"data: {config['dataset_name']} (fingerprint {config['data']}), seed {config['seed']}",
-            f"shadow models: {config['shadow_num']}; audited: {members} members and {others} non-members",
+            f"shadow models: {config['shadow_num']}{WHOSE_POINTS.get(config['layout'], '')}; "
+            f"audited: {members} members and {others} non-members",
             f"network: {config['model_name']} at width {config['width']:g}, {describe_recipe(meta['made_from'])}",
             f"defence: {defence_in_words(facts.run) or 'none'}{describe_privacy(meta)}",
             f"stages: {cells.list_settings(facts.settings)}",
@@ -288,6 +296,24 @@ def strength_cells(strength: pd.DataFrame) -> pd.DataFrame:
         shown[f"{title} published"] = cells.intervals(strength, f"{key}_published")
         shown[f"{title} by"] = strength[f"{key}_by"]
     return shown
+
+
+def _upper_bound(table: pd.DataFrame) -> Iterator[Block]:
+    """Only where shadow models were trained on the victim's points."""
+    bounds = table[table["attack"] == attacks.UPPER_BOUND.name].set_index("variant")
+    if bounds.empty:
+        return
+    yield Heading("What could be known")
+    yield Text(
+        """AUC on one model: of the row `upper_bound`, no attack, which compares the victim with shadow models that
+        trained on a point and shadow models that did not; and of the headline, whose shadow models are the same here.
+        A usual run of the same seed says what an attacker from outside has."""
+    )
+    headlines = rows.headline_rows(table[table["scenario"] == "NR"]).set_index("variant").reindex(bounds.index)
+    shown = pd.DataFrame({"variant": bounds.index})
+    for title, of_form in (("upper bound", bounds), ("headline", headlines)):
+        shown[title] = cells.intervals(of_form, "auc")
+    yield Table(shown)
 
 
 def _tails(findings: RunFindings) -> Iterator[Block]:

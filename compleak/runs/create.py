@@ -32,18 +32,21 @@ def create_run(settings: TrainSettings) -> Run:
     """
     named = settings.run.identity
     check_network(settings.run)
+    check_online(settings)
     name = names.name_of(settings.run)
     data = load_dataset(named["dataset_name"], settings.run.data_dir, settings.run.root, settings.run.reading)
     check_classes(data, named["dataset_name"], settings.run.num_cls)
     run = Run(settings.run.root, name, config_of(settings, data))
     earlier = read_config(run.file) if run.file.exists() else None
     if earlier is not None:
+        refuse_other_split(run, earlier)
         changeable = (*CHANGEABLE, *FROM_TOKENIZER)
         refuse_difference(run.file, *(without(changeable, config) for config in (earlier, run.config)))
         run.config["shadow_num"] = max(run.config["shadow_num"], earlier["shadow_num"])
     selected_roles(run.roles, settings.roles)
     split, audit = whole_split(run)
-    tokenizer = None if data.kind.encode is None else tokenizer_for(run, earlier, data.images[split.pool])
+    outside = np.setdiff1d(split.pool, np.concatenate(split.victim))
+    tokenizer = None if data.kind.encode is None else tokenizer_for(run, earlier, data.images[outside])
     if tokenizer is not None:
         run.config.update({"features": tokens.count(tokenizer), "tokenizer": tokenizers.fingerprint(tokenizer)})
     check_defence(run)
@@ -96,6 +99,36 @@ def split_name(settings: TrainSettings) -> str:
     limit = f"_max{settings.max_points}" if settings.max_points else ""
     layout = "" if settings.layout == splits.COMPLEAK else f"_{settings.layout}"
     return settings.run.identity["dataset_name"] + layout + seed + limit
+
+
+def check_online(settings: TrainSettings) -> None:
+    """UserError where the shadow models of --split online are too few, or not made as the victim is."""
+    if settings.layout != splits.ONLINE:
+        return
+    if settings.shadow_num < splits.LEAST_ONLINE:
+        raise UserError(
+            f"--split online needs --shadow_num {splits.LEAST_ONLINE} or more: each point must have a shadow model "
+            "that trained on it and one that did not"
+        )
+    defence = settings.run.defence
+    if defence.name and not defence.adaptive:
+        raise UserError("--split online compares the victim with shadow models made like it: add --adaptive")
+    if defence.name and DEFENCES[defence.name].step.needs_reserve:
+        raise UserError(f"--split online does not go with --defend {defence.name}: no points are left for its reserve")
+
+
+def refuse_other_split(run: Run, earlier: dict) -> None:
+    """UserError where the run that is there has another --split, or cannot get more shadow models."""
+    if earlier["layout"] != run.config["layout"]:
+        raise UserError(
+            f"{run.file} is of a run with --split {earlier['layout']}: give the one with --split "
+            f"{run.config['layout']} another --run_name"
+        )
+    if earlier["layout"] == splits.ONLINE and earlier["shadow_num"] != run.config["shadow_num"]:
+        raise UserError(
+            f"{run.file} has {earlier['shadow_num']} shadow models. With --split online their number decides which "
+            "points are asked about: use the same number, or another --run_name"
+        )
 
 
 def check_network(settings: RunSettings) -> None:

@@ -241,7 +241,7 @@ def add_layout_flag(group) -> None:
         default=splits.COMPLEAK,
         help="who gets which points: compleak, a third and a sixth for the victim, half for the attacker; selena, "
         "10 %% and 75 %% for the victim, 15 %% for the attacker; online, the victim as with compleak, and shadow "
-        "models trained on its points, too, for --upper_bound (default: %(default)s)",
+        "models trained on its points, too, for the row upper_bound (default: %(default)s)",
     )
 
 
