@@ -109,7 +109,7 @@ def _head(facts: RunFacts, table: pd.DataFrame) -> Iterator[Block]:
     yield Bullets(
         [
             f"data: {config['dataset_name']} (fingerprint {config['data']}), seed {config['seed']}",
-            f"shadow models: {config['shadow_num']}{WHOSE_POINTS.get(config['layout'], '')}; "
+            f"shadow models: {config['shadow_num']}{WHOSE_POINTS.get(config.get('layout'), '')}; "
             f"audited: {members} members and {others} non-members",
             f"network: {config['model_name']} at width {config['width']:g}, {describe_recipe(meta['made_from'])}",
             f"defence: {defence_in_words(facts.run) or 'none'}{describe_privacy(meta)}",
