@@ -103,7 +103,8 @@ def settings_in_words(plan: PlanSettings) -> dict[str, str]:
     """The preset's flags of each kind of stage, with those that were given in their place; pages name the width."""
     given = {} if plan.batch_size is None else {"batch_size": plan.batch_size}
     every = {name: value for name, value in {**plan.stages.every, **given}.items() if name != "width"}
-    return replace(plan.stages, every=every).in_words()
+    attack = {**plan.stages.attack, "asked": {**plan.stages.attack.get("asked", {}), **plan.asked}}
+    return replace(plan.stages, every=every, attack=attack).in_words()
 
 
 def write_page_of_comparison(

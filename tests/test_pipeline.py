@@ -157,6 +157,11 @@ def test_typed_flags_override_the_preset():
     assert {stage.settings.run.width for stage in stages} == {0.5} and stages[0].settings.seed == 3
 
 
+def test_what_models_are_asked_is_said_as_it_was_typed_and_not_as_the_preset_has_it():
+    plan = reproduce.parse(["--preset", "broad", "--sensitivity_draws", "0", "--noise_repeats", "10"]).plan
+    assert reproduce.settings_in_words(plan)["attack"] == "--sensitivity_draws 0 --noise_repeats 10"
+
+
 def test_a_preset_in_words_is_the_flags_that_a_user_would_type():
     words = PRESETS["smoke"].in_words()
     assert words["network"] == "--width 0.25 --batch_size 32"
