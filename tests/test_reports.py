@@ -153,6 +153,20 @@ def test_every_figure_and_table_that_a_page_names_is_written(findings, tmp_path,
     assert all(file.stat().st_size < 150_000 for file in folder.glob("*.png"))
 
 
+def test_a_page_shows_the_upper_bound_beside_the_headline_and_says_whose_points_the_shadow_models_had(
+    tmp_path, findings
+):
+    line = findings.attacks.iloc[0].to_dict() | {"attack": "upper_bound", "auc": 0.9, "auc_lo": 0.8, "auc_hi": 0.95}
+    table = pd.concat([findings.attacks, pd.DataFrame([line | {"headline": False}])], ignore_index=True)
+    facts = facts_of(tmp_path, layout="online")
+    page = to_markdown(run_page.page_of_run(facts, findings._replace(attacks=table)))
+    assert "trained on the victim's points, too (`--split online`)" in page
+    headline = rows.scenario_row(table, "NR", "original", "headline")
+    shown = cells.interval(headline["auc"], headline["auc_lo"], headline["auc_hi"])
+    assert f"| original | 90.0 [80.0, 95.0] | {shown} |" in page
+    assert "What could be known" not in to_markdown(run_page.page_of_run(facts_of(tmp_path), findings))
+
+
 def test_a_page_says_clearly_that_the_controls_failed(findings, tmp_path):
     assert "do not differ from 50" in to_markdown(run_page.page_of_run(facts_of(tmp_path), findings))
     table = findings.attacks.copy()
