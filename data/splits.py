@@ -15,7 +15,7 @@ from data.index_files import read_index
 DEFAULT_SEED = 7
 LEAST = 2  # members, and as many non-members, that an audit needs of every model; signals files demand it
 LEAST_POINTS = 6 * LEAST  # of a data set: the victim's non-members are a sixth of it
-LEAST_ONLINE = 4  # shadow models: with fewer, many points have none that trained on them, or none that did not
+LEAST_ONLINE = 16  # shadow models: with fewer, some points have none that did not train on them
 LAYOUTS = COMPLEAK, SELENA, ONLINE = ("compleak", "selena", "online")  # which points victim and shadow models get
 SELENA_SIZES = {  # members and reference points of Tang et al. 2022, by the points of the data set
     197_324: (19_732, 29_599),  # Purchase100

@@ -197,12 +197,12 @@ def test_an_attack_that_cannot_run_is_named_and_the_others_still_run(tmp_path, m
 def test_an_auditor_whose_shadow_models_trained_on_the_victims_points_gets_the_upper_bound_and_no_membership(tmp_path):
     names = ["--dataset_name", "digits", "--width", "0.125", "--root", str(tmp_path)]
     recipe = ["--epochs", "1", "--max_points", "60"]
-    flags = [*names, *recipe, "--split", "online", "--shadow_num", "4"]
+    flags = [*names, *recipe, "--split", "online", "--shadow_num", "16"]
     run = create_run(train.parse(flags))
     train.main(flags)
     table = CompLeakNR.main([*names, "--original", "--sensitivity_draws", "0", "--attacks", "yeom2018,base"])
     table = table.set_index("attack")
-    assert "4 shadow models that trained on the victim's points, too" in table.loc["base", "needs"]
+    assert "16 shadow models that trained on the victim's points, too" in table.loc["base", "needs"]
     assert {"upper_bound", "base"} <= set(table.index)
     record = signals_file.load(run.dir / "signals.npz")
     view = signals_file.attacker_view(record)
@@ -214,9 +214,9 @@ def test_an_auditor_whose_shadow_models_trained_on_the_victims_points_gets_the_u
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--shadow_num", "3"], "needs --shadow_num 4 or more"),
-        (["--shadow_num", "4", "--defend", "ppb"], "add --adaptive"),
-        (["--shadow_num", "4", "--defend", "dp", "--adaptive"], "does not go with --defend dp"),
+        (["--shadow_num", "15"], "needs --shadow_num 16 or more"),
+        (["--shadow_num", "16", "--defend", "ppb"], "add --adaptive"),
+        (["--shadow_num", "16", "--defend", "dp", "--adaptive"], "does not go with --defend dp"),
     ],
 )
 def test_shadow_models_for_the_upper_bound_are_many_and_made_as_the_victim_is(tmp_path, words, message):
@@ -228,8 +228,8 @@ def test_shadow_models_for_the_upper_bound_are_many_and_made_as_the_victim_is(tm
 
 def test_a_run_keeps_its_split_and_with_online_its_number_of_shadow_models(tmp_path):
     flags = ["--dataset_name", "digits", "--width", "0.125", "--root", str(tmp_path), "--max_points", "60"]
-    create_run(train.parse([*flags, "--split", "online", "--shadow_num", "4"]))
+    create_run(train.parse([*flags, "--split", "online", "--shadow_num", "16"]))
     with pytest.raises(UserError, match="is of a run with --split online: give the one with --split compleak another"):
         create_run(train.parse(flags))
-    with pytest.raises(UserError, match="has 4 shadow models. With --split online their number decides"):
-        create_run(train.parse([*flags, "--split", "online", "--shadow_num", "5"]))
+    with pytest.raises(UserError, match="has 16 shadow models. With --split online their number decides"):
+        create_run(train.parse([*flags, "--split", "online", "--shadow_num", "17"]))
