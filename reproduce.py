@@ -33,7 +33,7 @@ from pathlib import Path
 from compleak.findings.defences import Audit
 from compleak.pipeline import flags
 from compleak.pipeline.comparison import check_defences, check_shadow_counts, runs_of, stages_of, together_name
-from compleak.pipeline.plan import Stage
+from compleak.pipeline.plan import Stage, asking_settings
 from compleak.pipeline.ray_cluster import on_ray
 from compleak.pipeline.schedule import run_plan
 from compleak.pipeline.settings import EngineSettings, PlanSettings, ReproduceSettings
@@ -103,7 +103,7 @@ def settings_in_words(plan: PlanSettings) -> dict[str, str]:
     """The preset's flags of each kind of stage, with those that were given in their place; pages name the width."""
     given = {} if plan.batch_size is None else {"batch_size": plan.batch_size}
     every = {name: value for name, value in {**plan.stages.every, **given}.items() if name != "width"}
-    attack = {**plan.stages.attack, "asked": {**plan.stages.attack.get("asked", {}), **plan.asked}}
+    attack = {**plan.stages.attack, "asked": asking_settings(plan)["asked"]}
     return replace(plan.stages, every=every, attack=attack).in_words()
 
 

@@ -170,10 +170,5 @@ def query_settings(plan: PlanSettings, role: str) -> QuerySettings:
 
 
 def attack_settings(plan: PlanSettings, scenario: str, variants: tuple[Variant, ...]) -> AttackSettings:
-    return AttackSettings(
-        **asking_settings(plan),
-        scenario=scenario,
-        variants=variants,
-        recipe=plan.recipe,
-        again=plan.again,
-    )
+    settings = asking_settings(plan)
+    return AttackSettings(**settings, scenario=scenario, variants=variants, recipe=plan.recipe, again=plan.again)

@@ -45,9 +45,10 @@ def create_run(settings: TrainSettings) -> Run:
         run.config["shadow_num"] = max(run.config["shadow_num"], earlier["shadow_num"])
     selected_roles(run.roles, settings.roles)
     split, audit = whole_split(run)
-    outside = np.setdiff1d(split.pool, np.concatenate(split.victim))
-    tokenizer = None if data.kind.encode is None else tokenizer_for(run, earlier, data.images[outside])
-    if tokenizer is not None:
+    tokenizer = None
+    if data.kind.encode is not None:
+        outside = np.setdiff1d(split.pool, np.concatenate(split.victim))
+        tokenizer = tokenizer_for(run, earlier, data.images[outside])
         run.config.update({"features": tokens.count(tokenizer), "tokenizer": tokenizers.fingerprint(tokenizer)})
     check_defence(run)
     write_run(run, split, audit, tokenizer)
