@@ -1,8 +1,8 @@
 """What an auditor can know at best of one model: attacks whose references trained on the victim's very points.
 
-This is no attack from outside. It tells an auditor how far the attacks are from what could be known. Of each point it
-compares references that trained on it (in) with references that did not (out), in two ways; which one counts, and with
-which settings, is chosen on the shadows:
+This is no attack from outside. It tells an auditor how far attacks from outside fall short of what can be known. It
+compares references that trained on a point (in) with references that did not (out), in two ways; which one counts, and
+with which settings, is chosen on the shadows:
 
 Carlini et al. 2022 (IEEE S&P), algorithm 1, online LiRA, with one variance for all points or each point's own:
 
@@ -12,8 +12,9 @@ Lassila et al. 2025 (NeurIPS), online BASE, with the scales and temperatures of 
 
     score(x) = log p_T(x | target) - scale log (mean p_T(x | in) + mean p_T(x | out)) / 2
 
-With few models the second is better, because it estimates less. A point that no reference trained on takes, for LiRA,
-the mean confidence of its other references, shifted as the average point is by training; for BASE, the mean over those.
+With few references BASE is better, because it estimates one mean for each point and LiRA two. Where no reference
+trained on a point, its mean over in is replaced: for LiRA by mean_out plus the average difference of the two means, for
+BASE by the mean over out.
 """
 
 import itertools
@@ -35,7 +36,7 @@ from attacks.common.statistics import confidence
 from attacks.common.thresholds import choose_among
 from attacks.lira import FORMS, fill_variance
 
-LEAST_COVERED = 0.5  # of the audit points must have a reference that trained on them
+LEAST_COVERED = 0.5  # the least share of audit points on which some reference trained
 
 
 def upper_bound(target: Signals, *, seed: int = 0) -> Result:

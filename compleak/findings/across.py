@@ -141,14 +141,15 @@ def facts_of(runs: Sequence[FinishedRun]) -> dict:
 
 
 def strength_of(runs: Sequence[FinishedRun]) -> pd.DataFrame:
-    """The headline beside the one published attack that does best on all models of a setting: a row, or none.
+    """Headline beside the published attack with the best mean AUC over a setting's models and runs: one row, or none.
 
     Means of AUC over the targets of NR and over runs: `headline`, and `published` of the attack named `attack`. `lead`
     is their difference, with an interval over runs, lead_lo and lead_hi, where there are several. The attack is the
-    same for all targets and runs, but picked with hindsight. Without a headline or such an attack there is no row.
+    same for all targets and runs, but picked with hindsight. No row unless every target has a headline and
+    some published attack ran on all of them.
     """
     tables = [on_all_points(run.attacks[run.attacks["scenario"] == "NR"]) for run in runs]
-    means = pd.DataFrame([mean_of_attacks(published_rows(table)) for table in tables]).dropna(axis=1)
+    means = pd.DataFrame([mean_by_attack(published_rows(table)) for table in tables]).dropna(axis=1)
     has_headlines = all(len(headline_rows(table)) == table["variant"].nunique() for table in tables)
     if not has_headlines or means.empty:
         return pd.DataFrame()
@@ -165,7 +166,7 @@ def on_all_points(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["n_member"] == table["n_member"].max()]
 
 
-def mean_of_attacks(table: pd.DataFrame) -> pd.Series:
+def mean_by_attack(table: pd.DataFrame) -> pd.Series:
     """The mean AUC over targets of each attack that ran on all of them, by its key."""
     of_attacks = table.assign(key=[key_of(row) for _, row in table.iterrows()]).groupby("key", sort=False)["auc"]
     return of_attacks.mean()[of_attacks.size() == table["variant"].nunique()]
