@@ -13,10 +13,12 @@ import train
 from compleak.audits import job, metrics
 from compleak.audits.controls import reference_control
 from compleak.audits.target import folder_for
+from compleak.findings.one_run import findings_of_run
 from compleak.queries import signals_file
 from compleak.queries.signals_file import Record
 from compleak.runs.create import create_run
 from core.errors import UserError
+from data import splits
 from tests.planted import draw_half_roles, planted_signals, write_signals
 
 
@@ -209,6 +211,31 @@ def test_an_auditor_whose_shadow_models_trained_on_the_victims_points_gets_the_u
     assert (view.member[0] == -1).all() and (view.member[1:] == record.member[1:]).all()
     trained = record.member[1:, record.audit[0]].mean()
     assert 0.15 < trained < 0.35  # a quarter, where --max_points limits the members
+
+
+def test_points_that_all_shadow_models_trained_on_are_left_out_of_every_finding(tmp_path, monkeypatch):
+    monkeypatch.setattr(splits, "LEAST_ONLINE", 3)
+    names = ["--dataset_name", "digits", "--width", "0.125", "--root", str(tmp_path), "--threads", "1"]
+    recipe = ["--epochs", "1", "--max_points", "200", "--shadow_num", "3", "--split", "online"]
+    run = create_run(train.parse([*names, *recipe]))
+    train.main([*names, *recipe])
+    table = CompLeakNR.main([*names, "--original", "--sensitivity_draws", "0"])
+    record = signals_file.load(run.dir / "signals.npz")
+    lacking = record.member[1:, record.audit[0]].all(axis=0)
+    assert 0 < lacking.sum() < 20
+    headline = table[table["headline"]].iloc[0]
+    assert headline["n_member"] + headline["n_nonmember"] == (~lacking).sum()
+
+    findings = findings_of_run(run)
+    points = findings.points
+    left_out = points[points["exposure"].isna()]
+    assert set(left_out["point"]) == set(signals_file.points(run.dir / "signals.npz")[record.audit[0]][lacking])
+    assert points.index[-len(left_out) :].tolist() == left_out.index.tolist()  # they stand last
+    assert (left_out["found_by"] == 0).all() and (left_out["agreement"] == 0).all()
+    assert findings.greedy["auc"].notna().all() and len(findings.greedy) == 1
+    curve = findings.curves[findings.curves["form"] == "headline"]
+    np.testing.assert_allclose(curve["auc"], headline["auc"])
+    assert curve["least"].iloc[0] == 1 / headline["n_nonmember"]
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,10 @@ def test_exposure_is_the_false_positive_rate_at_which_a_point_is_first_accused()
     rates = exposure.first_false_positive_rate(np.array([5.0, 4.0, 4.0, 1.0, 0.0]), truth)
     np.testing.assert_allclose(rates, [1 / 4, 1 / 3, 2 / 4, 2 / 3, 1])  # of three non-members and a member
     np.testing.assert_array_equal(exposure.first_false_positive_rate(np.zeros(5), truth), 1)
+    scores, of_some = np.array([5.0, 4.0, np.nan, 1.0, np.nan]), [0, 1, 3]
+    expected = np.full(5, np.nan)
+    expected[of_some] = exposure.first_false_positive_rate(scores[of_some], truth[of_some])
+    np.testing.assert_array_equal(exposure.first_false_positive_rate(scores, truth), expected)
 
 
 def test_agreement_is_the_rank_correlation_of_common_members():

@@ -187,6 +187,22 @@ def test_paired_difference_is_narrower_than_two_separate_intervals_and_hardly_op
     assert 0 < high < 3 / 2000  # attacks that agree on 2,000 points may still differ on one in a thousand others
 
 
+def test_paired_difference_is_taken_on_the_points_that_both_attacks_scored():
+    rng = np.random.default_rng(0)
+    member = np.arange(200) < 100
+    one, other = rng.normal(member, 1), rng.normal(member, 1)
+    one_of_some, other_of_some = one.copy(), other.copy()
+    one_of_some[::7], other_of_some[::11] = np.nan, np.nan
+    both = ~(np.isnan(one_of_some) | np.isnan(other_of_some))
+    expected = metrics.paired_difference(one[both], other[both], member[both], seed=0)
+    assert metrics.paired_difference(one_of_some, other_of_some, member, seed=0) == expected
+    fits = np.arange(200) % 2
+    expected = metrics.paired_difference(one[both], other[both], member[both], seed=0, scored_by=fits[both])
+    assert metrics.paired_difference(one_of_some, other_of_some, member, seed=0, scored_by=fits) == expected
+    with pytest.raises(ValueError, match="one value and one membership per point"):
+        metrics.paired_difference(one, other, member[:-1], seed=0)
+
+
 def test_evaluate_gives_the_columns_in_their_order_and_each_value_inside_its_interval():
     scores, member = noisy(500, 1.0, seed=5)
     row = metrics.evaluate(scores, scores > 0.5, member, seed=0)

@@ -2,7 +2,8 @@
 
 Everywhere: `scores` (n,) float64, larger = more likely a member; `decision` (n,) bool; `member` (n,) of 0/1, the truth.
 Points with equal scores cannot be told apart, so they enter every count together. Every function raises ValueError for
-arrays of different lengths, for NaN scores, and unless there are both members and non-members.
+arrays of different lengths, for NaN scores (but `paired_difference`), and unless there are both members and
+non-members.
 """
 
 import numpy as np
@@ -142,15 +143,21 @@ def paired_difference(
 ) -> tuple[float, float, float]:
     """(AUC of a - AUC of b, low, high): both attacks on the same resamples of the same points.
 
-    The interval spans the bootstrap's and `intervals.difference_interval_of_any_size`. scored_by: (n,) where the scores
-    are of several fits; see `_interval_over_fits`.
+    The points are those that both attacks scored; NaN is the score of a point that an attack left out. The interval
+    spans the bootstrap's and `intervals.difference_interval_of_any_size`. scored_by: (n,) where the scores are of
+    several fits; see `_interval_over_fits`.
     """
-    difference = auc(scores_a, member) - auc(scores_b, member)
+    scores_a, member = _as_long_as(scores_a, member)
+    scores_b, _ = _as_long_as(scores_b, member)
+    both = ~(np.isnan(scores_a) | np.isnan(scores_b))
+    scores, member = np.c_[scores_a, scores_b][both], member[both]
+    fits = None if scored_by is None else np.asarray(scored_by)[both]
+    difference = auc(scores[:, 0], member) - auc(scores[:, 1], member)
 
     def interval(scores, member) -> tuple[float, float]:
         return _difference_interval(*np.transpose(scores), member, seed, replicates)
 
-    return difference, *_interval_over_fits(interval, np.c_[scores_a, scores_b], member, scored_by, difference)
+    return difference, *_interval_over_fits(interval, scores, member, fits, difference)
 
 
 def _difference_interval(scores_a, scores_b, member, seed: int, replicates: int) -> tuple[float, float]:
@@ -277,12 +284,17 @@ def _split(values, member) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked(values, member) -> tuple[np.ndarray, np.ndarray]:
-    values = np.asarray(values)
-    member = np.asarray(member).astype(bool)
-    if values.shape != member.shape or values.ndim != 1:
-        raise ValueError(f"one value and one membership per point wanted, got shapes {values.shape} and {member.shape}")
+    values, member = _as_long_as(values, member)
     if np.isnan(values).any():
         raise ValueError(f"{np.isnan(values).sum()} of {len(values)} scores are NaN")
     if member.all() or not member.any():
         raise ValueError("both members and non-members are needed")
+    return values, member
+
+
+def _as_long_as(values, member) -> tuple[np.ndarray, np.ndarray]:
+    values = np.asarray(values)
+    member = np.asarray(member).astype(bool)
+    if values.shape != member.shape or values.ndim != 1:
+        raise ValueError(f"one value and one membership per point wanted, got shapes {values.shape} and {member.shape}")
     return values, member

@@ -1,6 +1,6 @@
 """What of a signals file the attacks can be run on, points that have a reference, and how many copies are among it."""
 
-from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -8,10 +8,11 @@ from attacks.common.references import known_outsiders, reference_count
 from compleak.queries.signals_file import Record, attacker_view
 from core.console import say
 
+Name = TypeVar("Name")  # of a record: its file, or its variant
 COPIES = 0.05  # the share of the audited points from which copies are worth a line
 
 
-def with_references(records: dict[Path, Record]) -> dict[Path, Record]:
+def with_references(records: dict[Name, Record]) -> dict[Name, Record]:
     """The records without the audited points that have no reference model, which no calibrated attack can score.
 
     The records describe the same points. Where too few points of a model would be left, the records stay as they are,
@@ -26,7 +27,7 @@ def with_references(records: dict[Path, Record]) -> dict[Path, Record]:
         f"left out: {count_lacking(lacking, audit)}, since every model is known or assumed to have trained on them; a "
         "model that was not would be their reference"
     )
-    return {path: record._replace(audit=audit) for path, record in records.items()}
+    return {name: record._replace(audit=audit) for name, record in records.items()}
 
 
 def count_lacking(lacking: np.ndarray, audit: np.ndarray) -> str:

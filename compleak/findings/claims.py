@@ -34,9 +34,8 @@ NAMES = ("C1", "C2", "C3")
 CLAIM_FORMS = (PUBLISHED, WITHOUT_REFERENCES, HEADLINE)  # the attacks that decide a claim: see `rows.rows_of_form`
 COLUMNS = ["claim", "form", "key", "what", "difference", "low", "high", "verdict"]
 
-Scores = Callable[
-    [pd.Series], np.ndarray
-]  # a row of the attack table -> (A,) its scores over the victim's audit points
+# A row of the attack table -> (A,) its scores over the victim's audit points, NaN on points that it left out.
+Scores = Callable[[pd.Series], np.ndarray]
 
 
 class Comparison(NamedTuple):

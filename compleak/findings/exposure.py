@@ -28,7 +28,8 @@ def points_table(
 ) -> pd.DataFrame:
     """A row for each audit point, the most exposed first.
 
-    truth, points, labels: (A,) membership, place in the data set and class. For each listed attack there are
+    truth, points, labels: (A,) membership, place in the data set and class. A point that no attack could score has NaN,
+    stands last and counts as not found. For each listed attack there are
     `score:<name>` and `rank:<name>`; rank 1 is the most likely member. `exposure` is the false-positive rate at which
     MR's headline would first accuse the point, or NR's of the original where there is no MR. `agreement` is the share
     of all headlines that have the point among their first hundredth. `p_value` and `accused_at` are of the same
@@ -45,10 +46,10 @@ def points_table(
     found = []
     for row in _listed_rows(table):
         values = scores(row)
-        rank = pd.Series(-values).rank(method="min").astype(int).to_numpy()
-        columns |= {f"score:{name_of(row)}": values, f"rank:{name_of(row)}": rank}
+        rank = pd.Series(-values).rank(method="min")
+        columns |= {f"score:{name_of(row)}": values, f"rank:{name_of(row)}": rank.astype("Int64")}
         if row["headline"]:
-            first_hundredth.append(rank <= max(1, len(values) // 100))
+            first_hundredth.append(rank.to_numpy() <= max(1, len(values) // 100))
         if (row["scenario"], row["variant"]) in DETAILED:
             found.append(first_false_positive_rate(values, truth) <= FOUND_AT)
     frame = pd.DataFrame(columns)
@@ -87,6 +88,7 @@ def _version_columns(table: pd.DataFrame, scores: Scores, truth: np.ndarray) -> 
         return {"first_version": np.full(len(truth), "", dtype=object)}
     names = np.array(list(exposures), dtype=object)
     stacked = np.stack(list(exposures.values()))
+    stacked = np.where(np.isnan(stacked), np.inf, stacked)
     first = np.where(stacked.min(axis=0) <= FOUND_AT, names[stacked.argmin(axis=0)], "")
     return {"first_version": first} | {f"{VERSION}{name}": values for name, values in exposures.items()}
 
@@ -109,10 +111,14 @@ def _listed_rows(table: pd.DataFrame) -> Iterator[pd.Series]:
 
 
 def first_false_positive_rate(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(A,): the share of non-members that score at least as high as the point; a member counts as one more: never 0."""
-    others = np.sort(scores[~truth])
+    """(A,): the share of non-members that score at least as high as the point; a member counts as one more: never 0.
+
+    A point whose score is NaN has NaN, and is counted nowhere.
+    """
+    is_scored = ~np.isnan(scores)
+    others = np.sort(scores[is_scored & ~truth])
     accused = len(others) - np.searchsorted(others, scores, side="left")
-    return (accused + truth) / (len(others) + truth)
+    return np.where(is_scored, (accused + truth) / (len(others) + truth), np.nan)
 
 
 def agreement(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -125,7 +131,7 @@ def agreement(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for (name, one), (other_name, other) in itertools.combinations(tables.items(), 2):
         members = [frame.loc[frame["member"] == 1, ["point", "exposure"]] for frame in (one, other)]
-        both = pd.merge(*members, on="point")
+        both = pd.merge(*members, on="point").dropna()
         correlation = _correlation(both) if len(both) > 3 else {}
         rows.append({"run": name, "other": other_name, "members of both": len(both), **correlation})
     return pd.DataFrame(rows)

@@ -33,7 +33,7 @@ def findings_of_run(run: Run) -> RunFindings:
         models=models,
         claims=claims.compare(table, scores, truth, seed),
         family=ablation.family_table(table, models, scores, truth, seed),
-        greedy=ablation.greedy_order(outputs.attacker_views(run, variants), truth, seed),
+        greedy=ablation.greedy_order(*outputs.attacker_views(run, variants), seed),
         points=exposure.points_table(table, scores, truth, *outputs.audit_points(run), p_values),
         curves=roc.roc_curves(table, scores, truth),
         tails=tails.tail_table(variants, outputs.records_of(run, variants)),

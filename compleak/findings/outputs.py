@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from attacks import Signals
+from compleak.audits.usable import with_references
 from compleak.findings.rows import key_of
 from compleak.queries import signals_file
 from compleak.runs import checkpoints, places
@@ -90,7 +91,7 @@ def original_meta(run: Run) -> dict:
 
 
 def scores_of(run: Run, row: pd.Series) -> np.ndarray:
-    """(A,) float64: the scores behind a row of the attack table, over the victim's audit points."""
+    """(A,) float64: the scores behind a row of the attack table, over the victim's audit points; NaN where left out."""
     file = table_file(run, row["scenario"], row["variant"]).with_name(f"{row['scenario']}_scores.npz")
     family = f"{row['variant']}/" if row["scenario"] == "MR" and row["variant"] != "all" else ""
     with np.load(file, allow_pickle=False) as scores:
@@ -122,10 +123,14 @@ def records_of(run: Run, variants: Sequence[str]) -> list[signals_file.Record]:
     return [signals_file.load(run.signals_file(parse_variant(variant))) for variant in variants]
 
 
-def attacker_views(run: Run, variants: Sequence[str]) -> dict[str, Signals]:
-    """What an attacker knows of each variant."""
-    records = records_of(run, variants)
-    return {name: signals_file.attacker_view(record) for name, record in zip(variants, records, strict=True)}
+def attacker_views(run: Run, variants: Sequence[str]) -> tuple[dict[str, Signals], np.ndarray]:
+    """What an attacker knows of each variant, and (A,) bool which of the victim's audit points are members.
+
+    As in the tables, the audit points are those that have a reference model.
+    """
+    records = with_references(dict(zip(variants, records_of(run, variants), strict=True)))
+    views = {name: signals_file.attacker_view(record) for name, record in records.items()}
+    return views, next(iter(records.values())).truth
 
 
 def trained_members(run: Run) -> int:

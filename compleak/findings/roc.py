@@ -9,18 +9,19 @@ from compleak.audits import metrics
 from compleak.findings.claims import Scores
 from compleak.findings.rows import LEADING_FORMS, key_of, leading_rows
 
+COLUMNS = ["scenario", "form", "variant", "attack", "auc", "least", "fpr", "tpr"]
+
 
 def roc_curves(table: pd.DataFrame, scores: Scores, truth: np.ndarray) -> pd.DataFrame:
-    """A row for each corner of each curve: scenario, form, variant, attack, auc, least (one non-member), fpr, tpr.
+    """A row for each corner of each curve, with COLUMNS; `least` is the FPR of one non-member.
 
     A curve is a (scenario, form). Each scenario has the attack of largest AUC among its published ones and among its
     headlines, over all variants. The form of the null control's curve is `null`: the last scenario's, whose first half
     of non-members stands for members. truth: (A,) bool membership of the audit points.
     """
-    curves = [_curve(row, row["form"], scores(row), truth) for row in _strongest_of_each(table)]
+    curves = [curve_of(row, row["form"], scores(row), truth) for row in _strongest_of_each(table)]
     null = _null_row(table)
-    first_half = np.arange((~truth).sum()) < (~truth).sum() // 2
-    curves.append(_curve(null, "null", scores(null)[~truth], first_half))
+    curves.append(null_curve(null, scores(null), truth))
     return pd.concat(curves, ignore_index=True)
 
 
@@ -38,7 +39,20 @@ def _null_row(table: pd.DataFrame) -> pd.Series:
     return nulls[nulls["scenario"] == nulls["scenario"].iloc[-1]].iloc[0]
 
 
-def _curve(row: pd.Series, form: str, scores: np.ndarray, member: np.ndarray) -> pd.DataFrame:
+def curve_of(row: pd.Series, form: str, scores: np.ndarray, member: np.ndarray) -> pd.DataFrame:
+    """The curve of one row of a table, with COLUMNS, on the points whose scores are not NaN.
+
+    scores: (n,); member: (n,) bool.
+    """
+    is_scored = ~np.isnan(scores)
+    scores, member = scores[is_scored], member[is_scored]
     fpr, tpr = metrics.roc_curve(scores, member)
     curve = {"scenario": row["scenario"], "form": form, "variant": row["variant"], "attack": key_of(row)}
-    return pd.DataFrame({**curve, "auc": row["auc"], "least": 1 / (~member).sum(), "fpr": fpr, "tpr": tpr})
+    curve |= {"auc": metrics.auc(scores, member), "least": 1 / (~member).sum()}
+    return pd.DataFrame({**curve, "fpr": fpr, "tpr": tpr})[COLUMNS]
+
+
+def null_curve(row: pd.Series, scores: np.ndarray, member: np.ndarray) -> pd.DataFrame:
+    """The curve of a null control: the first half of the non-members that have a score stand for members."""
+    others = scores[~member & ~np.isnan(scores)]
+    return curve_of(row, "null", others, np.arange(len(others)) < len(others) // 2)

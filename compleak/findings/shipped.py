@@ -11,9 +11,10 @@ import pandas as pd
 
 from compleak.audits import intervals, metrics
 from compleak.audits.attackers import KNOWN_HALF
-from compleak.findings import controls, levels
+from compleak.findings import controls, levels, roc
+from compleak.findings.claims import Scores
 from compleak.findings.exposure import first_false_positive_rate
-from compleak.findings.rows import headline_rows, key_of, rows_of_target
+from compleak.findings.rows import headline_rows, rows_of_target
 from compleak.findings.tails import tail_of
 
 PRIORS = (0.001, 0.01, 0.1)  # of membership, in the report
@@ -22,8 +23,6 @@ LEAST_OF_FIT = 5  # and that each fit must have judged of it
 ALONE_BY_CHANCE = 6  # members that score above all others: from so many on it is evidence (see `found_alone`)
 RECORDS = 100  # the most exposed members that are listed
 ALL = "all"  # MR's variant
-
-Scores = Callable[[pd.Series], np.ndarray]  # a row of the table -> (A,) its scores, NaN on points that it left out
 
 
 class FileFacts(NamedTuple):
@@ -130,7 +129,6 @@ CLASS_COLUMNS += ["auc_proven", metrics.WIDER_TPR + "_proven", "level"]  # see `
 TAIL_COLUMNS = ["variant", *("tnr" + end for end in metrics.INTERVAL_ENDS)]
 RECORD_COLUMNS = ["place", "name", "label", "class", "exposure"]
 TEXTS = ("scenario", "variant", "attack", "classifier", "artifact_row", "needs", "chosen")  # columns of a table
-CURVE_COLUMNS = ["scenario", "form", "variant", "attack", "auc", "least", "fpr", "tpr"]
 
 
 def audit_findings(
@@ -284,10 +282,8 @@ class _Judged:
 
     def difference(self, row: pd.Series, baseline: pd.Series) -> tuple[float, float, float]:
         """(difference of AUC, low, high) on the points that both judged."""
-        one, other = self.scores(row), self.scores(baseline)
-        both = np.isfinite(one) & np.isfinite(other)
-        options = {"seed": self.seed, "scored_by": self._fits(both)}
-        return metrics.paired_difference(one[both], other[both], self.truth[both], **options)
+        options = {"seed": self.seed, "scored_by": self.scored_by}
+        return metrics.paired_difference(self.scores(row), self.scores(baseline), self.truth, **options)
 
     def auc(self, scores: np.ndarray, chosen: np.ndarray) -> tuple[float, float, float]:
         """(AUC, low, high) on the chosen points, (A,) bool."""
@@ -435,22 +431,15 @@ def _records(
     """
     if leading is None or facts.redact:
         return pd.DataFrame(columns=RECORD_COLUMNS)
-    places, exposure = _exposure(leading, judged)
-    order = np.lexsort([-judged.scores(leading)[places], exposure])
-    first = [number for number in order if judged.truth[places[number]]][:RECORDS]
-    lines = []
-    for number in first:
-        place = int(places[number])
-        label = int(labels[place])
-        lines.append([place, str(names[place]), label, _class_name(label, facts), float(exposure[number])])
-    return pd.DataFrame(lines, columns=RECORD_COLUMNS)
-
-
-def _exposure(leading: pd.Series, judged: _Judged) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) places of the points that the headline judged, and (n,) `first_false_positive_rate` of each."""
     scores = judged.scores(leading)
-    places = np.flatnonzero(np.isfinite(scores))
-    return places, first_false_positive_rate(scores[places], judged.truth[places])
+    exposure = first_false_positive_rate(scores, judged.truth)
+    order = np.lexsort([-scores, exposure])
+    first = order[judged.truth[order] & ~np.isnan(scores[order])][:RECORDS]
+    lines = []
+    for place in first.tolist():
+        label = int(labels[place])
+        lines.append([place, str(names[place]), label, _class_name(label, facts), float(exposure[place])])
+    return pd.DataFrame(lines, columns=RECORD_COLUMNS)
 
 
 def _found_alone(leading: pd.Series | None, judged: _Judged) -> int:
@@ -481,22 +470,12 @@ def _curves(headlines: pd.DataFrame, table: pd.DataFrame, judged: _Judged) -> pd
     curves = []
     for _, own in headlines.groupby("scenario", sort=False):
         row = _leading(own)
-        curves.append(_curve(row, "headline", judged.scores(row), judged.truth))
+        curves.append(roc.curve_of(row, "headline", judged.scores(row), judged.truth))
     nulls = table[table["attack"] == "null"]
     if len(nulls):
         row = nulls.iloc[-1]
-        others = judged.scores_as_given(row)[~judged.truth]
-        curves.append(_curve(row, "null", others, np.arange(len(others)) < len(others) // 2))
-    return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE_COLUMNS)
-
-
-def _curve(row: pd.Series, form: str, scores: np.ndarray, member: np.ndarray) -> pd.DataFrame:
-    judged = np.isfinite(scores)
-    fpr, tpr = metrics.roc_curve(scores[judged], member[judged])
-    curve = {"scenario": row["scenario"], "form": form, "variant": row["variant"], "attack": key_of(row)}
-    curve["auc"] = metrics.auc(scores[judged], member[judged])
-    least = 1 / (~member[judged]).sum()
-    return pd.DataFrame({**curve, "least": least, "fpr": fpr, "tpr": tpr})[CURVE_COLUMNS]
+        curves.append(roc.null_curve(row, judged.scores_as_given(row), judged.truth))
+    return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=roc.COLUMNS)
 
 
 # The whole as data
