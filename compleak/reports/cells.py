@@ -36,6 +36,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def list_seeds(seeds: Iterable[int]) -> str:
+    """`seed 7`, or `seeds 7 8 9`."""
+    numbers = [str(seed) for seed in seeds]
+    return f"seed{'s' if len(numbers) > 1 else ''} {' '.join(numbers)}"
+
+
 def megabytes(count: float) -> str:
     """`2.85` for a number of bytes."""
     return f"{count / 1e6:.2f}"

@@ -70,7 +70,7 @@ def write_defences_page(audits: Sequence[Audit], folder: Path, command: str, set
 
 def draw_tradeoff(facts: DefencesFacts, findings: DefencesFindings):
     bars = "means; bars are standard deviations over seeds" if len(facts.seeds) > 1 else "one seed"
-    return tradeoff_figure(findings.spread, f"{facts.config['dataset_name']}, {_list_seeds(facts)}: {bars}")
+    return tradeoff_figure(findings.spread, f"{facts.config['dataset_name']}, {cells.list_seeds(facts.seeds)}: {bars}")
 
 
 def page_of_defences(facts: DefencesFacts, findings: DefencesFindings) -> list[Block]:
@@ -96,19 +96,16 @@ def _head(facts: DefencesFacts) -> Iterator[Block]:
     first = facts.originals[0]
     commits = " ".join(dict.fromkeys(meta["commit"] for meta in facts.originals))
     data = f"data: {config['dataset_name']} (fingerprint {config['data']})"
+    seeds = cells.list_seeds(facts.seeds)
     yield Heading("Defences against an attacker with one model, two, or all", level=1)
     yield Code(facts.command)
     yield Bullets(
         [
-            f"{data}; width {config['width']:g}; {_list_seeds(facts)}; shadow models: {config['shadow_num']}",
+            f"{data}; width {config['width']:g}; {seeds}; shadow models: {config['shadow_num']}",
             f"stages: {cells.list_settings(facts.settings)}",
             f"{first['machine']}, torch {first['versions']['torch']}, commit {commits}",
         ]
     )
-
-
-def _list_seeds(facts: DefencesFacts) -> str:
-    return f"seeds {' '.join(map(str, facts.seeds))}"
 
 
 def _explanation(facts: DefencesFacts, rows: pd.DataFrame) -> Iterator[Block]:

@@ -35,11 +35,12 @@ def write_early_stopping_page(
     """
     curve = snapshots(runs)
     others = beside_defences(curve, read_spread(compared)) if compared.exists() else pd.DataFrame()
-    seeds = " ".join(str(seed) for seed in sorted({run.config["seed"] for run in runs}))
+    numbers = sorted({run.config["seed"] for run in runs})
+    seeds = cells.list_seeds(numbers)
     page = to_markdown([*_head(runs[-1], seeds, command, settings), *_curve(curve), *_others(others)])
     frames = {"snapshots": curve} | ({"beside_defences": others} if len(others) else {})
-    bars = "; bars are standard deviations over seeds" if " " in seeds else ""
-    figure = early_stopping_figure(curve, others, f"{runs[-1].config['dataset_name']}, seeds {seeds}, NR{bars}")
+    bars = "; bars are standard deviations over seeds" if len(numbers) > 1 else ""
+    figure = early_stopping_figure(curve, others, f"{runs[-1].config['dataset_name']}, {seeds}, NR{bars}")
     write_report(folder, frames, {"early_stopping": figure}, page)
     return page
 
@@ -52,7 +53,7 @@ def _head(run: Run, seeds: str, command: str, settings: dict[str, str]) -> Itera
     yield Bullets(
         [
             f"data: {config['dataset_name']} (fingerprint {config['data']}); {config['model_name']}, width "
-            f"{config['width']:g}; seeds {seeds}; shadow models: {config['shadow_num']}",
+            f"{config['width']:g}; {seeds}; shadow models: {config['shadow_num']}",
             f"stages: {cells.list_settings(settings)}",
             f"{meta['machine']}, torch {meta['versions']['torch']}, commit {meta['commit']}",
         ]
