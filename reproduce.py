@@ -83,14 +83,19 @@ def keep_seconds(stage: str, seconds: float, file: Path) -> None:
 
 
 def write_pages(plans: list[PlanSettings], settings: ReproduceSettings) -> None:
-    """Write each run's page, and the page over all of them where there are seeds or defences; print the last one."""
+    """Write the pages of what the command has run, and print the last one.
+
+    Of a comparison (defences, snapshots, settings) that is one page, otherwise a page for each run and, with seeds, the
+    page over all of them.
+    """
     root = settings.plan.run.root
     runs = [open_run(plan.named_run) for plan in plans]
     in_words = {**settings_in_words(settings.plan), "networks of SAMIA and MR": f"--recipe {settings.plan.recipe}"}
     if page := write_page_of_comparison(runs, plans, settings, in_words):
         say(page)
         return
-    texts = [write_run_page(run, settings.command, in_words) for run in runs]
+    audited = [(run, plan.audited) for run, plan in zip(runs, plans, strict=True)]
+    texts = [write_run_page(run, variants, settings.command, in_words) for run, variants in audited]
     folders = [run.dir for run in runs]
     if settings.seeds:
         folders.append(run_dir(root, together_name(settings, "_seeds")))
@@ -124,7 +129,7 @@ def write_page_of_comparison(
         page = write_early_stopping_page(runs, folder, compared, settings.command, in_words)
     elif settings.defences is not None:
         folder = folders["_defences"]
-        audits = [Audit(run, plan.answers) for run, plan in zip(runs, plans, strict=True)]
+        audits = [Audit(run, plan.audited, plan.answers) for run, plan in zip(runs, plans, strict=True)]
         page = write_defences_page(audits, folder, settings.command, in_words)
     else:
         return ""

@@ -226,7 +226,7 @@ def test_points_that_all_shadow_models_trained_on_are_left_out_of_every_finding(
     headline = table[table["headline"]].iloc[0]
     assert headline["n_member"] + headline["n_nonmember"] == (~lacking).sum()
 
-    findings = findings_of_run(run)
+    findings = findings_of_run(run, ["original"])
     points = findings.points
     left_out = points[points["exposure"].isna()]
     assert set(left_out["point"]) == set(signals_file.points(run.dir / "signals.npz")[record.audit[0]][lacking])

@@ -90,7 +90,18 @@ def test_tables_without_a_headline_or_a_published_attack_have_findings_of_one_fo
     assert set(rows.leading_rows(table)["form"]) == {form}
 
 
-def test_a_summary_shows_only_variants_that_are_trained_and_attacked(tiny_run, tmp_path):
+def test_a_page_reads_the_tables_of_its_own_variants_and_mr_only_where_it_has_several(tiny_run, tmp_path):
+    run = replace(tiny_run, root=tmp_path)
+    for scenario, variant in (("NR", "original"), ("NR", "pruning_0.6"), ("NR", "pruning_0.9"), ("MR", "all")):
+        file = outputs.table_file(run, scenario, variant)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"scenario": [scenario], "variant": [variant]}).to_csv(file, index=False)
+    table = outputs.attack_table(run, ["original", "pruning_0.9"])
+    assert table.to_numpy().tolist() == [["NR", "original"], ["NR", "pruning_0.9"], ["MR", "all"]]
+    assert outputs.attack_table(run, ["original"]).to_numpy().tolist() == [["NR", "original"]]
+
+
+def test_only_variants_that_are_trained_and_attacked_count(tiny_run, tmp_path):
     run = replace(tiny_run, root=tmp_path)
 
     def finish(variant, run=run, roles=run.roles):
@@ -252,6 +263,25 @@ def test_greedy_takes_the_strongest_model_first_and_never_uses_the_victims_membe
 
 
 # Seeds
+
+
+def test_a_headline_that_could_not_be_judged_on_the_shadow_models_is_no_baseline():
+    targets = (("NR", "original"), ("NR", "pruning_0.9"), ("SR", "pruning_0.9"))
+    table, scores, truth = claim_world({(*target, "joint"): 1.0 for target in targets})
+    table["shadow_log_auc"] = table["shadow_log_auc"].astype(object)
+    table.loc[table["variant"] == "original", "shadow_log_auc"] = ""  # as read from a file
+    (line,) = claims.compare(table, scores, truth, seed=0).query("claim == 'C2'").to_dict("records")
+    assert line["what"].endswith("- NR pruning_0.9 joint")
+    table["shadow_log_auc"] = ""
+    assert claims.compare(table, scores, truth, seed=0).query("claim == 'C2'").empty
+
+
+def test_what_one_seed_alone_has_does_not_count_over_seeds():
+    line = {"claim": "C3", "form": "headline", "key": "MR - best SR", "difference": 0.01, "verdict": "holds"}
+    both = [pd.DataFrame([line | {"difference": value}]) for value in (0.01, 0.02)]
+    both[0] = pd.concat([both[0], pd.DataFrame([line | {"key": "another"}])])
+    assert seeds.claims_over_seeds(both)["key"].tolist() == ["MR - best SR"]
+    assert seeds.claims_over_seeds([both[0], both[1].iloc[:0]]).empty
 
 
 def test_the_interval_over_seeds_is_students_t_interval():

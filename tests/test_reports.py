@@ -139,11 +139,11 @@ def test_every_figure_and_table_that_a_page_names_is_written(findings, tmp_path,
         classes = tuple("0123456789")
 
     facts = facts_of(tmp_path)
-    monkeypatch.setattr(run_page, "findings_of_run", lambda run: findings)
+    monkeypatch.setattr(run_page, "findings_of_run", lambda run, variants: findings)
     monkeypatch.setattr(run_page.outputs, "original_meta", lambda run: META)
     monkeypatch.setattr(run_page.outputs, "minutes", lambda run: 2.0)
     monkeypatch.setattr(run_page, "dataset", lambda run: Data)
-    page = run_page.write_run_page(facts.run, facts.command, facts.settings)
+    page = run_page.write_run_page(facts.run, ["original"], facts.command, facts.settings)
     folder = facts.run.dir
     assert (folder / "summary.md").read_text() == page
     named = set(re.findall(r"[(`]([a-z]+\.(?:png|csv))", page))

@@ -140,8 +140,10 @@ def _all_with_pairs(table: pd.DataFrame, form: str) -> Iterator[Comparison]:
 
 def _best(rows: Iterable[pd.Series | None], form: str) -> pd.Series | None:
     """The row that leaks most: on the shadow models for headlines, on the victim for published attacks."""
-    measure = "shadow_log_auc" if form == "headline" else "auc"
-    return max((row for row in rows if row is not None), key=lambda row: float(row[measure]), default=None)
+    measure = "shadow_log_auc" if form == HEADLINE else "auc"
+    present = [row for row in rows if row is not None]
+    worth = pd.to_numeric(pd.Series([row[measure] for row in present], dtype=object))
+    return present[int(worth.argmax())] if worth.notna().any() else None
 
 
 def _measure(pair: Comparison, scores: Scores, truth: np.ndarray, seed: int) -> dict:

@@ -25,9 +25,9 @@ from compleak.findings.rows import (
     rows_of_form,
     rows_of_target,
     strongest,
-    variants_of_scenario,
 )
 from compleak.findings.seeds import t_interval
+from compleak.runs.roles import VICTIM
 from compleak.runs.run import Run
 from compleak.runs.settings import AS_THEY_ARE, AnswersSettings, DefenceSettings
 from defenses import dp
@@ -57,6 +57,7 @@ class Audit(NamedTuple):
     """The tables of one run's models, as they answer or behind a defence of answers."""
 
     run: Run
+    variants: tuple[str, ...]  # the models that the attacker holds, the original first
     answers: AnswersSettings = AS_THEY_ARE
 
 
@@ -70,9 +71,9 @@ def findings_of_defences(audits: Sequence[Audit]) -> DefencesFindings:
 def rows_of_audit(audit: Audit) -> pd.DataFrame:
     """A row for each target and form of attack of an audit."""
     run = audit.run
-    table = outputs.attack_table(run, audit.answers)
+    table = outputs.attack_table(run, audit.variants, audit.answers)
     table = table[(table["scenario"] != "MR") | (table["variant"] == "all")]
-    metas = {v: outputs.model_meta(run, v, run.roles[0]) for v in variants_of_scenario(table, "NR")}
+    metas = {variant: outputs.model_meta(run, variant, VICTIM) for variant in audit.variants}
     run_columns = _run_columns(audit)
     rows = []
     for (scenario, variant), own in table.groupby(TARGET, sort=False):

@@ -6,7 +6,7 @@ import pandas as pd
 
 from compleak.findings import outputs
 from compleak.findings.defences import ALONE, DEFENCE, Audit, rows_of_audit, spread_over_seeds
-from compleak.findings.rows import STRONGEST, rows_of_target
+from compleak.findings.rows import ORIGINAL, STRONGEST, rows_of_target
 from compleak.runs.run import Run
 from defenses.early_stopping import EarlyStopping
 
@@ -18,7 +18,8 @@ def snapshots(runs: Sequence[Run]) -> pd.DataFrame:
     `defences.spread_over_seeds`: `share` of the epochs, and `epochs` after which training ended. Of a training of fewer
     than ten epochs there are fewer snapshots.
     """
-    rows = pd.concat([rows_of_target(rows_of_audit(Audit(run)), *ALONE).assign(planned=_planned(run)) for run in runs])
+    audits = [Audit(run, (ORIGINAL,)) for run in runs]
+    rows = pd.concat([rows_of_audit(audit).assign(planned=_planned(audit.run)) for audit in audits])
     planned = int(rows["planned"].iloc[0])
     spread = spread_over_seeds(rows)
     shares = spread["argument"].where(spread["defence"] != "", 1.0).astype(float)

@@ -1,6 +1,7 @@
 """Everything that a page about one run shows, as finished frames."""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -20,13 +21,15 @@ class RunFindings(NamedTuple):
     tails: pd.DataFrame  # `tails.tail_table`
 
 
-def findings_of_run(run: Run) -> RunFindings:
-    """Work everything out from what the stages of a run have left; nothing is written."""
-    variants = outputs.attacked_variants(run)
+def findings_of_run(run: Run, variants: Sequence[str]) -> RunFindings:
+    """Work everything out from what the stages of a run have left; nothing is written.
+
+    variants: those of one audit, the original first. All have been attacked, and MR has attacked them together.
+    """
     seed = run.config["seed"]
     truth = outputs.membership(run)
     scores, p_values = (functools.partial(read, run) for read in (outputs.scores_of, outputs.p_values_of))
-    table = outputs.attack_table(run)
+    table = outputs.attack_table(run, variants)
     models = outputs.model_table(run, variants)
     return RunFindings(
         attacks=table,
@@ -42,4 +45,5 @@ def findings_of_run(run: Run) -> RunFindings:
 
 def curves_of_run(run: Run) -> pd.DataFrame:
     """`roc.roc_curves` of what a run has been attacked with so far."""
-    return roc.roc_curves(outputs.attack_table(run), functools.partial(outputs.scores_of, run), outputs.membership(run))
+    table = outputs.attack_table(run, outputs.attacked_variants(run))
+    return roc.roc_curves(table, functools.partial(outputs.scores_of, run), outputs.membership(run))

@@ -34,7 +34,7 @@ def _is_complete(run: Run, variant: Variant) -> bool:
 
 
 def attacked_variants(run: Run) -> list[str]:
-    """The variants that have a table of attacks: those which a summary shows."""
+    """The variants that have a table of attacks, whichever commands made them."""
     return [
         variant
         for variant in variants_of(run)
@@ -42,14 +42,16 @@ def attacked_variants(run: Run) -> list[str]:
     ]
 
 
-def attack_table(run: Run, answers: AnswersSettings = AS_THEY_ARE) -> pd.DataFrame:
-    """The NR, SR and MR tables that a run has so far under each other, columns as in PROTOCOL, section 7.
+def attack_table(run: Run, variants: Sequence[str], answers: AnswersSettings = AS_THEY_ARE) -> pd.DataFrame:
+    """The NR and SR tables of these variants, and of several MR's, under each other; columns: PROTOCOL, section 7.
 
-    answers: of the models behind this defence of answers.
+    Tables that are not there are left out. A run keeps the tables of earlier commands, and has one MR table, of the
+    models that the last one attacked: name those variants, so that MR is compared with single models and pairs that the
+    same attacker holds. answers: of the models behind this defence of answers.
     """
-    variants = variants_of(run)
     files = [table_file(run, scenario, variant, answers) for scenario in ("NR", "SR") for variant in variants]
-    files.append(table_file(run, "MR", "all", answers))
+    if len(variants) > 1:
+        files.append(table_file(run, "MR", "all", answers))
     return pd.concat([read_table(file) for file in files if file.exists()], ignore_index=True)
 
 

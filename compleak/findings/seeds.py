@@ -107,27 +107,33 @@ def leading_row(leading: pd.DataFrame, scenario: str, variant: str, form: str) -
 
 
 def claims_over_seeds(claims: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Every comparison's mean difference with a 95 % interval over seeds (Student's t), and its verdict.
+    """The mean difference of every comparison that all runs have, with a 95 % interval over seeds (Student's t).
 
-    `alone` counts the seeds whose own paired interval, over audit points, gives the same verdict.
+    `verdict` is judged by that interval. `alone` counts the seeds whose own paired interval, over audit points, gives
+    the same verdict.
     """
     rows = []
     for (claim, form, key), own in pd.concat(claims).groupby(["claim", "form", "key"], sort=False):
+        if len(own) < len(claims):
+            continue
         mean, low, high = t_interval(own["difference"].to_numpy())
         verdict = judge(key, low, high)
         row = {"claim": claim, "form": form, "key": key, "difference": mean, "low": low, "high": high}
         rows.append({**row, "verdict": verdict, "alone": int((own["verdict"] == verdict).sum()), "seeds": len(own)})
-    return pd.DataFrame(rows)
+    columns = ["claim", "form", "key", "difference", "low", "high", "verdict", "alone", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def strength_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Headline minus the strongest published attack by the same measure: mean over seeds with Student's t interval.
 
-    A row for each target; columns `<measure>`, `<measure>_lo` and `<measure>_hi`.
+    A row for each target that all runs have; columns `<measure>`, `<measure>_lo` and `<measure>_hi`.
     """
     strengths = pd.concat([strength_table(table) for table in tables], ignore_index=True)
     lines = []
     for target, own in strengths.groupby(TARGET, sort=False):
+        if len(own) < len(tables):
+            continue
         line = dict(zip(TARGET, target, strict=True))
         for key in CONTESTED:
             gaps = own[f"{key}_headline"] - own[f"{key}_published"]

@@ -8,7 +8,7 @@ from compleak.pipeline.presets import PRESETS, Preset
 from compleak.runs.names import default_name, name_of
 from compleak.runs.places import run_dir
 from compleak.runs.settings import AS_THEY_ARE, DEFAULT_WIDTH, AnswersSettings, DefenceSettings, RunSettings
-from compleak.runs.variants import PAPER_GRID, Variant, parse_compressed
+from compleak.runs.variants import ORIGINAL, PAPER_GRID, Variant, parse_compressed
 from core.files import read_json
 from data.splits import COMPLEAK, DEFAULT_SEED
 
@@ -48,6 +48,11 @@ class PlanSettings:
     again: bool = False
     answers: AnswersSettings = AS_THEY_ARE  # what is done to the answers of this run's models; they are another plan's
     variants: tuple[Variant, ...] = PAPER_GRID
+
+    @property
+    def audited(self) -> tuple[str, ...]:
+        """The names of all models that are audited: the original and its compressed versions."""
+        return tuple(map(str, (ORIGINAL, *self.variants)))
 
     @property
     def stages(self) -> Preset:

@@ -1,6 +1,6 @@
 """The end of a run: its tables, figures and the page `summary.md`, all in the run's folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -50,12 +50,13 @@ class RunFacts(NamedTuple):
         return self.run.kind
 
 
-def write_run_page(run: Run, command: str, settings: dict[str, str]) -> str:
+def write_run_page(run: Run, variants: Sequence[str], command: str, settings: dict[str, str]) -> str:
     """Write the run's tables, figures and page into its folder; returns the page.
 
-    command: what to type to get them again; settings: the flags each kind of stage was given, "" where none.
+    variants: see `findings_of_run`; command: what to type to get them again; settings: the flags each kind of stage was
+    given, "" where none.
     """
-    findings = findings_of_run(run)
+    findings = findings_of_run(run, variants)
     facts = RunFacts(run, outputs.original_meta(run), outputs.minutes(run), command, settings)
     page = to_markdown(page_of_run(facts, findings))
     frames = {"summary": findings.attacks, "models": findings.models, "claims": findings.claims}

@@ -170,7 +170,7 @@ def _found_again(findings: SeedsFindings) -> Iterator[Block]:
     yield Text(
         f"""On the lists of accused of which at most {USUAL_SHARE:.0%} are expected to be non-members, members stand
         {accused} times in all runs, {often} of them in more than one run. Points that are members of another run stand
-        there {wrong} times. Each record is in [records.csv](records.csv)."""
+        there {wrong} times. `records.csv` has each record."""
     )
 
 
