@@ -6,20 +6,19 @@
 Needs all eight compressed models (or those named with --variants); or signals files (docs/own-models.md).
 Files without shadow models are attacked by somebody who knows half of the points (--attacker, docs/attacks.md).
 Attacks with all of them, then with each technique's family alone. CompLeakMR.ipynb is the same with a figure.
-Prints one table. MR.csv, MR_scores.npz and MR.json lie beside the original's signals; for --signals in a folder named
-after the files beside the first; or in --out.
+Prints one table. MR.csv, MR_scores.npz, MR_p_values.npz and MR.json lie beside the original's signals; for --signals in
+a folder named after the files beside the first; or in --out.
 """
 
 from pathlib import Path
 
 from compleak.audits.attack_stage import attack
-from compleak.audits.flags import add_attack_flags, attack_settings
+from compleak.audits.flags import add_attack_flags, attack_settings, parse_attack_flags
 from compleak.reports.cells import print_attack_table
 from compleak.runs.flags import stage_parser
 from compleak.runs.settings import AttackSettings
 from compleak.runs.variants import PAPER_GRID, parse_compressed
 from core.console import run_script
-from core.errors import UserError
 
 
 def parse(argv=None) -> AttackSettings:
@@ -40,11 +39,11 @@ def parse(argv=None) -> AttackSettings:
         help="ORIGINAL COMPRESSED... (no ORIGINAL with --without_original)",
     )
     add_attack_flags(parser, "MR")
-    args = parser.parse_args(argv)
+    args = parse_attack_flags(parser, argv)
     if args.signals and args.variants:
         parser.error("--signals names the models by itself: leave out --variants")
     if args.signals and len(args.signals) < 2 and not args.without_original:
-        raise UserError("--signals needs the original's file and at least one compressed model's")
+        parser.error("--signals needs the original's file and at least one compressed model's")
     return attack_settings(
         args,
         "MR",

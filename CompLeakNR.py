@@ -8,14 +8,20 @@
 
 Needs the models of train.py and, with --compress, of that compression; or any signals file (docs/own-models.md).
 A file without shadow models is attacked by somebody who knows half of the points (--attacker, docs/attacks.md).
-Prints one table, of the usual attacks or of those that --attacks names. NR.csv, NR_scores.npz and NR.json lie beside
-the run's signals; for --signals my_model.npz in my_model/ beside it; or in --out.
+Prints one table, of the usual attacks or of those that --attacks names. NR.csv, NR_scores.npz, NR_p_values.npz
+and NR.json lie beside the run's signals; for --signals my_model.npz in my_model/ beside it; or in --out.
 """
 
 from pathlib import Path
 
 from compleak.audits.attack_stage import attack
-from compleak.audits.flags import add_attack_flags, add_variant_flags, attack_settings, variant_from_flags
+from compleak.audits.flags import (
+    add_attack_flags,
+    add_variant_flags,
+    attack_settings,
+    parse_attack_flags,
+    variant_from_flags,
+)
 from compleak.reports.cells import print_attack_table
 from compleak.runs.flags import stage_parser
 from compleak.runs.settings import AttackSettings
@@ -28,7 +34,7 @@ def parse(argv=None) -> AttackSettings:
     group.add_argument("--original", action="store_true", help="attack the original model")
     group.add_argument("--signals", type=Path, metavar="FILE", help="attack the model that this file describes")
     add_attack_flags(parser, "NR")
-    args = parser.parse_args(argv)
+    args = parse_attack_flags(parser, argv)
     if sum([args.original, args.compress, args.signals is not None]) != 1:
         parser.error("say what to attack: --original, or --compress with its name and degree, or --signals FILE")
     if args.signals and (args.compress_name or args.compress_degree or args.pruner_name):

@@ -6,14 +6,20 @@
 
 Needs the models of train.py and of that compression; or the two signals files (docs/own-models.md).
 Files without shadow models are attacked by somebody who knows half of the points (--attacker, docs/attacks.md).
-Prints one table. SR.csv, SR_scores.npz and SR.json lie beside the compressed model's signals; for --signals in
-original+compressed/ beside the first file; or in --out.
+Prints one table. SR.csv, SR_scores.npz, SR_p_values.npz and SR.json lie beside the compressed model's signals; for
+--signals in original+compressed/ beside the first file; or in --out.
 """
 
 from pathlib import Path
 
 from compleak.audits.attack_stage import attack
-from compleak.audits.flags import add_attack_flags, add_variant_flags, attack_settings, variant_from_flags
+from compleak.audits.flags import (
+    add_attack_flags,
+    add_variant_flags,
+    attack_settings,
+    parse_attack_flags,
+    variant_from_flags,
+)
 from compleak.reports.cells import print_attack_table
 from compleak.runs.flags import stage_parser
 from compleak.runs.settings import AttackSettings
@@ -26,7 +32,7 @@ def parse(argv=None) -> AttackSettings:
     group.add_argument("--original", action="store_true", help="with the original model (always; the artifact's flag)")
     group.add_argument("--signals", type=Path, nargs=2, metavar=("ORIGINAL", "COMPRESSED"), help="attack these files")
     add_attack_flags(parser, "SR")
-    args = parser.parse_args(argv)
+    args = parse_attack_flags(parser, argv)
     named = (args.original, args.compress, args.compress_name, args.compress_degree, args.pruner_name)
     if args.signals and any(named):
         parser.error("--signals names the models by itself: leave out --original, --compress, its flags, --pruner_name")

@@ -9,7 +9,8 @@ folder of class folders, .npz with x and y, CSV with a label column, idx files, 
 A task file says all of this and more (docs/audit.md); flags override it. PrivBox's task files are read as well.
 
 Gives results/audits/<name>/ (or --out): report.html, report.md, audit.json, NR.csv, SR.csv, MR.csv, figures, and the
-signals files, with which the attack scripts go on. A stopped audit asks nothing twice.
+signals files, with which the attack scripts go on. A stopped audit goes on where it was: the
+same command asks each model again about at most 32 points, and about those of the last seconds before the stop.
 Exit code 0; 1 where --fail_above says so; 2 where something is wrong with what was given.
 """
 

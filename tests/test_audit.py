@@ -213,6 +213,7 @@ def test_a_wrong_scale_of_inputs_stops_the_audit_unless_told_to_go_on(shipped, l
         ({"attacker": "insider"}, "known_half or shadows"),
         ({"attacker": "shadows"}, "list them under shadows"),
         ({"max_points": 2}, "4 is the least"),
+        ({"boundary_points": 3}, "boundary_points is 3: 4 is the least, or 0 for none"),
         ({"preprocessing": {"meen": 0.5}}, "meen.*mean"),
         ({"attacks": {"NR": ["yeom"]}}, "knows no attack yeom"),
         ({"models": {}}, "models is empty"),
@@ -340,6 +341,27 @@ def test_answers_in_a_file_need_no_model_and_no_data(audited, tmp_path):
         table = run_task(tmp_path, content).findings.attacks.set_index("attack")
         whole = pd.read_csv(audited[0] / "original" / "NR.csv", keep_default_na=False).set_index("attack")
         assert table.loc["yeom2018", "auc"] == pytest.approx(whole.loc["yeom2018", "auc"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"answers": np.zeros((0, 3)), "labels": np.zeros(0), "member": np.zeros(0)}, r"answers has shape \(0, 3\)"),
+        ({"answers": np.float64(0.5)}, r"answers has shape \(\): an array \(N, C\), a row for each point, is needed"),
+        (
+            {"logits": np.zeros((4, 0)), "labels": np.zeros(4), "member": np.arange(4) % 2},
+            r"answers has shape \(4, 0\)",
+        ),
+    ],
+)
+def test_a_file_without_answers_is_refused_in_one_line(tmp_path, arrays, says):
+    np.savez(tmp_path / "a.npz", **arrays)
+    refused(tmp_path, {"models": ["a.npz"]}, says)
+
+
+def test_a_table_without_rows_is_refused_in_one_line(tmp_path):
+    (tmp_path / "a.csv").write_text("label,member,cat,dog\n")
+    refused(tmp_path, {"models": ["a.csv"]}, "a.csv holds no points: it needs a row for each point")
 
 
 def test_a_run_of_this_project_is_audited_with_its_own_shadow_models(tiny_run, tmp_path):

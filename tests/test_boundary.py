@@ -1,10 +1,13 @@
 """Distances to the decision boundary are those of a network whose boundary is known, and a sample is judged as one."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import attacks
 from compleak.audits.attack_stage import attack
 from compleak.queries.boundary import (
     AnyFloats,
@@ -110,6 +113,42 @@ def test_the_sample_is_balanced_and_always_the_same():
     assert len(drawn) == 20 and member[drawn].sum() == 10 and (np.diff(drawn) > 0).all()
     assert np.array_equal(drawn, draw_balanced(member, 20))
     assert len(draw_balanced(member, 1000)) == 60
+
+
+@pytest.mark.parametrize(
+    ("attacker", "members", "others"),
+    [("shadows", 1, 1), ("shadows", 2, 1), ("shadows", 0, 4), ("known_half", 1, 1), ("known_half", 1, 40)],
+)
+def test_a_sample_that_is_too_small_to_be_judged_leaves_the_attack_out_with_a_line(
+    tmp_path, capsys, monkeypatch, attacker, members, others
+):
+    """Of one member, one fit's half has none. An attack that was not asked for, label_only_noise, gets no line."""
+    rows = [row for row in attacks.NR if row.name in ("yeom2018", "gap", "boundary", "label_only_noise")]
+    monkeypatch.setitem(attacks.USUAL, "NR", tuple(rows))
+    world = planted_signals(2, 600, seed=1)
+    (signals,) = world.variants
+    distance = np.exp(np.random.default_rng(2).normal(size=(2, 600, 2))).astype(np.float32)
+    distance[~signals.audit] = np.nan
+    audited = np.flatnonzero(signals.audit[0])
+    distance[0, audited[world.truth][members:]] = np.nan
+    distance[0, audited[~world.truth][others:]] = np.nan
+    write_signals(tmp_path / "a.npz", signals._replace(probes={"boundary": distance}), world.truth)
+    settings = AttackSettings(
+        run=RunSettings(root=tmp_path),
+        scenario="NR",
+        files=(tmp_path / "a.npz",),
+        attacker=attacker,
+        device="cpu",
+        threads=1,
+    )
+    table = attack(settings)
+    assert {"yeom2018", "gap", "null"} <= set(table["attack"]) and "boundary" not in set(table["attack"])
+    left_out = json.loads((tmp_path / "a" / "NR.json").read_text())["left_out"]
+    assert set(left_out) == {"boundary/hop_skip_jump", "boundary/carlini_wagner", "label_only_noise"}
+    printed = capsys.readouterr().out
+    assert "left out boundary/hop_skip_jump, boundary/carlini_wagner: " in printed and "noise" not in printed
+    if attacker == "shadows":
+        assert "it scored too few members or non-members: raise --boundary_points" in printed
 
 
 @pytest.mark.parametrize("attacker", ["shadows", "known_half"])

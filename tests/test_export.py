@@ -265,9 +265,20 @@ def test_roles_and_audit_do_not_go_together(run, tmp_path, capsys):
 def test_a_file_that_answers_otherwise_is_not_left_behind(run, tmp_path, monkeypatch):
     answers_of_file = exporting.answers_of_file
     monkeypatch.setattr(exporting, "answers_of_file", lambda *args: answers_of_file(*args) * 1.01)
-    with pytest.raises(AssertionError, match="differ from the checkpoint's"):
+    with pytest.raises(UserError, match=r"logits differ from .* largest difference is 0.01 .* 0.001 is allowed"):
         export.main(flags(run, tmp_path, "--variants", "original"))
     assert not list(tmp_path.rglob("*.onnx"))
+
+
+def test_the_number_that_was_judged_is_named_with_its_limit(tmp_path, monkeypatch):
+    """A model that rounds is judged by the median, every other by the largest difference; NaN is never close."""
+    monkeypatch.setattr(exporting.to_onnx, "rounds_inputs", lambda model: model == "rounds")
+    exporting.refuse_difference("rounds", exporting.Difference(largest=0.9, median=0.04), tmp_path)
+    with pytest.raises(UserError, match=r"median difference is 0.06 of the largest logit, and 0.05 is allowed"):
+        exporting.refuse_difference("rounds", exporting.Difference(largest=0.9, median=0.06), tmp_path)
+    for largest in (0.002, np.nan):
+        with pytest.raises(UserError, match=f"largest difference is {largest} of the largest logit, and 0.001 is"):
+            exporting.refuse_difference("float", exporting.Difference(largest=largest, median=0.0), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from compleak.audits import intervals, metrics
-from compleak.findings import levels
+from compleak.findings import levels, privbox
 from compleak.findings.levels import AT_LEAST_MIDDLE, HIGH, LOW, MIDDLE, NOT_MEASURED, TOO_FEW
 
 QUIET = {"auc": (0.5, 0.48, 0.52), metrics.WIDER_TPR: (0.01, 0.0, 0.02), metrics.TPR: (0.001, 0.0, 0.01)}
@@ -95,6 +95,18 @@ def test_a_failed_control_leaves_high_and_takes_every_better_level_away():
     high = levels.with_failed_controls(verdict._replace(level=HIGH), ["blind", "null"])
     assert high.level == HIGH
     assert high.reason.startswith("HIGH, but the controls blind and null failed: the data may differ by themselves.")
+
+
+@pytest.mark.parametrize(
+    ("failed", "says"),
+    [
+        (["null"], "No level, because the control null failed. If it had passed, this would read LOW: "),
+        (["null", "blind"], "No level, because the controls null and blind failed. If they had passed, this would"),
+        (["null", "blind", "references"], "because the controls null, blind and references failed. If they had"),
+    ],
+)
+def test_failed_controls_are_named_in_a_sentence(failed, says):
+    assert says in levels.with_failed_controls(judge(row(headline=True)), failed).reason
 
 
 def test_each_half_with_an_attack_of_its_own_choice_is_put_in_words():
@@ -239,6 +251,6 @@ def test_what_is_no_evidence_exceeds_every_limit():
 
 
 def test_privbox_looks_at_the_accuracy_alone():
-    assert [levels.privbox_level(accuracy) for accuracy in (0.5, 0.5499, 0.55, 0.7999, 0.8, 1.0)] == [
+    assert [privbox.level(accuracy) for accuracy in (0.5, 0.5499, 0.55, 0.7999, 0.8, 1.0)] == [
         *(LOW, LOW, MIDDLE, MIDDLE, HIGH, HIGH)
     ]

@@ -6,7 +6,7 @@ import torch
 from compleak.audits import metrics
 from compleak.audits.controls import null_control
 from compleak.queries import answers, collect, signals_file
-from compleak.queries.targets import query_calls
+from compleak.queries.targets import query_calls, targets_of
 from compleak.runs.run import dataset, split
 from compleak.runs.variants import Variant
 from compleak.training.evaluate import ask
@@ -71,6 +71,18 @@ def test_a_model_that_was_asked_ahead_is_not_asked_again(tiny_run, monkeypatch):
     answers.ask_ahead(tiny_run, variant, role, {"sensitivity": 1}, **MACHINE)
     monkeypatch.setattr(answers, "load_model", None)
     answers.ask_ahead(tiny_run, variant, role, {"sensitivity": 1}, **MACHINE)
+
+
+def test_what_answers_follow_from_is_worked_out_once_for_all_models_of_a_variant(tiny_run, monkeypatch):
+    variant = Variant("pruning", "0.6")
+    file = collect.collect(tiny_run, variant, {"sensitivity": 1}, **MACHINE)
+    targets = targets_of(tiny_run)
+    calls = []
+    source = answers.Question.source
+    monkeypatch.setattr(answers.Question, "source", lambda question: calls.append(question.role) or source(question))
+    question = answers.Question(tiny_run, targets, variant, tiny_run.roles[-1], {"sensitivity": 1})
+    assert answers.known_answers(question, file) is not None
+    assert calls == [question.role] and len(tiny_run.roles) > 1
 
 
 def test_without_draws_there_is_no_sensitivity_in_the_file(tiny_run):

@@ -10,7 +10,7 @@ import pytest
 
 from compleak.audits import metrics
 from compleak.audits.metrics import TPR
-from compleak.findings import ablation, claims, defences, exposure, roc, rows, seeds, tails
+from compleak.findings import ablation, claims, exposure, roc, rows, seeds, tails
 from compleak.findings.one_run import RunFindings
 from compleak.findings.rows import key_of
 from compleak.reports import cells, run_page, seeds_page
@@ -206,7 +206,7 @@ def spread_of_defences():
     lines = []
     settings = [("", np.nan, "", 0.9), ("ppb", 1.0, "adaptive", 0.8), ("ppb", 4.0, "adaptive", 0.6)]
     for (defence, argument, attacker, auc), (scenario, variant) in itertools.product(
-        settings, (defences.ALONE, defences.ALL)
+        settings, (rows.ALONE, rows.TOGETHER)
     ):
         line = {"defence": defence, "argument": argument, "network": "resnet18", "attacker": attacker, "recipe": ""}
         line["fine_tuning"] = "defended" if defence else ""

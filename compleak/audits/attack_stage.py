@@ -153,7 +153,10 @@ def chosen_attacks(settings: AttackSettings) -> tuple[attacks.Attack, ...]:
 
 
 def needs_extra_answers(attack: attacks.Attack) -> bool:
-    """Whether the attack reads a probe that is asked only of those who want it: nobody misses it otherwise."""
+    """Whether the attack reads a probe that is asked only on request.
+
+    Where it was not asked, no line says that the attack is left out, unless the attack was named.
+    """
     return any(probe in PROBES and not PROBES[probe].is_usual for probe in attack.probes)
 
 

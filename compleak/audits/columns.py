@@ -14,7 +14,7 @@ def with_columns(
 ) -> dict[Path, Record]:
     """The records with `columns`, read from the run's data set where a chosen attack wants them.
 
-    The signals of nobody's run keep the columns that their file has, or none.
+    Signals files that belong to no run keep the columns that they have, or none.
     """
     if run is None or not any(attack.columns for attack in chosen):
         return dict(records)

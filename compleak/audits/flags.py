@@ -14,6 +14,12 @@ from compleak.runs.variants import ORIGINAL, TECHNIQUES, Variant, compressed_var
 from core import arguments
 from core.errors import UserError
 
+# Flags that say which run is attacked; signals files belong to no run.
+WHICH_RUN = (
+    *("dataset_name", "data_dir", "image_size", "label_column", "text_column", "min_class"),
+    *("model_name", "width", "pretrained", "num_cls", "run_name"),
+)
+
 
 def add_variant_flags(parser: argparse.ArgumentParser):
     """The flags that name a compressed model, in a group to which a script adds its own."""
@@ -37,13 +43,41 @@ def add_probe_flags(group, usual: str = "what the answers at hand have") -> None
 
 
 def asked_probes(args: argparse.Namespace) -> dict[str, int]:
-    """How much is asked of each probe whose flag was given, by the probe's name. UserError where that is too much."""
+    """How much is asked of each probe whose flag was given, by the probe's name.
+
+    UserError where that is too much or too little.
+    """
     given = {name: getattr(args, probe.flag) for name, probe in PROBES.items()}
     asked = {name: amount for name, amount in given.items() if amount is not None}
     for name, amount in asked.items():
         if amount > (most := PROBES[name].most):
             raise UserError(f"--{PROBES[name].flag} {amount} is more than there are: {most} at most")
+        if 0 < amount < (least := PROBES[name].least):
+            raise UserError(f"--{PROBES[name].flag} {amount} is too few to judge an attack: {least} at least, or 0")
     return asked
+
+
+def parse_attack_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags of an attack script. An error, in one line, for a flag about a run beside --signals FILE."""
+    args = parser.parse_args(argv)
+    if args.signals:
+        refuse_flags_of_a_run(parser, args)
+    return args
+
+
+def refuse_flags_of_a_run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """The parser's error for the first flag that was typed although it says nothing about a signals file.
+
+    All these flags are None unless they were typed.
+    """
+    for probe in PROBES.values():
+        if getattr(args, probe.flag) is not None:
+            parser.error(
+                f"--{probe.flag} asks the models of a run; a signals file holds its answers already: leave it out"
+            )
+    for flag in WHICH_RUN:
+        if getattr(args, flag) is not None:
+            parser.error(f"--{flag} says which run is attacked; --signals names the models by itself: leave it out")
 
 
 def add_recipe_flag(group) -> None:

@@ -1,7 +1,7 @@
 """All attacks on one target, fitted once, or once for each half of the points: one block of a table."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 
 import numpy as np
@@ -16,8 +16,11 @@ from compleak.audits.controls import null_control
 from compleak.audits.first_stage import FIRST_STAGE_ROW, PairFile, first_stage, keep_first_stage
 from compleak.audits.table import CHOSEN, UnfinishedTable, control_names, measured_row, names_of
 from compleak.audits.verdicts import Verdicts, join_results
+from compleak.queries.probes import PROBES
 from core.console import progress, say
 from core.errors import UserError
+
+FEWEST_SCORED = 2  # members, and as many non-members, that an attack must score to be measured
 
 Rows = dict[str, dict]  # by the attack's key
 Results = dict[str, list[attacks.Result]]  # by the attack's key, one for each part
@@ -28,7 +31,8 @@ class Job:
 
     parts: the fits, and the points that each of them judges; pairs: for each part the files of MR's first stages;
     truth: (A,) bool, the victim's membership, which no attack sees; needs: what the attacker of an attack had to have,
-    in words; unsaid: keys of attacks that may be left out without a line on the terminal.
+    in words; unsaid: keys of attacks that are left out without a line on the terminal where the signals lack what the
+    attacks read.
     """
 
     def __init__(
@@ -41,7 +45,7 @@ class Job:
         options: dict,
         needs: Callable[[attacks.Attack], str],
         unfinished: UnfinishedTable,
-        unsaid: Collection[str] = (),
+        unsaid: Set[str] = frozenset(),
     ) -> None:
         self.scenario, self.name = scenario, name
         self.parts, self.truth = parts, truth
@@ -49,6 +53,7 @@ class Job:
         self.options, self.needs, self.unfinished = options, needs, unfinished
         self.unsaid = unsaid
         self.left_out: dict[str, str] = {}  # attacks that could not run, by key, with the reason
+        self.unasked: set[str] = set()  # keys of those whose probes these signals lack
         self.p_values: np.ndarray | None = None  # (A,) of the headline, once it is known; None where it has none
 
     def run(self, chosen: Sequence[attacks.Attack]) -> tuple[list[dict], dict[str, np.ndarray]]:
@@ -105,7 +110,10 @@ class Job:
         return p_values_of(self.parts, [results[key][number] for number, key in enumerate(choices)])
 
     def timed_results_of(self, attack: attacks.Attack, earlier: Results) -> tuple[list[attacks.Result] | None, float]:
-        """One attack's results, one for each part, and the seconds of all. None where a part has no result."""
+        """One attack's results, one for each part, and the seconds of all.
+
+        None where a part has no result, or where the attack scored too few points to be measured.
+        """
         results = []
         seconds = 0.0
         for number, part in enumerate(self.parts):
@@ -115,7 +123,25 @@ class Job:
                 return None, seconds
             results.append(result)
             seconds += seconds_of_part
+        if not self.can_be_measured(results):
+            self.left_out[attack.key] = too_few_points(attack)
+            return None, seconds
         return results, seconds
+
+    def can_be_measured(self, results: Sequence[attacks.Result]) -> bool:
+        """Whether an attack scored enough points for intervals and for the null control.
+
+        The interval of each part needs a member and a non-member. The null control compares one half of all scored
+        non-members with the other.
+        """
+        counts = np.array([self.count_scored(*pair) for pair in zip(self.parts, results, strict=True)])  # (parts, 2)
+        return bool((counts >= 1).all() and (counts.sum(axis=0) >= FEWEST_SCORED).all())
+
+    def count_scored(self, part: Part, result: attacks.Result) -> tuple[int, int]:
+        """How many members and how many non-members the attack scored among the points that a part judges."""
+        member = self.truth[part.judged]
+        is_scored = ~np.isnan(result.scores)
+        return int((is_scored & member).sum()), int((is_scored & ~member).sum())
 
     def timed_result_of(
         self, attack: attacks.Attack, part: Part, earlier: dict[str, attacks.Result]
@@ -136,6 +162,7 @@ class Job:
     ) -> attacks.Result | None:
         """One attack's result; None where it cannot run on these signals, which `left_out` then says."""
         if lacks := attacks.missing(attack, part.views):
+            self.unasked.add(attack.key)
             self.left_out[attack.key] = f"these signals hold no {' and no '.join(lacks)}"
             return None
         options = {**self.options, "earlier": earlier, "progress": lambda epochs: progress(epochs, attack.key)}
@@ -157,7 +184,7 @@ class Job:
         """One line for each reason."""
         keys_of: dict[str, list[str]] = {}
         for key, reason in self.left_out.items():
-            if key not in self.unsaid:
+            if key not in self.unsaid & self.unasked:
                 keys_of.setdefault(reason, []).append(key)
         for reason, keys in keys_of.items():
             say(f"{self.scenario} {self.name}: left out {', '.join(keys)}: {reason}")
@@ -217,3 +244,9 @@ class Job:
         scores, decision, first_half = null_control(judged.scores, judged.decision, truth)
         names = control_names(self.scenario, self.name, "null")
         return measured_row(names, scores, decision, first_half, seed=self.options["seed"], seconds=0.0)
+
+
+def too_few_points(attack: attacks.Attack) -> str:
+    """Why an attack that scored too few points is left out, in words."""
+    reason = "it scored too few members or non-members"
+    return f"{reason}: raise --{PROBES['boundary'].flag}" if "boundary" in attack.probes else reason

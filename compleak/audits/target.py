@@ -19,7 +19,7 @@ LONGEST_NAME = 80  # characters of a folder that is named after several files
 
 @dataclass(frozen=True)
 class Target:
-    """What is attacked. `run` is None where the signals are files of nobody's run.
+    """What is attacked. `run` is None for signals files that belong to no run.
 
     `jobs` has an entry for each block of the table: the name in its column `variant`, and its signals files, for NR
     [the model], for SR [original, compressed], for MR [original or None, *compressed].

@@ -34,9 +34,10 @@ class Verdicts(NamedTuple):
 def join_results(parts: Sequence[Part], results: Sequence[attacks.Result]) -> Verdicts:
     """The results of the parts put together: one for each part, of one attack or of each part's own choice.
 
-    Fits that give other scores than each other are brought to one scale, how rare a score is among non-members.
-    Otherwise scores of 0.7 from two fits would count as equal although they are not. Two fits of `rmia` with another a
-    or gamma each, whose scores were put side by side as they are, lost 6 points of AUC on 1,000 + 1,000 points.
+    Where two fits score the same point differently, both are brought to one scale, how rare a score is among
+    non-members. Otherwise scores of 0.7 from two fits would count as equal although they are not. Two fits of `rmia`
+    with another a or gamma each, whose scores were put side by side as they are, lost 6 points of AUC on 1,000 + 1,000
+    points.
     """
     pairs = list(zip(parts, results, strict=True))
     alike = score_alike(parts, results)

@@ -10,7 +10,7 @@ import pandas as pd
 from compleak.findings.claims import overview
 from compleak.findings.controls import check_controls, control_rows, count_at_chance
 from compleak.findings.outputs import read_table, victim_models
-from compleak.findings.rows import ORIGINAL, headline_rows, key_of, published_rows, scenario_row
+from compleak.findings.rows import ALONE, ORIGINAL, TOGETHER, headline_rows, key_of, published_rows, scenario_row
 from compleak.findings.seeds import claims_over_seeds, t_interval
 from compleak.runs.run import read_config
 from core.errors import UserError
@@ -18,7 +18,7 @@ from core.errors import UserError
 FILES = ("run.json", "claims.csv", "models.csv", "summary.csv")  # that a finished run has, and that are published
 COLUMNS = ["claim", "form", "key", "difference", "low", "high", "verdict"]  # of a run's comparisons
 MAY_DIFFER = ("seed", "split", "data_dir", "tokenizer", "features")  # between runs of one setting
-TARGETS = {"NR": ("NR", ORIGINAL), "MR": ("MR", "all")}  # whose headlines stand beside the claims
+TARGETS = {"NR": ALONE, "MR": TOGETHER}  # whose headlines stand beside the claims
 
 
 class FinishedRun(NamedTuple):

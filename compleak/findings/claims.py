@@ -19,6 +19,7 @@ from compleak.findings.rows import (
     HEADLINE,
     ORIGINAL,
     PUBLISHED,
+    TOGETHER,
     WITHOUT_REFERENCES,
     attack_rows,
     name_of,
@@ -131,7 +132,7 @@ def _pairs_with_single_models(table: pd.DataFrame, form: str) -> Iterator[Compar
 
 def _all_with_pairs(table: pd.DataFrame, form: str) -> Iterator[Comparison]:
     """C3: all compressed models together leak more than the best pair."""
-    together = scenario_row(table, "MR", "all", form)
+    together = scenario_row(table, *TOGETHER, form)
     pairs = [scenario_row(table, "SR", variant, form) for variant in variants_of_scenario(table, "SR")]
     baseline = _best(pairs, form)
     if together is not None and baseline is not None:

@@ -32,19 +32,22 @@ def control_rows(table: pd.DataFrame) -> pd.DataFrame:
     return controls.drop_duplicates(["attack", "auc", "auc_lo", "auc_hi"])
 
 
+def p_values_of(rows: pd.DataFrame) -> np.ndarray:
+    """(n,) of n rows of a table: the p-value of each row's AUC if there is nothing to find (Mann-Whitney)."""
+    columns = [pd.to_numeric(rows[key]) for key in ("auc", "n_member", "n_nonmember")]
+    return np.array([metrics.auc_p_value(*row) for row in zip(*columns, strict=True)], dtype=float)
+
+
 def check_controls(controls: pd.DataFrame) -> ControlTest:
     """Whether the control rows, taken together, differ from 0.5 by more than chance."""
-    columns = [pd.to_numeric(controls[key]) for key in ("auc", "n_member", "n_nonmember")]
-    smallest = min(metrics.auc_p_value(*row) for row in zip(*columns, strict=True))
+    smallest = float(p_values_of(controls).min())
     return ControlTest(len(controls), smallest, min(1.0, smallest * len(controls)))
 
 
 def failed_controls(table: pd.DataFrame, level: float = LEVEL_OF_AUDIT) -> pd.DataFrame:
     """The control rows of a table that differ from 0.5 by more than chance, tested together at `level` (Bonferroni)."""
     rows = table[table["attack"].isin(CONTROLS)]
-    columns = [pd.to_numeric(rows[key]) for key in ("auc", "n_member", "n_nonmember")]
-    p_values = np.array([metrics.auc_p_value(*row) for row in zip(*columns, strict=True)], dtype=float)
-    return rows[p_values * len(control_rows(table)) <= level]
+    return rows[p_values_of(rows) * len(control_rows(table)) <= level]
 
 
 def count_at_chance(rows: pd.DataFrame, key: str = "auc") -> int:

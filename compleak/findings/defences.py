@@ -15,6 +15,8 @@ from compleak.audits import metrics
 from compleak.audits.intervals import CONFIDENCE
 from compleak.findings import outputs
 from compleak.findings.rows import (
+    ALL,
+    ALONE,
     HEADLINE,
     LABEL_ONLY,
     ORIGINAL,
@@ -41,8 +43,6 @@ LEAKAGE = ("auc", metrics.TPR)
 MEASURED = (*LEAKAGE, metrics.WIDER_TPR, "null_auc", "accuracy", "train_accuracy")
 PLAIN, DEFENDED = "plain", "defended"  # fine-tuning after compression
 LEAST_PROTECTION = 0.02  # of AUC; of less, no share is given that is left
-ALONE = ("NR", ORIGINAL)  # targets: the original alone, all models together
-ALL = ("MR", "all")
 KNOWN_TABLES = {"NR": ("NR",), "SR": ("NR", "SR"), "MR": ("NR", "SR", "MR")}
 
 
@@ -72,7 +72,7 @@ def rows_of_audit(audit: Audit) -> pd.DataFrame:
     """A row for each target and form of attack of an audit."""
     run = audit.run
     table = outputs.attack_table(run, audit.variants, audit.answers)
-    table = table[(table["scenario"] != "MR") | (table["variant"] == "all")]
+    table = table[(table["scenario"] != "MR") | (table["variant"] == ALL)]
     metas = {variant: outputs.model_meta(run, variant, VICTIM) for variant in audit.variants}
     run_columns = _run_columns(audit)
     rows = []
@@ -140,7 +140,7 @@ def epsilon_of(metas: Sequence[dict]) -> float:
 
 def _tables_within(table: pd.DataFrame, scenario: str, models: Sequence[str]) -> pd.DataFrame:
     """The rows that an attacker who holds these models can make: one who has several can also attack one of them."""
-    return table[table["scenario"].isin(KNOWN_TABLES[scenario]) & table["variant"].isin([*models, "all"])]
+    return table[table["scenario"].isin(KNOWN_TABLES[scenario]) & table["variant"].isin([*models, ALL])]
 
 
 def _leakage(rows: pd.DataFrame) -> dict:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from compleak.findings import outputs
-from compleak.findings.defences import ALONE, DEFENCE, Audit, rows_of_audit, spread_over_seeds
-from compleak.findings.rows import ORIGINAL, STRONGEST, rows_of_target
+from compleak.findings.defences import DEFENCE, Audit, rows_of_audit, spread_over_seeds
+from compleak.findings.rows import ALONE, ORIGINAL, STRONGEST, rows_of_target
 from compleak.runs.run import Run
 from defenses.early_stopping import EarlyStopping
 

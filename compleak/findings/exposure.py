@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from compleak.findings.claims import Scores
-from compleak.findings.rows import ORIGINAL, attack_rows, headline_rows, name_of, scenario_row
+from compleak.findings.rows import ALONE, HEADLINE, TOGETHER, attack_rows, headline_rows, name_of, scenario_row
 
-DETAILED = (("NR", ORIGINAL), ("MR", "all"))  # every attack on these targets is listed; of the others the headline
+DETAILED = (ALONE, TOGETHER)  # every attack on these targets is listed; of the others the headline
 FOUND_AT = 0.01  # the false-positive rate up to which an attack is said to find a point
 FALSE_DISCOVERIES = (0.05, 0.1, 0.2)  # the share of wrong accusations that is expected at most, of the lists shown
 USUAL_SHARE = 0.1  # of them, the one that counts over seeds
@@ -100,7 +100,7 @@ def _share_of_finders(found: np.ndarray) -> np.ndarray:
 
 
 def _leading_headline(table: pd.DataFrame) -> pd.Series:
-    headlines = [scenario_row(table, *target, "headline") for target in DETAILED]
+    headlines = [scenario_row(table, *target, HEADLINE) for target in DETAILED]
     return [row for row in headlines if row is not None][-1]
 
 

@@ -40,7 +40,6 @@ FROM_BEST_TO_WORST = (LOW, MIDDLE, NOT_MEASURED, TOO_FEW, AT_LEAST_MIDDLE, HIGH)
 
 MARGIN = 3  # standard deviations: several targets and measures must all stay below their limits
 SIZES = (*range(100, 2000, 50), *range(2000, 10001, 500))  # that `smallest_size` tries
-PRIVBOX_LIMITS = {0.55: LOW, 0.8: MIDDLE}  # of PrivBox's rule: below .55 LOW, below .8 MIDDLE, else HIGH
 CHOSEN_BEFOREHAND = ", the attack chosen beforehand,"
 
 
@@ -195,13 +194,17 @@ def with_failed_controls(verdict: Verdict, failed: Sequence[str]) -> Verdict:
     if verdict.level == HIGH:
         reason = f"HIGH, but {name_failed(failed)}: the data may differ by themselves. {verdict.reason}"
         return verdict._replace(reason=reason)
-    reason = f"No level, because {name_failed(failed)}. Without it this would read {verdict.level}: {verdict.reason}"
+    they = "it" if len(failed) == 1 else "they"
+    would_read = f"If {they} had passed, this would read {verdict.level}: {verdict.reason}"
+    reason = f"No level, because {name_failed(failed)}. {would_read}"
     return verdict._replace(level=NOT_MEASURED, proven=False, reason=reason)
 
 
 def name_failed(failed: Sequence[str]) -> str:
-    """`the control null failed`."""
-    return f"the control {failed[0]} failed" if len(failed) == 1 else f"the controls {' and '.join(failed)} failed"
+    """`the control null failed`, or of several `the controls null, blind and references failed`."""
+    if len(failed) == 1:
+        return f"the control {failed[0]} failed"
+    return f"the controls {', '.join(failed[:-1])} and {failed[-1]} failed"
 
 
 def with_contained(verdict: Verdict, contained: Sequence[Verdict], in_words: Callable[[str, str], str]) -> Verdict:
@@ -236,14 +239,6 @@ def exceeds(level: str, limit: str) -> bool:
     if limit not in (LOW, MIDDLE):
         raise ValueError(f"the limit is {LOW} or {MIDDLE}, not {limit}")
     return FROM_BEST_TO_WORST.index(level) > FROM_BEST_TO_WORST.index(limit)
-
-
-def privbox_level(accuracy: float) -> str:
-    """PrivBox's rule, which looks at the accuracy of an attack and at no interval. Balanced accuracy here."""
-    for limit, level in PRIVBOX_LIMITS.items():
-        if accuracy < limit:
-            return level
-    return HIGH
 
 
 def can_read_low(n_member: int, n_other: int, halves: int = 1) -> bool:

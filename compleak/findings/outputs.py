@@ -8,7 +8,7 @@ import pandas as pd
 
 from attacks import Signals
 from compleak.audits.usable import with_references
-from compleak.findings.rows import key_of
+from compleak.findings.rows import ALL, TOGETHER, key_of
 from compleak.queries import signals_file
 from compleak.runs import checkpoints, places
 from compleak.runs.roles import VICTIM
@@ -51,7 +51,7 @@ def attack_table(run: Run, variants: Sequence[str], answers: AnswersSettings = A
     """
     files = [table_file(run, scenario, variant, answers) for scenario in ("NR", "SR") for variant in variants]
     if len(variants) > 1:
-        files.append(table_file(run, "MR", "all", answers))
+        files.append(table_file(run, *TOGETHER, answers))
     return pd.concat([read_table(file) for file in files if file.exists()], ignore_index=True)
 
 
@@ -95,7 +95,7 @@ def original_meta(run: Run) -> dict:
 def scores_of(run: Run, row: pd.Series) -> np.ndarray:
     """(A,) float64: the scores behind a row of the attack table, over the victim's audit points; NaN where left out."""
     file = table_file(run, row["scenario"], row["variant"]).with_name(f"{row['scenario']}_scores.npz")
-    family = f"{row['variant']}/" if row["scenario"] == "MR" and row["variant"] != "all" else ""
+    family = f"{row['variant']}/" if row["scenario"] == "MR" and row["variant"] != ALL else ""
     with np.load(file, allow_pickle=False) as scores:
         return scores[family + key_of(row)]
 

@@ -13,7 +13,7 @@ import numpy as np
 from compleak.audits import metrics
 from compleak.audits.intervals import clopper_pearson
 
-FPR = 0.01  # of the TPR that stands beside PrivBox's numbers
+FPR = metrics.WIDER_FPR  # of the TPR that stands beside PrivBox's numbers
 LEVELS = ((0.55, "LOW"), (0.8, "MIDDLE"))  # PrivBox's rule: the level of an accuracy below each number
 HIGHEST = "HIGH"
 WORST_FIRST = ("HIGH", "MIDDLE", "LOW")
@@ -82,7 +82,7 @@ class PrivBoxFindings:
 
 
 def level(accuracy: float) -> str:
-    """PrivBox's word for an accuracy: LOW below 0.55, MIDDLE below 0.8, else HIGH."""
+    """PrivBox's word for an accuracy, whatever its interval: LOW below 0.55, MIDDLE below 0.8, else HIGH."""
     return next((word for limit, word in LEVELS if accuracy < limit), HIGHEST)
 
 
@@ -122,5 +122,5 @@ def share(successes: int, trials: int) -> tuple[float, float, float]:
 
 
 def is_unbalanced(attack: Attack) -> bool:
-    """Whether accuracy says more, or less, than the attack does because members and others are not equally many."""
+    """Whether members and others are not equally many, so that accuracy depends on the balance."""
     return attack.numbers["n_member"] != attack.numbers["n_nonmember"]

@@ -15,6 +15,8 @@ from compleak.audits.table import CHOSEN
 from compleak.runs import variants
 
 ORIGINAL = str(variants.ORIGINAL)  # as tables spell it
+ALL = "all"  # the variant of MR's target that holds all compressed models
+ALONE, TOGETHER = ("NR", ORIGINAL), ("MR", ALL)  # the targets of the least and of the most that an attacker holds
 CONTROLS = ("null", "blind", "references")
 STRONGEST, PUBLISHED, HEADLINE = "strongest", "published", "headline"  # which attack speaks: see `rows_of_form`
 LEADING_FORMS = (PUBLISHED, HEADLINE)

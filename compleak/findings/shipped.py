@@ -11,10 +11,10 @@ import pandas as pd
 
 from compleak.audits import intervals, metrics
 from compleak.audits.attackers import KNOWN_HALF
-from compleak.findings import controls, levels, roc
+from compleak.findings import controls, levels, privbox, roc
 from compleak.findings.claims import Scores
 from compleak.findings.exposure import first_false_positive_rate
-from compleak.findings.rows import headline_rows, rows_of_target
+from compleak.findings.rows import TOGETHER, headline_rows, rows_of_target
 from compleak.findings.tails import tail_of
 
 PRIORS = (0.001, 0.01, 0.1)  # of membership, in the report
@@ -22,7 +22,6 @@ LEAST_OF_CLASS = 20  # members and others that a class must have to be measured,
 LEAST_OF_FIT = 5  # and that each fit must have judged of it
 ALONE_BY_CHANCE = 6  # members that score above all others: from so many on it is evidence (see `found_alone`)
 RECORDS = 100  # the most exposed members that are listed
-ALL = "all"  # MR's variant
 
 
 class FileFacts(NamedTuple):
@@ -192,7 +191,7 @@ def targets_of(facts: AuditFacts) -> list[tuple[str, str]]:
     """What can be attacked: each model alone, each compressed one with the original, and all together."""
     original, *compressed = (model.name for model in facts.models)
     targets = [("NR", name) for name in (original, *compressed)] + [("SR", name) for name in compressed]
-    return targets + [("MR", ALL)] * bool(compressed)
+    return targets + [TOGETHER] * bool(compressed)
 
 
 def in_words(scenario: str, variant: str, facts: AuditFacts, show: Callable[[str], str] = str) -> str:
@@ -229,8 +228,8 @@ def _contains(scenario: str, variant: str, other: levels.Verdict, facts: AuditFa
 
 def _targets_measured(facts: AuditFacts, table: pd.DataFrame) -> list[tuple[str, str]]:
     targets = targets_of(facts)
-    if not rows_of_target(table, "MR", ALL).empty and ("MR", ALL) not in targets:
-        targets.append(("MR", ALL))  # of the original and one compressed model
+    if not rows_of_target(table, *TOGETHER).empty and TOGETHER not in targets:
+        targets.append(TOGETHER)  # of the original and one compressed model
     return targets
 
 
@@ -246,7 +245,7 @@ def _headlines(table: pd.DataFrame, verdicts: Sequence[levels.Verdict]) -> pd.Da
     for verdict in verdicts:
         for _, row in headline_rows(rows_of_target(table, verdict.scenario, verdict.variant)).iterrows():
             advantage = {"advantage" + end: 2 * row["acc" + end] - 1 for end in metrics.INTERVAL_ENDS}
-            verdict_of_row = {"level": verdict.level, "privbox": levels.privbox_level(row["acc"])}
+            verdict_of_row = {"level": verdict.level, "privbox": privbox.level(row["acc"])}
             rows.append({**row, **advantage, **verdict_of_row})
     return pd.DataFrame(rows, columns=None if rows else [*table.columns, "advantage", "level", "privbox"])
 
@@ -334,7 +333,7 @@ def _added(facts: AuditFacts, headlines: pd.DataFrame, judged: _Judged) -> pd.Da
     pairs = [row for _, row in headlines[headlines["scenario"] == "SR"].iterrows()]
     if original is not None:
         rows += [(pair, original) for pair in pairs]
-    together = _row_of(headlines, "MR", ALL)
+    together = _row_of(headlines, *TOGETHER)
     if together is not None and len(pairs) > 1:
         rows.append((together, _leading(pd.DataFrame(pairs))))
     lines = []

@@ -52,6 +52,8 @@ def read_answers(path: Path) -> AnswerFile:
     answers = first_of(arrays, ANSWERS)
     if answers is None:
         raise UserError(f"{path} holds {', '.join(arrays) or 'nothing'}: an array called answers, (N, C), is needed")
+    if answers.size == 0 or answers.ndim == 0:
+        raise UserError(f"{path}: answers has shape {answers.shape}: an array (N, C), a row for each point, is needed")
     labels, member = first_of(arrays, LABELS), first_of(arrays, MEMBER)
     for name, array in (("labels", labels), ("member", member)):
         if array is not None and array.shape != answers.shape[:1]:
@@ -83,6 +85,8 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is not a readable table ({error})") from error
     if str(frame.columns[0]).startswith("Unnamed"):
         raise UserError(f"{path}: the first column has no name; pandas writes row numbers so: to_csv(..., index=False)")
+    if frame.empty:
+        raise UserError(f"{path} holds no points: it needs a row for each point below the names of the columns")
     columns = {str(name).strip().lower(): name for name in frame.columns}
     arrays = {name: frame[columns[name]].to_numpy() for name in (*LABELS, *MEMBER) if name in columns}
     scores = frame.drop(columns=[columns[name] for name in arrays])

@@ -66,7 +66,7 @@ class Question(NamedTuple):
         }
 
     def amount_facts(self) -> dict:
-        """How much is asked of each probe. One that is asked by default says so where it is left out."""
+        """How much is asked of each probe. A probe that is asked by default is listed with 0 where it is left out."""
         said = {name: amount for name, amount in self.amounts.items() if amount or PROBES[name].default_amount}
         return {PROBES[name].amount_key: amount for name, amount in said.items()}
 
@@ -86,8 +86,9 @@ def answers_of(question: Question, device: torch.device, batch_size: int, joined
 def known_answers(question: Question, joined: Path | None = None) -> Answers | None:
     """What this model has answered already of what is asked now: None where that is not even the plain answer."""
     answers = None
+    wanted = without_amounts(question.source())
     for file, row, source in kept_answers(question, joined):
-        if without_amounts(source) == without_amounts(question.source()):
+        if without_amounts(source) == wanted:
             (kept,) = read_rows(file, [row])
             probes = {name: kept.probes[name] for name in same_probes(question, source) if name in kept.probes}
             answers = Answers(kept.logits, {**probes, **(answers.probes if answers else {})})

@@ -5,7 +5,9 @@ when other points share its batch: dynamic int8 scales a layer's input by the la
 members alone and of non-members alone would then be two transforms. So `find_company` asks some points twice, in a
 batch and alone. Where the answers differ, every point is asked alone, which is how a server answers single questions.
 
-Answers are kept in a file while they come in, so that a stopped audit asks nothing twice.
+Answers are kept in a file while they come in, so that a stopped audit goes on where it was. Only two kinds of questions
+are asked again: those that a model answered in the last seconds before the stop, and those of `find_company`, which
+keeps nothing and asks about the first 32 points up to three times.
 """
 
 import time
@@ -74,7 +76,10 @@ def find_company(asked: Asked, batch_size: int) -> Company:
 
 
 def _largest_difference(one: np.ndarray, other: np.ndarray, scale: Scale) -> float:
-    """Of log-posteriors, which a constant added to all logits of a point does not change."""
+    """The largest difference of two answers' log-posteriors.
+
+    Adding a constant to all logits of a point does not change these.
+    """
     differences = [_log_softmax(to_logits(table, scale)) for table in (one, other)]
     likely = np.maximum(*differences) > np.log(1e-6)  # the logarithm of a tiny probability magnifies rounding
     return float(np.abs(differences[0] - differences[1])[likely].max())

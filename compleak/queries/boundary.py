@@ -24,6 +24,7 @@ from core.errors import UserError
 # About 1,300 answers a point. In front of a plane the distances come out a third too large, all of them alike: further
 # iterations would mend that, but not the order of the points.
 HOP_SKIP_JUMP = {"norm": 2, "max_iter": 10, "init_eval": 50, "max_eval": 500}
+FEWEST_POINTS = 4  # of an audit set that are measured: two members and two non-members
 SEARCHES = 9  # of Carlini & Wagner's weight c
 STEPS = 100  # of Adam in each search: 900 gradients a point
 LEARNING_RATE = 0.05

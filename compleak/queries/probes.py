@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compleak.queries.boundary import ask_boundary, find_boundary_problem, import_toolbox
+from compleak.queries.boundary import FEWEST_POINTS, ask_boundary, find_boundary_problem, import_toolbox
 from compleak.queries.noise import ask_noise, can_be_noisy, find_noise_problem
 from compleak.queries.sensitivity import ask_sensitivity, find_sensitivity_problem
 from compleak.queries.subject import Subject
@@ -40,6 +40,7 @@ class Probe(NamedTuple):
     default_amount: int
     query: Callable[[Subject, int], np.ndarray]  # (subject, amount) -> (n, ...)
     queries_per_point: Callable[[int], int]  # amount -> answers of the model about most points
+    least: int = 1  # the smallest amount beside 0
     most: float = math.inf  # the largest amount
     of_outsiders: bool = False  # also asked about points that the model neither audits nor was trained on
     suits: Callable[[InputKind], bool] = lambda kind: True
@@ -54,7 +55,7 @@ class Probe(NamedTuple):
     def is_asked(self, audited: np.ndarray, member: np.ndarray) -> np.ndarray:
         """(N,) bool: the points that a model is asked about; audited and member: (N,) bool of this model.
 
-        Of several models (R, N) each.
+        Both may also be (R, N), of several models.
         """
         return audited | ~member if self.of_outsiders else audited
 
@@ -71,8 +72,8 @@ PROBES = {
     ),
     "augmented": Probe(
         flag="queries",
-        help="fixed crops and flips of each image, such as 2 or 18 (162 at most), whose posteriors lira, rmia and ours "
-        "average; 0 for none",
+        help=f"fixed crops and flips of each image, such as 2 or 18 ({MOST_VIEWS} at most), whose posteriors lira, "
+        "rmia and ours average; 0 for none",
         find_problem=find_augmented_problem,
         amount_key="queries",
         default_amount=0,
@@ -85,7 +86,7 @@ PROBES = {
     ),
     "correct": Probe(
         flag="label_queries",
-        help="fixed crops and flips of each image, up to 162, of which only the labels count, for "
+        help=f"fixed crops and flips of each image, up to {MOST_VIEWS}, of which only the labels count, for "
         "label_only_augmentation; 0 for none",
         find_problem=find_correct_problem,
         amount_key="label_queries",
@@ -110,13 +111,14 @@ PROBES = {
     ),
     "boundary": Probe(
         flag="boundary_points",
-        help="points of each audit set whose distance to the decision boundary is measured, thousands of answers each, "
-        'for boundary; needs pip install ".[boundary]"; 0 for none',
+        help=f"points of each audit set, {FEWEST_POINTS} or more, whose distance to the decision boundary is measured, "
+        'thousands of answers each, for boundary; needs pip install ".[boundary]"; 0 for none',
         find_problem=find_boundary_problem,
         amount_key="boundary_points",
         default_amount=0,
         query=ask_boundary,
         queries_per_point=lambda count: 0,  # of most points; of those drawn, HopSkipJump asks about 1,300 times
+        least=FEWEST_POINTS,
         suits=can_be_noisy,
         needs="values that a search for the boundary changes",
         check_installed=import_toolbox,

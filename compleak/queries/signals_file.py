@@ -74,10 +74,10 @@ class Answers(NamedTuple):
 
 
 def attacker_view(record: Record) -> Signals:
-    """What the attacker knows: the record with the victim's membership withheld (-1) where he does not know it.
+    """What the attacker knows: the record with -1 for the victim's membership that the attacker does not know.
 
     The attacker knows that the points of the shadow models lie outside the victim's data, so 0 stays 0 there. Of any
-    other point he knows nothing, although the file may say that the victim was not trained on it.
+    other point the attacker knows nothing, although the file may say that the victim was not trained on it.
     """
     member = record.member.astype(np.int8)
     member[0, ~attackers_points(record)] = -1
@@ -85,7 +85,7 @@ def attacker_view(record: Record) -> Signals:
 
 
 def attackers_points(record: Record) -> np.ndarray:
-    """(N,) bool: the points that the attacker drew himself, from outside the victim's data.
+    """(N,) bool: the points that the attacker drew from outside the victim's data.
 
     They are what the shadow models were trained on or are audited on. Where many of them are points of the victim, as
     in the layout of LiRA's authors, the attacker drew from the victim's own data and knows of no point to lie outside;

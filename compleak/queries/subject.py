@@ -18,7 +18,7 @@ class Subject(NamedTuple):
     points: np.ndarray  # (n, ...) stored values
     logits: np.ndarray  # (n, C) float32: the plain answers
     labels: np.ndarray  # (n,) int64
-    member: np.ndarray  # (n,) bool; for nothing but drawing as many members as others
+    member: np.ndarray  # (n,) bool; used only to draw as many members as non-members
     kind: InputKind
     stored: np.ndarray  # (P, ...) stored values of the whole data set
     flip: bool  # whether a mirrored point is still of its class

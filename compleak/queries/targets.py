@@ -11,7 +11,7 @@ from data.splits import Split, fingerprint
 
 
 class Targets(NamedTuple):
-    """The points of an audit: the victim's audit set and those of the shadow models, the pool."""
+    """The points of an audit: the victim's audit set and the pool, all members and non-members of the shadow models."""
 
     split: Split
     audit: Split

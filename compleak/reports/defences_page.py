@@ -10,8 +10,6 @@ import pandas as pd
 from compleak.audits import metrics
 from compleak.findings import outputs
 from compleak.findings.defences import (
-    ALL,
-    ALONE,
     DEFENDED,
     LEAST_PROTECTION,
     PLAIN,
@@ -23,7 +21,7 @@ from compleak.findings.defences import (
     findings_of_defences,
     null_controls,
 )
-from compleak.findings.rows import LABEL_ONLY, rows_of_target
+from compleak.findings.rows import ALONE, LABEL_ONLY, TOGETHER, rows_of_target
 from compleak.reports import cells
 from compleak.reports.figures.tradeoff import tradeoff_figure
 from compleak.reports.folder import write_report
@@ -161,7 +159,7 @@ def leakage_by_victim(rows: pd.DataFrame, key: str) -> pd.DataFrame:
     for _, own in rows.groupby(SETTING, sort=False, dropna=False):
         line = _setting_cells(own.iloc[0])
         line["accuracy"] = _over_seeds(rows_of_target(own, *ALONE).iloc[0], "accuracy")
-        line["epsilon, all models"] = _epsilon(rows_of_target(own, *ALL)["epsilon"].max())
+        line["epsilon, all models"] = _epsilon(rows_of_target(own, *TOGETHER)["epsilon"].max())
         targets = {f"{row['scenario']} {row['variant']}": _over_seeds(row, key) for _, row in own.iterrows()}
         lines.append({**line, **targets})
     return pd.DataFrame(lines).fillna("")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from compleak.findings import outputs
 from compleak.findings.exposure import FOUND_AT, USUAL_SHARE
-from compleak.findings.rows import CONTESTED, ORIGINAL, TARGET, attack_rows
+from compleak.findings.rows import ALL, ALONE, CONTESTED, TARGET, TOGETHER, attack_rows
 from compleak.findings.seeds import SeedsFindings, findings_of_seeds, leading_row
 from compleak.reports import cells
 from compleak.reports.figures.degrees import degrees_figure
@@ -17,7 +17,7 @@ from compleak.reports.leakage_table import leakage_table
 from compleak.reports.page import Block, Bullets, Code, Figure, Heading, Table, Text, to_markdown
 from compleak.runs.run import Run, defence_in_words
 
-ACCUSERS = (("NR", ORIGINAL), ("MR", "all"))  # targets whose headlines the page judges as accusations
+ACCUSERS = (ALONE, TOGETHER)  # targets whose headlines the page judges as accusations
 
 
 class SeedsFacts(NamedTuple):
@@ -90,7 +90,7 @@ def _leakage(facts: SeedsFacts, findings: SeedsFindings) -> Iterator[Block]:
         the victim, `headline` the attack that did best on the run's shadow models."""
     )
     leading = findings.leading
-    shown = leading[(leading["scenario"] != "MR") | (leading["variant"] == "all")]
+    shown = leading[(leading["scenario"] != "MR") | (leading["variant"] == ALL)]
     yield Table(leakage_table(_model_cells(findings.models), shown, cells.row_plus_minus))
     yield Figure("degrees.png", "Leakage against compression")
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import attacks
+from compleak.queries.probes import PROBES
 from compleak.runs.flags import answers_of_text
 from compleak.runs.settings import AnswersSettings
 from compleak.tasks.task import LIMITS, RUN_PREFIX, ModelEntry, ShadowEntry, ShadowTraining, Task
@@ -133,6 +134,11 @@ def check_values(content: Mapping, where: str) -> None:
     for key, most in AT_MOST.items():
         if key in content and content[key] > most:
             raise UserError(f"{where}: {key} is {content[key]}: there are {most} crops and flips")
+    for probe in PROBES.values():
+        if 0 < content.get(probe.flag, 0) < probe.least:
+            raise UserError(
+                f"{where}: {probe.flag} is {content[probe.flag]}: {probe.least} is the least, or 0 for none"
+            )
     if "lr" in content and not 0 < content["lr"] < float("inf"):
         raise UserError(f"{where}: lr is {content['lr']}: a positive number is needed")
 

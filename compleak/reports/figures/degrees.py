@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from compleak.audits.metrics import TPR
-from compleak.findings.rows import rows_of_target
+from compleak.findings.rows import TOGETHER, rows_of_target
 from compleak.reports.figures.style import (
     BLACK,
     MEDIUM,
@@ -55,7 +55,7 @@ def _draw_variants(axes, leading: pd.DataFrame, variants: Sequence[str], forms: 
 
 def _draw_all_models(axes, leading: pd.DataFrame, forms: Sequence[str], key: str) -> None:
     colour = SCENARIO_COLOURS["MR"]
-    rows = rows_of_target(leading, "MR", "all")
+    rows = rows_of_target(leading, *TOGETHER)
     for _, row in rows.iterrows():
         line = "-" if _is_full(row["form"], forms) else ":"
         axes.axhline(100 * row[key], color=colour, linestyle=line, linewidth=1.2, label=_name("MR", row["form"]))

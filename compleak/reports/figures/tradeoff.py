@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from compleak.findings.defences import ALL, ALONE, DEFENCE, PLAIN
-from compleak.findings.rows import STRONGEST, rows_of_target
+from compleak.findings.defences import DEFENCE, PLAIN
+from compleak.findings.rows import ALONE, STRONGEST, TOGETHER, rows_of_target
 from compleak.reports.cells import DEFENCE_NAMES, defence_name
 from compleak.reports.figures.labels import Label, label_points
 from compleak.reports.figures.style import (
@@ -19,7 +19,7 @@ from compleak.reports.figures.style import (
     new_figure,
 )
 
-PANELS = {ALONE: "attacker with the original alone (NR)", ALL: "attacker with all models (MR)"}
+PANELS = {ALONE: "attacker with the original alone (NR)", TOGETHER: "attacker with all models (MR)"}
 UNDEFENDED_MARKERS = "*XP"  # one for each network
 COLOURS = (*PALETTE, WINE, INDIGO, OLIVE)
 ACCURACY = "test accuracy, % (further right: more useful)"
@@ -35,8 +35,10 @@ def tradeoff_figure(spread: pd.DataFrame, subtitle: str):
     figure, panels = new_figure(title, subtitle, 5.2, ncols=2, sharex=True, sharey=True)
     rows = spread[spread["form"] == STRONGEST]
     for axes, (target, panel_title) in zip(panels, PANELS.items(), strict=True):
-        own = rows_of_target(rows, *target)
-        draw_panel(axes, own if target == ALL else own[own["fine_tuning"] != PLAIN])  # an original is not fine-tuned
+        shown = rows_of_target(rows, *target)
+        if target == ALONE:
+            shown = shown[shown["fine_tuning"] != PLAIN]  # an original is not fine-tuned
+        draw_panel(axes, shown)
         axes.set_title(panel_title, fontsize=MEDIUM, loc="left")
         axes.set_xlabel(ACCURACY, fontsize=MEDIUM)
     panels[0].set_ylabel(LEAKAGE, fontsize=MEDIUM)
