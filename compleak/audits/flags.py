@@ -12,9 +12,10 @@ from compleak.runs.flags import add_answers_flag, add_pruner_flag, pruning_varia
 from compleak.runs.settings import AttackSettings
 from compleak.runs.variants import ORIGINAL, TECHNIQUES, Variant, compressed_variant
 from core import arguments
+from core.console import say
 from core.errors import UserError
 
-# Flags that say which run is attacked; signals files belong to no run.
+# Flags that say which run is attacked.
 WHICH_RUN = (
     *("dataset_name", "data_dir", "image_size", "label_column", "text_column", "min_class"),
     *("model_name", "width", "pretrained", "num_cls", "run_name"),
@@ -58,26 +59,13 @@ def asked_probes(args: argparse.Namespace) -> dict[str, int]:
 
 
 def parse_attack_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags of an attack script. An error, in one line, for a flag about a run beside --signals FILE."""
+    """The flags of an attack script. Names those that were typed although they say nothing about signals files."""
     args = parser.parse_args(argv)
-    if args.signals:
-        refuse_flags_of_a_run(parser, args)
+    of_a_run = (*(probe.flag for probe in PROBES.values()), *WHICH_RUN)  # None unless they were typed
+    unused = [f"--{flag}" for flag in of_a_run if getattr(args, flag) is not None]
+    if args.signals and unused:
+        say(f"not used, because --signals names models that have answered already: {', '.join(unused)}")
     return args
-
-
-def refuse_flags_of_a_run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """The parser's error for the first flag that was typed although it says nothing about a signals file.
-
-    All these flags are None unless they were typed.
-    """
-    for probe in PROBES.values():
-        if getattr(args, probe.flag) is not None:
-            parser.error(
-                f"--{probe.flag} asks the models of a run; a signals file holds its answers already: leave it out"
-            )
-    for flag in WHICH_RUN:
-        if getattr(args, flag) is not None:
-            parser.error(f"--{flag} says which run is attacked; --signals names the models by itself: leave it out")
 
 
 def add_recipe_flag(group) -> None:

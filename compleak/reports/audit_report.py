@@ -639,7 +639,7 @@ def _mitigations(findings: AuditFindings) -> Iterator[Block]:
     yield Bullets(
         [
             "*Early stopping* is the first to try: half of the epochs took 3.0 points of AUC on the original for 1.8 "
-            "of accuracy. At the same accuracy an undefended network that was stopped leaked no more than SELENA, "
+            "of accuracy. At the same accuracy an undefended network that was stopped leaked about as much as SELENA, "
             "RelaxLoss, label smoothing and DP-SGD.",
             "*PPB* (Yuan & Zhang 2022, λ = 4) took 5.7 points of AUC on the original for 6.9 of accuracy.",
             "*DP-SGD* is the only one with a guarantee, and only where ε is small. It cannot train batch "
