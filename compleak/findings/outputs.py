@@ -43,11 +43,11 @@ def attacked_variants(run: Run) -> list[str]:
 
 
 def attack_table(run: Run, variants: Sequence[str], answers: AnswersSettings = AS_THEY_ARE) -> pd.DataFrame:
-    """The NR and SR tables of these variants, and of several MR's, under each other; columns: PROTOCOL, section 7.
+    """The NR and SR tables of these variants and, where they are several, the MR table, one below the other.
 
-    Tables that are not there are left out. A run keeps the tables of earlier commands, and has one MR table, of the
-    models that the last one attacked: name those variants, so that MR is compared with single models and pairs that the
-    same attacker holds. answers: of the models behind this defence of answers.
+    Columns are as in PROTOCOL, section 7. Tables that are not there are left out. A run has one MR table, of the models
+    that the last MR stage attacked: name exactly those variants, so that MR, NR and SR are about the same models.
+    answers: the defence of answers that stood before the models; none by default.
     """
     files = [table_file(run, scenario, variant, answers) for scenario in ("NR", "SR") for variant in variants]
     if len(variants) > 1:
@@ -121,14 +121,14 @@ def audit_points(run: Run) -> tuple[np.ndarray, np.ndarray]:
 
 
 def records_of(run: Run, variants: Sequence[str]) -> list[signals_file.Record]:
-    """The signals of these variants, with the victim's membership."""
+    """The signals of these variants as recorded, with the membership of the victim, too."""
     return [signals_file.load(run.signals_file(parse_variant(variant))) for variant in variants]
 
 
 def attacker_views(run: Run, variants: Sequence[str]) -> tuple[dict[str, Signals], np.ndarray]:
-    """What an attacker knows of each variant, and (A,) bool which of the victim's audit points are members.
+    """What an attacker knows of each variant, and (B,) bool which of the victim's audit points in it are members.
 
-    As in the tables, the audit points are those that have a reference model.
+    As in the tables, points without a reference model are left out, unless too few would remain: B <= A.
     """
     records = with_references(dict(zip(variants, records_of(run, variants), strict=True)))
     views = {name: signals_file.attacker_view(record) for name, record in records.items()}

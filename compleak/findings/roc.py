@@ -13,11 +13,11 @@ COLUMNS = ["scenario", "form", "variant", "attack", "auc", "least", "fpr", "tpr"
 
 
 def roc_curves(table: pd.DataFrame, scores: Scores, truth: np.ndarray) -> pd.DataFrame:
-    """A row for each corner of each curve, with COLUMNS; `least` is the FPR of one non-member.
+    """A row for each point of each curve, with COLUMNS; `least` is the FPR of one non-member, `attack` the row's key.
 
-    A curve is a (scenario, form). Each scenario has the attack of largest AUC among its published ones and among its
-    headlines, over all variants. The form of the null control's curve is `null`: the last scenario's, whose first half
-    of non-members stands for members. truth: (A,) bool membership of the audit points.
+    A curve is a (scenario, form). Each scenario has up to two, of the published attack and of the headline of largest
+    AUC over all variants. One more, of form `null`, is the null control of the last scenario in the table: of its
+    non-members alone, the first half stands for members. truth: (A,) bool membership of the audit points.
     """
     curves = [curve_of(row, row["form"], scores(row), truth) for row in _strongest_of_each(table)]
     null = _null_row(table)
