@@ -346,6 +346,7 @@ def test_a_single_seed_has_differences_and_no_intervals():
     compared = defences.differences_of(defences.differences(rows_of_one), "defence")
     assert compared["difference"].tolist() == pytest.approx([-0.2, -0.15]) and compared["low"].isna().all()
     assert defences.count_signs(compared) is None
+    assert not (defences.differences(rows_of_one)["what"] == "fine-tuning").any()  # there was one way of fine-tuning
     assert defences.spread_over_seeds(rows_of_one)["auc_sd"].isna().all()
 
 
@@ -358,6 +359,8 @@ def test_plain_fine_tuning_is_compared_with_defended_and_with_no_defence():
     assert len(left) == 2 and set(left["variant"]) == {"pruning_0.6"}  # an original is not fine-tuned
     expected = {"undefended": 1.4, "defended": 1.25, "plain": 1.35, "defended_accuracy": 0.5, "plain_accuracy": 0.7}
     assert left.loc["adaptive", [*expected, "left"]].tolist() == pytest.approx([*expected.values(), 1 / 3])
+    added = defences.differences_of(defences.differences(pd.concat([original, compressed, undone])), "fine-tuning")
+    assert added.set_index("attacker")["difference"].to_dict() == pytest.approx({"non-adaptive": 0.15, "adaptive": 0.1})
     weak = spread.assign(auc_mean=spread["auc_mean"].where(spread["defence"] == "ppb", 1.26))
     assert np.isnan(defences.after_compression(weak).set_index("attacker").loc["adaptive", "left"])
     assert defences.after_compression(defences.spread_over_seeds(compressed)).empty

@@ -157,6 +157,17 @@ def test_typed_flags_override_the_preset():
     assert {stage.settings.run.width for stage in stages} == {0.5} and stages[0].settings.seed == 3
 
 
+def test_the_epochs_of_fine_tuning_can_be_typed_and_are_said_as_they_were():
+    plan = reproduce.parse(["--finetuning_epochs", "7"]).plan
+    epochs = {"train": set(), "compress": set()}
+    for stage in plan_of(plan):
+        if stage.key.kind in epochs:
+            epochs[stage.key.kind].add(stage.settings.epochs)
+    assert epochs == {"train": {PRESETS["smoke"].train["epochs"]}, "compress": {7}}
+    words = reproduce.settings_in_words(plan)
+    assert words["pruning"] == "--prune_epochs 7 --no_augment" and words["clustering"] == "--epochs 7 --no_augment"
+
+
 def test_what_models_are_asked_is_said_as_it_was_typed_and_not_as_the_preset_has_it():
     plan = reproduce.parse(["--preset", "broad", "--sensitivity_draws", "0", "--noise_repeats", "10"]).plan
     assert reproduce.settings_in_words(plan)["attack"] == "--sensitivity_draws 0 --noise_repeats 10"
@@ -411,6 +422,7 @@ def test_models_that_were_asked_on_one_machine_are_attacked_on_another_without_t
         (["--tune_defence", "dp:1", "--early_stopping"], "two commands"),
         (["--tune_defence", "memguard"], "is not trained"),
         (["--no_attacks", "--tune_defence", "dp:1"], "leave out --no_attacks"),
+        (["--early_stopping", "--finetuning_epochs", "3"], "leave out --finetuning_epochs"),
         (["--variants", "nonsense"], "'nonsense' is no compressed variant"),
     ],
 )

@@ -191,19 +191,23 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
     """What a defence costs and achieves: differences paired by seed, each with its interval over seeds.
 
     `what` says which: `accuracy` is the defended original's minus the undefended one's. The others are differences of
-    `of` (AUC or TPR) for each form of attack: `defence` compares with the same target without the defence, `knowing`
-    an attacker who knows the defence with one who does not, `family` SR or MR with the original alone under the same
-    defence. Each way of fine-tuning has lines of its own.
+    `of` (AUC or TPR) for each form of attack: `defence` compares with the same target without the defence,
+    `fine-tuning` plain with defended fine-tuning, `knowing` an attacker who knows the defence with one who does not,
+    `family` SR or MR with the original alone under the same defence. Each way of fine-tuning has lines of its own.
     """
     lines = []
     keys = [*DEFENCE, "network", "fine_tuning"]
-    for group, own in rows.groupby(keys, sort=False, dropna=False):
+    groups = dict(iter(rows.groupby(keys, sort=False, dropna=False)))
+    for group, own in groups.items():
         head = dict(zip(keys, group, strict=True))
-        plain = rows[(rows["network"] == head["network"]) & (rows["defence"] == "")]
+        undefended = rows[(rows["network"] == head["network"]) & (rows["defence"] == "")]
         if head["defence"] and head["fine_tuning"] != PLAIN:
-            lines.append({**head, "what": "accuracy", **_accuracy_difference(own, plain)})
+            lines.append({**head, "what": "accuracy", **_accuracy_difference(own, undefended)})
         for comparison in _comparisons(own):
-            lines += [{**head, **line} for line in _leakage_differences(own, plain, comparison)]
+            lines += [{**head, **line} for line in _leakage_differences(own, undefended, comparison)]
+            if head["fine_tuning"] == PLAIN and comparison.target != ALONE:
+                defended = groups[(*group[:-1], DEFENDED)]
+                lines.append({**head, **_fine_tuning_difference(own, defended, comparison)})
     return pd.DataFrame(lines)
 
 
@@ -218,6 +222,14 @@ class _Comparison(NamedTuple):
     def target(self) -> tuple[str, str]:
         return self.scenario, self.variant
 
+    @property
+    def columns(self) -> dict[str, str]:
+        return {key: getattr(self, key) for key in ("attacker", "scenario", "variant", "form", "of")}
+
+    def leakage(self, rows: pd.DataFrame, target: tuple[str, str] | None = None) -> pd.Series:
+        """By seed, of these rows; without a target on the comparison's own."""
+        return _values(rows[rows["form"] == self.form], self.of, target or self.target)
+
 
 def _comparisons(rows: pd.DataFrame) -> Iterator[_Comparison]:
     targets = list(rows[TARGET].drop_duplicates().itertuples(index=False, name=None))
@@ -228,31 +240,33 @@ def _comparisons(rows: pd.DataFrame) -> Iterator[_Comparison]:
                     yield _Comparison(form, attacker, *target, key)
 
 
-def _accuracy_difference(own: pd.DataFrame, plain: pd.DataFrame) -> dict:
+def _accuracy_difference(own: pd.DataFrame, undefended: pd.DataFrame) -> dict:
     """The same for all forms and both attackers: the first of each stands for all."""
     defended = own[(own["form"] == STRONGEST) & (own["attacker"] == own["attacker"].iloc[0])]
-    return _paired(_values(defended, "accuracy", ALONE), _values(plain[plain["form"] == STRONGEST], "accuracy", ALONE))
+    without = undefended[undefended["form"] == STRONGEST]
+    return _paired(_values(defended, "accuracy", ALONE), _values(without, "accuracy", ALONE))
 
 
-def _leakage_differences(own: pd.DataFrame, plain: pd.DataFrame, comparison: _Comparison) -> Iterator[dict]:
+def _leakage_differences(own: pd.DataFrame, undefended: pd.DataFrame, comparison: _Comparison) -> Iterator[dict]:
     """How much more one attacker learns about one target than in the cases it is compared with.
 
-    own: rows under one defence, or under none; plain: rows of the same network without a defence.
+    own: rows under one defence, or under none; undefended: rows of the same network without a defence.
     """
-
-    def leakage(rows: pd.DataFrame, target: tuple[str, str]) -> pd.Series:
-        return _values(rows[rows["form"] == comparison.form], comparison.of, target)
-
-    head = {key: getattr(comparison, key) for key in ("attacker", "scenario", "variant", "form", "of")}
     of_attacker = own[own["attacker"] == comparison.attacker]
-    first = leakage(of_attacker, comparison.target)
+    first = comparison.leakage(of_attacker)
     if own["defence"].iloc[0]:
-        yield {**head, "what": "defence", **_paired(first, leakage(plain, comparison.target))}
+        yield {**comparison.columns, "what": "defence", **_paired(first, comparison.leakage(undefended))}
     if comparison.attacker == "adaptive":
         unaware = own[own["attacker"] == "non-adaptive"]
-        yield {**head, "what": "knowing", **_paired(first, leakage(unaware, comparison.target))}
+        yield {**comparison.columns, "what": "knowing", **_paired(first, comparison.leakage(unaware))}
     if comparison.scenario != "NR":
-        yield {**head, "what": "family", **_paired(first, leakage(of_attacker, ALONE))}
+        yield {**comparison.columns, "what": "family", **_paired(first, comparison.leakage(of_attacker, ALONE))}
+
+
+def _fine_tuning_difference(plain: pd.DataFrame, defended: pd.DataFrame, comparison: _Comparison) -> dict:
+    """How much more one attacker learns about one target where its compressed models were fine-tuned plainly."""
+    ways = [rows[rows["attacker"] == comparison.attacker] for rows in (plain, defended)]
+    return {**comparison.columns, "what": "fine-tuning", **_paired(*map(comparison.leakage, ways))}
 
 
 def _values(rows: pd.DataFrame, key: str, target: tuple[str, str]) -> pd.Series:

@@ -82,6 +82,11 @@ def add_audit_flags(parser: argparse.ArgumentParser) -> None:
         "--defences four of them)",
     )
     group.add_argument(
+        "--finetuning_epochs",
+        type=arguments.positive_int,
+        help="epochs of fine-tuning after each compression (default: the preset's)",
+    )
+    group.add_argument(
         "--keep",
         choices=("all", "signals"),
         default="all",
@@ -181,6 +186,7 @@ def reproduce_settings(parser: arguments.Parser, argv=None) -> ReproduceSettings
         preset=args.preset,
         device=args.device,
         batch_size=args.batch_size,
+        finetuning_epochs=args.finetuning_epochs,
         threads=args.threads,
         shadow_num=args.shadow_num,
         seed=args.seed,
@@ -251,8 +257,9 @@ def refuse_contradictions(args: argparse.Namespace, parser: arguments.Parser) ->
     asked = [name for name in commands if getattr(args, name) != parser.get_default(name)]
     if len(asked) > 1:
         parser.error(f"--{asked[0]} and --{asked[1]} are two commands: give them one after the other")
-    if args.variants and (args.early_stopping or args.tune_defence):
-        parser.error("--early_stopping and --tune_defence compress no model: leave out --variants")
+    for name in ("variants", "finetuning_epochs"):
+        if getattr(args, name) and (args.early_stopping or args.tune_defence):
+            parser.error(f"--early_stopping and --tune_defence compress no model: leave out --{name}")
     if args.no_attacks and (args.tune_defence or args.compare):
         parser.error("--tune_defence and --compare attack nothing: leave out --no_attacks")
     if args.tune_defence and args.split == ONLINE:

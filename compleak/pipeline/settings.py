@@ -8,7 +8,7 @@ from compleak.pipeline.presets import PRESETS, Preset
 from compleak.runs.names import default_name, name_of
 from compleak.runs.places import run_dir
 from compleak.runs.settings import AS_THEY_ARE, DEFAULT_WIDTH, AnswersSettings, DefenceSettings, RunSettings
-from compleak.runs.variants import ORIGINAL, PAPER_GRID, Variant, parse_compressed
+from compleak.runs.variants import ORIGINAL, PAPER_GRID, TECHNIQUES, Variant, parse_compressed
 from core.files import read_json
 from data.splits import COMPLEAK, DEFAULT_SEED
 
@@ -34,6 +34,7 @@ class PlanSettings:
     preset: str = "smoke"
     device: str | None = None
     batch_size: int | None = None  # None: the preset's
+    finetuning_epochs: int | None = None  # after each compression; None: the preset's
     threads: int | None = None
     shadow_num: int = 1
     seed: int = DEFAULT_SEED
@@ -56,7 +57,12 @@ class PlanSettings:
 
     @property
     def stages(self) -> Preset:
-        return PRESETS[self.preset]
+        """The preset, with the epochs of fine-tuning that were given in place of its own."""
+        preset = PRESETS[self.preset]
+        if self.finetuning_epochs is None:
+            return preset
+        given = {"epochs": self.finetuning_epochs}
+        return replace(preset, **{technique: {**getattr(preset, technique), **given} for technique in TECHNIQUES})
 
     @property
     def name(self) -> str:

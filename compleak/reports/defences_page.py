@@ -77,7 +77,7 @@ def page_of_defences(facts: DefencesFacts, findings: DefencesFindings) -> list[B
         *_head(facts),
         *_explanation(facts, findings.rows),
         *_leakage(findings),
-        *_after_compression(findings.after_compression),
+        *_after_compression(findings),
         *_price_and_effect(findings.differences),
         *_knowing(findings.differences),
         *_more_models(findings.differences),
@@ -172,7 +172,8 @@ def _setting_cells(row: pd.Series) -> dict[str, str]:
     return {"defence": name, **{key: text or "-" for key, text in shown.items()}}
 
 
-def _after_compression(rows: pd.DataFrame) -> Iterator[Block]:
+def _after_compression(findings: DefencesFindings) -> Iterator[Block]:
+    rows = findings.after_compression
     if not len(rows):
         return
     yield Heading("After compression: what is left of the protection where fine-tuning is plain")
@@ -183,6 +184,9 @@ def _after_compression(rows: pd.DataFrame) -> Iterator[Block]:
         defence takes away less than {100 * LEAST_PROTECTION:g} points."""
     )
     yield Table(_by_target(rows, _protection_cell))
+    added = differences_of(findings.differences, "fine-tuning")
+    yield Text(f"AUC with plain less that with defended fine-tuning, paired by seed: {describe_signs(added)}.")
+    yield Table(difference_table(added))
     yield Text("Test accuracy of the same compressed models, with defended → with plain fine-tuning.")
     yield Table(_by_target(rows[rows["scenario"] == "NR"], _accuracy_cell))
 
