@@ -235,7 +235,7 @@ def test_points_that_all_shadow_models_trained_on_are_left_out_of_every_finding(
     assert findings.greedy["auc"].notna().all() and len(findings.greedy) == 1
     curve = findings.curves[findings.curves["form"] == "headline"]
     np.testing.assert_allclose(curve["auc"], headline["auc"])
-    assert curve["least"].iloc[0] == 1 / headline["n_nonmember"]
+    assert curve["one_nonmember"].iloc[0] == 1 / headline["n_nonmember"]
 
 
 @pytest.mark.parametrize(

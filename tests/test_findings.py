@@ -245,7 +245,7 @@ def test_a_curve_is_that_of_the_strongest_attack_and_the_null_control_halves_the
         1,
         1,
     ]
-    assert ends["least"].tolist() == [1 / 1000, 1 / 500]
+    assert ends["one_nonmember"].tolist() == [1 / 1000, 1 / 500]
 
 
 # Families of models

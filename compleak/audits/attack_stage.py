@@ -131,12 +131,12 @@ def seed_of(settings: AttackSettings, target: Target) -> int:
 
 
 def code_hash() -> str:
-    """A short hash of the code of all attacks, of metrics and this stage, and of two modules that they read.
+    """A short hash of the code of all attacks, of metrics and this stage, and of three modules that they read.
 
-    Those say what the blind control looks at, and how an attacker's own Split-AI is trained.
+    Those say what the blind control looks at, what an attacker knows, and how an attacker's own Split-AI is trained.
     """
     digest = hashlib.sha256()
-    files = [Path(inputs.__file__), Path(selena.__file__)]
+    files = [Path(module.__file__) for module in (inputs, signals_file, selena)]
     for folder in (Path(attacks.__file__).parent, Path(__file__).parent):
         files += sorted(folder.rglob("*.py"))
     for file in files:

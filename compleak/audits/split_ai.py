@@ -12,7 +12,7 @@ from attacks.selena_adaptive import OTHER_HALF, SAME_HALF
 from compleak.audits.attackers import KNOWN_HALF, Attacker, Half, halves_of
 from compleak.queries import signals_file
 from compleak.queries.signals_file import Record
-from compleak.runs.roles import role_seed
+from compleak.runs.roles import VICTIM, role_seed
 from compleak.runs.run import Run, dataset
 from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment, assign
@@ -58,11 +58,10 @@ def answers_of_attacker(
     run: Run, points: np.ndarray, truth: np.ndarray, half: Half, number: int, seed: int, device: torch.device
 ) -> np.ndarray:
     """(A, C): what a Split-AI that is trained on the known members of a half answers about the audited points (A,)."""
-    victim = run.roles[0]
-    made_from = model_meta(run, ORIGINAL, victim)["made_from"]
+    made_from = model_meta(run, ORIGINAL, VICTIM)["made_from"]
     recipe = Recipe(**{name: value for name, value in made_from.items() if name in Recipe._fields})
     assignment = replace(
-        assign(run, ORIGINAL, victim),
+        assign(run, ORIGINAL, VICTIM),
         members=points[half.known & truth],
         reserve=None,
         defence="",

@@ -89,19 +89,22 @@ def model_meta(run: Run, variant: str, role: str) -> dict:
 
 def original_meta(run: Run) -> dict:
     """What `meta.json` says of the victim's original."""
-    return model_meta(run, str(ORIGINAL), run.roles[0])
+    return model_meta(run, str(ORIGINAL), VICTIM)
 
 
 def scores_of(run: Run, row: pd.Series) -> np.ndarray:
-    """(A,) float64: the scores behind a row of the attack table, over the victim's audit points; NaN where left out."""
+    """(A,) float64: the scores behind a row of `attack_table`, over the victim's audit points; NaN where left out.
+
+    The table must be of the models' answers as they are, without a defence of answers.
+    """
     file = table_file(run, row["scenario"], row["variant"]).with_name(f"{row['scenario']}_scores.npz")
-    family = f"{row['variant']}/" if row["scenario"] == "MR" and row["variant"] != ALL else ""
+    prefix = f"{row['variant']}/" if row["scenario"] == "MR" and row["variant"] != ALL else ""
     with np.load(file, allow_pickle=False) as scores:
-        return scores[family + key_of(row)]
+        return scores[prefix + key_of(row)]
 
 
 def p_values_of(run: Run, row: pd.Series) -> np.ndarray | None:
-    """(A,): the p-values of the headline on the row's target; None where that has none."""
+    """(A,): the p-values of the headline on the row's target, of the same table; None where that has none."""
     file = table_file(run, row["scenario"], row["variant"]).with_name(f"{row['scenario']}_p_values.npz")
     with np.load(file, allow_pickle=False) as p_values:
         return p_values.get(row["variant"])
@@ -113,7 +116,7 @@ def membership(run: Run) -> np.ndarray:
 
 
 def audit_points(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """(A,) place in the data set and (A,) class of the victim's audit points."""
+    """(A,) index into the data set and (A,) class of the victim's audit points."""
     file = run.signals_file(ORIGINAL)
     record = signals_file.load(file)
     audited = record.audit[0]
@@ -137,7 +140,7 @@ def attacker_views(run: Run, variants: Sequence[str]) -> tuple[dict[str, Signals
 
 def trained_members(run: Run) -> int:
     """On how many members the victim's original is trained: fewer than it has where a defence reserves some."""
-    return len(assign(run, ORIGINAL, run.roles[0]).members)
+    return len(assign(run, ORIGINAL, VICTIM).members)
 
 
 def minutes(run: Run) -> float:

@@ -470,9 +470,8 @@ def _curves(headlines: pd.DataFrame, table: pd.DataFrame, judged: _Judged) -> pd
     for _, own in headlines.groupby("scenario", sort=False):
         row = _leading(own)
         curves.append(roc.curve_of(row, "headline", judged.scores(row), judged.truth))
-    nulls = table[table["attack"] == "null"]
-    if len(nulls):
-        row = nulls.iloc[-1]
+    if (table["attack"] == "null").any():
+        row = roc.null_row(table)
         curves.append(roc.null_curve(row, judged.scores_as_given(row), judged.truth))
     return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=roc.COLUMNS)
 

@@ -7,6 +7,7 @@ import torch
 
 from compleak.runs.checkpoints import META, WEIGHTS
 from compleak.runs.places import tokenizer_file
+from compleak.runs.roles import VICTIM
 from compleak.runs.run import Run, open_run, tokenizer_of
 from compleak.runs.settings import RunSettings
 from compleak.runs.variants import ORIGINAL, Variant, parse_variant
@@ -30,14 +31,13 @@ def open_run_variant(root: Path, name: str) -> tuple[Run, Variant]:
 def open_run_model(root: Path, name: str, device_name: str | None) -> ForeignModel:
     """The victim's model of `<run>/<variant>`. UserError where it is not finished."""
     run, variant = open_run_variant(root, name)
-    victim = run.roles[0]
     device = devices.choose(device_name)
-    model = load_model(run, variant, victim).to(device).eval()
+    model = load_model(run, variant, VICTIM).to(device).eval()
     shows_images = run.kind.showable
     takes_text = run.kind.encode is not None
     side = run.config["image_size"] or SIDE
     shape = (3, side, side) if shows_images else (LENGTH if takes_text else run.config["features"],)
-    folder = run.role_dir(variant, victim)
+    folder = run.role_dir(variant, VICTIM)
 
     def answer(inputs: np.ndarray) -> np.ndarray:
         return predict(model, torch.from_numpy(inputs).to(device)).cpu().numpy()

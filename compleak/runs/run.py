@@ -16,7 +16,7 @@ from torch import nn
 
 import models
 from compleak.runs import checkpoints, names, places, tokenizers
-from compleak.runs.roles import roles_of
+from compleak.runs.roles import VICTIM, roles_of
 from compleak.runs.settings import UNDEFENDED, DefenceSettings, RunSettings
 from compleak.runs.variants import ORIGINAL, TECHNIQUES, Variant, compressed_variant, in_paper_order
 from core.errors import UserError
@@ -216,7 +216,7 @@ def defence_in_words(run: Run) -> str:
 
 def finished_variants(run: Run) -> list[Variant]:
     """The variants whose victim is finished, in the paper's order, whichever degrees they have."""
-    variants = [ORIGINAL] if checkpoints.is_finished(run.role_dir(ORIGINAL, run.roles[0])) else []
+    variants = [ORIGINAL] if checkpoints.is_finished(run.role_dir(ORIGINAL, VICTIM)) else []
     for technique in TECHNIQUES:
         for folder in (run.root / f"results_{technique}").glob(f"{glob.escape(run.name)}_*"):
             variants += _variant_in(run, technique, folder.name.removeprefix(f"{run.name}_"))
@@ -229,5 +229,5 @@ def _variant_in(run: Run, technique: str, degree: str) -> list[Variant]:
         variant = compressed_variant(technique, degree)
     except UserError:
         return []
-    is_own = variant.degree == degree and checkpoints.is_finished(run.role_dir(variant, run.roles[0]))
+    is_own = variant.degree == degree and checkpoints.is_finished(run.role_dir(variant, VICTIM))
     return [variant] if is_own else []

@@ -7,6 +7,7 @@ from torch import nn
 
 from compleak.runs import checkpoints
 from compleak.runs.names import train_command
+from compleak.runs.roles import VICTIM
 from compleak.runs.run import Run, network
 from compleak.runs.variants import ORIGINAL, Variant
 from core.errors import UserError
@@ -74,8 +75,7 @@ def recipe_of_defence(run: Run) -> set[str]:
 
 def refuse_other_recipe(run: Run, variant: Variant, role: str, made_from: dict) -> None:
     """UserError where the victim, if it is there yet, was made with other settings than this role."""
-    victim = run.roles[0]
-    folder = run.role_dir(variant, victim)
+    folder = run.role_dir(variant, VICTIM)
     if not checkpoints.is_finished(folder):
         return
     victims = checkpoints.load_meta(folder)["made_from"]
@@ -85,6 +85,6 @@ def refuse_other_recipe(run: Run, variant: Variant, role: str, made_from: dict) 
     for key in sorted((made_from.keys() | victims.keys()) - may_differ):
         if made_from.get(key) != victims.get(key):
             raise UserError(
-                f"{run.name} {variant}: {role} was made with {key} {made_from.get(key)}, {victim} with "
+                f"{run.name} {variant}: {role} was made with {key} {made_from.get(key)}, {VICTIM} with "
                 f"{victims.get(key)}: delete the one that is wrong and make it again with the other's settings"
             )

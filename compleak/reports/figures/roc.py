@@ -13,17 +13,17 @@ LINES = {"published": "--", "headline": "-", "null": ":"}
 def roc_figure(curves: pd.DataFrame, subtitle: str):
     """ROC curves on logarithmic axes. curves: `roc.roc_curves`."""
     figure, axes = new_figure("The strongest attacks of each scenario", subtitle, 5.2)
-    least = curves["least"].min()
+    lowest = curves["one_nonmember"].min()
     for _, curve in _each(curves):
         first = curve.iloc[0]
         colour = GREY if first["form"] == "null" else SCENARIO_COLOURS[first["scenario"]]
         style = {"color": colour, "linestyle": LINES[first["form"]], "linewidth": 1.5}
         axes.step(curve["fpr"], curve["tpr"], where="post", label=_name(first), **style)
-    axes.plot([least, 1], [least, 1], color=BLACK, linewidth=0.8, label="guessing")
-    if least < FPR:
+    axes.plot([lowest, 1], [lowest, 1], color=BLACK, linewidth=0.8, label="guessing")
+    if lowest < FPR:
         axes.axvline(FPR, color=BLACK, linewidth=0.6, linestyle=":")
         axes.annotate("0.1 %", (FPR, 1), xytext=(3, -3), textcoords="offset points", va="top", fontsize=SMALL)
-    axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1.05), box_aspect=1)
+    axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1.05), box_aspect=1)
     axes.xaxis.set_major_formatter(_percent)
     axes.yaxis.set_major_formatter(_percent)
     axes.grid(axis="x", **GRID)
