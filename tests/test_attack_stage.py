@@ -12,7 +12,7 @@ import CompLeakNR
 import train
 from compleak.audits import job, metrics
 from compleak.audits.controls import reference_control
-from compleak.audits.target import folder_for
+from compleak.audits.target import Target, folder_for
 from compleak.findings.one_run import findings_of_run
 from compleak.queries import signals_file
 from compleak.queries.signals_file import Record
@@ -34,6 +34,12 @@ def write_world(folder, models=4, **changes):
     file = folder / "model.npz"
     np.savez(file, **arrays)
     return file, arrays
+
+
+def test_a_file_of_several_jobs_is_read_once():
+    original, pruned, clustered = map(Path, ("original.npz", "pruned.npz", "clustered.npz"))
+    jobs = {"all": [original, pruned, clustered], "pruning": [original, pruned], "clustering": [None, clustered]}
+    assert Target(None, jobs, Path("out")).files == [original, pruned, clustered]
 
 
 def test_audited_points_without_a_reference_are_left_out_and_counted(tmp_path, capsys):

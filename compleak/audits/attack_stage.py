@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 import attacks
 from compleak.audits.attackers import Attacker, as_known, attacker_of, halves_of, parts_of
@@ -38,8 +39,8 @@ START = "Start Membership Inference Attacks"  # the line that the authors' artif
 def attack(settings: AttackSettings, announce: bool = True) -> pd.DataFrame:
     """Run a scenario's attacks on its target, and write the table and the scores; returns the table of PROTOCOL §7.
 
-    Nothing is attacked where a table of the same signals, settings and code is there, unless the settings say again.
-    announce: print that attacks begin, and who attacks.
+    Models of a run that have not been asked are asked first. Nothing is attacked where a table of the same signals,
+    settings and code is there, unless the settings say again. announce: print that attacks begin, and who attacks.
     """
     if settings.out:
         check_out(settings.out)
@@ -48,7 +49,7 @@ def attack(settings: AttackSettings, announce: bool = True) -> pd.DataFrame:
     target = target_of(settings, device)
     if is_online(target):
         settings = replace(settings, upper_bound=settings.scenario == "NR")
-    records = {path: signals_file.load(path) for files in target.jobs.values() for path in files if path}
+    records = {path: signals_file.load(path) for path in target.files}
     signals_file.same_points(list(records.values()), [str(path) for path in records])
     attacker = attacker_of(settings.attacker, records)
     made_from = made_from_of(settings, target, attacker)
@@ -58,14 +59,30 @@ def attack(settings: AttackSettings, announce: bool = True) -> pd.DataFrame:
         return files.read()
 
     if announce:
-        say(START)
+        say_who_attacks(settings, target, attacker)
+    return make_table(settings, target, attacker, records, made_from, device)
+
+
+def say_who_attacks(settings: AttackSettings, target: Target, attacker: Attacker) -> None:
+    """Print that attacks begin, which defence stands against them, and what the attacker knows."""
+    say(START)
     if target.run and target.run.defence.name:
         say(f"{target.run.name}: {defence_in_words(target.run)}")
-    if announce and settings.answers.name:
+    if settings.answers.name:
         whose = "all models" if settings.answers.adaptive else "the victim"
         say(f"answers of {whose} defended by {settings.answers}")
-    if announce:
-        say(attacker.describe())
+    say(attacker.describe())
+
+
+def make_table(
+    settings: AttackSettings,
+    target: Target,
+    attacker: Attacker,
+    records: dict[Path, signals_file.Record],
+    made_from: dict,
+    device: torch.device,
+) -> pd.DataFrame:
+    """Run the attacks on what the files of the target hold, and write the table and the scores; returns the table."""
     records = with_columns(records, target.run, chosen_attacks(settings))
     usable = with_references(as_known(attacker, records))
     usable = with_split_ai(usable, target.run, attacker, chosen_attacks(settings), made_from["seed"], device)
@@ -76,7 +93,7 @@ def attack(settings: AttackSettings, announce: bool = True) -> pd.DataFrame:
     table = pd.DataFrame(attacked.rows)
     facts = {"made_from": made_from, "left_out": attacked.left_out, **provenance(device)}
     arrays = [in_file_order(values, records, usable) for values in (attacked.scores, attacked.p_values)]
-    files.write(table, *arrays, facts)
+    TableFiles(target.out, settings.scenario).write(table, *arrays, facts)
     unfinished.remove()
     return table
 
@@ -110,8 +127,9 @@ def in_file_order(scores: dict[str, np.ndarray], records: dict, usable: dict) ->
 
 def made_from_of(settings: AttackSettings, target: Target, attacker: Attacker) -> dict:
     """All that the numbers of a table follow from: signals, attacker, settings, and the code of attacks and audits."""
+    digests = {None: None, **{path: sha256(path) for path in target.files}}
     made_from = {
-        "signals": {name: [sha256(path) if path else None for path in files] for name, files in target.jobs.items()},
+        "signals": {name: [digests[path] for path in files] for name, files in target.jobs.items()},
         "attacker": attacker.name,
         "seed": seed_of(settings, target),
         "recipe": settings.recipe,

@@ -29,6 +29,11 @@ class Target:
     jobs: dict[str, list[Path | None]]
     out: Path
 
+    @property
+    def files(self) -> list[Path]:
+        """The signals files of all jobs, each once."""
+        return list(dict.fromkeys(path for files in self.jobs.values() for path in files if path))
+
 
 def target_of(settings: AttackSettings, device: torch.device) -> Target:
     """The target that the settings mean, the models of a run asked where they have not been asked."""
