@@ -17,7 +17,8 @@ from compleak.reports import cells, run_page, seeds_page
 from compleak.reports.defences_page import difference_table, leakage_by_victim
 from compleak.reports.figures import degrees, early_stopping, exposed, family, greedy, tradeoff
 from compleak.reports.figures import roc as roc_picture
-from compleak.reports.figures.style import split_variant
+from compleak.reports.figures.labels import Label, label_points
+from compleak.reports.figures.style import new_figure, split_variant
 from compleak.reports.folder import write_report
 from compleak.reports.page import Bullets, Code, Figure, Heading, Table, Text, to_markdown
 from compleak.runs.run import Run
@@ -259,6 +260,23 @@ def assert_readable(figure):
         width = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
         height = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
         assert width <= 1 or height <= 1, (text, other)
+
+
+def test_the_line_from_a_point_to_its_name_crosses_no_other_name():
+    figure, axes = new_figure("title", "subtitle", 4)
+    points = [(0.5 + 0.012 * column, 0.5 + 0.02 * row) for column in range(3) for row in range(2)]
+    axes.plot(*zip(*points, strict=True), "o")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    label_points(figure, axes, [Label(*point, f"defence {place}", "black") for place, point in enumerate(points)])
+    figure.draw_without_rendering()
+    boxes = [matplotlib.text.Text.get_window_extent(text) for text in axes.texts]
+    lines = [(text, box) for text, box in zip(axes.texts, boxes, strict=True) if text.arrow_patch]
+    assert lines
+    for text, box in lines:
+        start, end = axes.transData.transform(text.xy), (box.get_points()[0] + box.get_points()[1]) / 2
+        places = start + np.linspace(0, 1, 200)[:, None] * (end - start)
+        others = [other for other in boxes if other is not box]
+        assert not any(other.contains(*place) for other in others for place in places), text.get_text()
 
 
 LONG_NAME = (

@@ -9,7 +9,7 @@ import numpy as np
 from compleak.reports.figures.style import GREY, SMALL
 
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-DISTANCES = (7, 13, 20, 28, 38)  # points, tried in this order
+DISTANCES = (7, 13, 20, 28, 38, 50, 64)  # points, tried in this order
 PLACES = list(itertools.product(DISTANCES, DIRECTIONS))
 ALIGNMENT = {1: ("left", "bottom"), -1: ("right", "top"), 0: ("center", "center")}  # of a text by its side of the point
 POINT, LINE = 4, 1  # half the width of what a point, a place on a line, covers, in points
@@ -35,12 +35,26 @@ def label_points(figure, axes, labels: Sequence[Label]) -> None:
     points = np.array([axes.transData.transform((label.x, label.y)) for label in labels])
     drawn = np.concatenate([_boxes(points, POINT * scale), _boxes(_places_on_lines(axes), LINE * scale)])
     written = np.array([text.get_window_extent().extents for text in axes.texts]).reshape(-1, 4)
-    for label in labels:
+    inside = axes.get_window_extent().extents
+    for label, point in zip(labels, points, strict=True):
         boxes = np.array([_extent(axes, label, place, scale) for place in PLACES])
-        costs = [_cost(box, drawn, written, axes.get_window_extent().extents) for box in boxes]
+        leaders = [_leader(point, box, scale) for box in boxes]
+        costs = [_cost(box, drawn, written, inside) for box in boxes]
+        costs += UNREADABLE * np.array([_overlaps(leader, written) for leader in leaders])
         best = int(np.argmin(costs))
-        _write(axes, label, PLACES[best], has_leader=PLACES[best][0] > DISTANCES[0])
-        written = np.vstack([written, boxes[best]])
+        _write(axes, label, PLACES[best], _has_leader(PLACES[best]))
+        written = np.vstack([written, boxes[best], leaders[best]])
+
+
+def _has_leader(place: tuple) -> bool:
+    """Whether a label in this place is so far from its point that a line joins them."""
+    return place[0] > DISTANCES[0]
+
+
+def _leader(point: np.ndarray, box: np.ndarray, scale: float) -> np.ndarray:
+    """(n, 4): squares along the line from a point to the middle of its label's box (4,)."""
+    middle = (box[:2] + box[2:]) / 2
+    return _boxes(_between(np.array([point, middle])), LINE * scale)
 
 
 def _extent(axes, label: Label, place: tuple, scale: float) -> np.ndarray:
@@ -92,6 +106,11 @@ def _cost(box: np.ndarray, drawn: np.ndarray, written: np.ndarray, inside: np.nd
     """The area of what is drawn that a label would cover; other labels, and what would leave the axes, weigh more."""
     outside = _overlap(box, box[None]).sum() - _overlap(box, inside[None]).sum()
     return float(_overlap(box, drawn).sum() + UNREADABLE * (_overlap(box, written).sum() + outside))
+
+
+def _overlaps(boxes: np.ndarray, others: np.ndarray) -> float:
+    """The area that all boxes (n, 4) together share with others (m, 4)."""
+    return float(sum(_overlap(box, others).sum() for box in boxes))
 
 
 def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
