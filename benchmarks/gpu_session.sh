@@ -8,7 +8,7 @@
 # runs for at most LIMIT seconds and then copies to OUT what no earlier call has copied. The flags after OUT are passed
 # to reproduce.py (default: the paper's grid on CIFAR-10, downloaded). The pieces of work, in order:
 #     check    benchmarks/gpu_check.py: does everything that the tables rely on hold on this GPU?
-#     models   reproduce.py --no_attacks --keep signals
+#     models   reproduce.py --no_attacks --keep signals (--keep all with --defences)
 #     bench    benchmarks/bench.py
 # The exit code is 0 if all pieces were done or cut off, 1 if one failed (the others still run), and 2 for wrong usage.
 # OUT holds at most eight files of at most 16 MiB: log, benchmarks, models.tar.gz (what meta.json says of each model,
@@ -80,13 +80,18 @@ run_piece() {
     esac
 }
 
-# pack_models: what meta.json, run.json and the like say of all models, without weights
+# pack_models: what meta.json, run.json and the like say of all models, as of models whose weights were dropped
 pack_models() {
     cd "$root" || return
-    local files=()
+    local files=() copy
     mapfile -t files < <(find results* data -maxdepth 3 \
         \( -name run.json -o -name meta.json -o -name seconds.json -o -name tokenizer.json -o -name '*_index*.pkl' \) 2>/dev/null)
-    ((${#files[@]})) && tar -czf "$out/models.tar.gz" "${files[@]}"
+    ((${#files[@]})) || return
+    copy=$(mktemp -d)
+    cp --parents "${files[@]}" "$copy"
+    find "$copy" -name meta.json -exec sed -i '1s/{/{"dropped": true,/' {} +
+    (cd "$copy" && tar -czf "$out/models.tar.gz" *)
+    rm -r "$copy"
 }
 
 # pack_answers: up to four archives of the answers that no earlier call has packed
@@ -129,7 +134,8 @@ copy_results() {
 
 flags=("$@")
 [[ $# -gt 0 ]] || flags=(--preset paper --dataset_name cifar10)
-flags+=(--root "$root" --no_attacks --keep signals --jobs "$jobs")
+flags+=(--root "$root" --no_attacks --jobs "$jobs")
+[[ " ${flags[*]} " == *" --defences "* ]] || flags+=(--keep signals) # with --defences, runs copy each other's weights
 version=$(git -C "$here" describe --always --dirty 2>/dev/null) # calls of one session have the same version and flags
 session=$(printf '%s\n' "$version" "${flags[@]}" "${CHECK_FLAGS:-}" "${BENCH_FLAGS:-}" | sha1sum | cut -c1-12)
 state=$root/.gpu_session/$session

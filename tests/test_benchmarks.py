@@ -1,7 +1,9 @@
 """The benchmark: its table, the signals that attacks are timed on, and the GPU session."""
 
+import json
 import os
 import subprocess
+import sys
 import tarfile
 from types import SimpleNamespace
 
@@ -168,6 +170,16 @@ def test_a_gpu_session_that_is_called_wrongly_says_so_in_one_line(arguments, set
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("further", "kept"), [([], "signals"), (["--defences", "ppb:4"], "all")])
+def test_a_gpu_session_keeps_weights_only_where_runs_share_them(further, kept, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/usr/bin/env bash\n[[ $1 != -c ]] || exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    done = run_session(tmp_path / "out", "--preset", "smoke", *further, ROOT=tmp_path / "root", PYTHON=python, LIMIT=60)
+    flags = done.stdout.splitlines()[0].split()
+    assert ("--keep" in flags) == (kept == "signals") and "--no_attacks" in flags, done.stderr
+
+
 FAKE_PYTHON = """#!/usr/bin/env bash
 # stands in for Python: `models` takes too long in its first call, `check` fails, and the answers appear at once
 case "$*" in
@@ -177,7 +189,7 @@ case "$*" in
     echo "{}" >$ROOT/results/run/run.json
     for degree in 0.{1..6}; do
         folder=$ROOT/results_pruning/run_$degree/victim_model
-        mkdir -p $folder && echo "{}" >$folder/meta.json
+        mkdir -p $folder && echo '{"format": 1}' >$folder/meta.json
         [[ -e $folder/answers.npz ]] || head -c 9000000 /dev/urandom >$folder/answers.npz
     done
     [[ -e $ROOT/second ]] && exit 0
@@ -203,7 +215,10 @@ def test_a_gpu_session_that_is_cut_off_continues_in_the_next_call_and_copies_eac
     copied += answers_in(out)
     assert copied == [f"results_pruning/run_0.{degree}/victim_model/answers.npz" for degree in range(1, 7)]
     with tarfile.open(out / "models.tar.gz") as archive:
-        assert "results/run/run.json" in archive.getnames() and len(archive.getnames()) == 7
+        files = {member.name: member for member in archive if member.isfile()}
+        assert "results/run/run.json" in files and len(files) == 7
+        meta = json.load(archive.extractfile(files["results_pruning/run_0.1/victim_model/meta.json"]))
+        assert meta == {"format": 1, "dropped": True}
 
 
 def answers_in(out):
