@@ -125,7 +125,7 @@ def write_page_of_comparison(
         page = write_tuning_page(runs, folder, settings.command, in_words)
     elif settings.early_stopping:
         folder = folders["_early_stopping"]
-        compared = folders["_defences"] / "summary.csv"
+        compared = folders["_defences"] / "runs.csv"
         page = write_early_stopping_page(runs, folder, compared, settings.command, in_words)
     elif settings.defences is not None:
         folder = folders["_defences"]

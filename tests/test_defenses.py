@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import warnings
 
 import numpy as np
@@ -694,6 +695,8 @@ def test_every_defence_is_attacked_by_both_attackers_with_one_two_and_all_models
     text = (compared / "results/digits_resnet18_w0.125_tiny_defences/summary.md").read_text()
     assert "--defences ppb:4 --undefended_finetuning" in text and "PPB 4 | resnet18 | adaptive | plain" in text
     assert "rests on a few of only 40 non-members" in text and "## After compression" in text
+    short = text[text.index("## In short") : text.index("## Leakage")]
+    assert len(re.findall(r"^\| (?:none|PPB 4) \|", short, re.MULTILINE)) == 2
     victims = [digest(compared, f"_tiny_ppb_4{way}", "victim_model") for way in ("", "_undefended_finetuning")]
     assert victims[0] == victims[1]
 

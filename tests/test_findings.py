@@ -319,7 +319,7 @@ def defence_rows(*seed_numbers):
     """Rows of runs in which the original has an AUC of 0.5, and with PPB 0.3, or 0.35 for an adaptive attacker."""
     settings = (("", np.nan, "", 0.5), ("ppb", 4.0, "non-adaptive", 0.3), ("ppb", 4.0, "adaptive", 0.35))
     head = {"network": "n", "scenario": "NR", "variant": "original", "epsilon": math.inf, "recipe": ""}
-    head |= {"accuracy": 0.5, "train_accuracy": 1.0, TPR: 0.1, WIDER_TPR: 0.2, "n_nonmember": 100}
+    head |= {"accuracy": 0.5, "train_accuracy": 1.0, "acc": 0.6, TPR: 0.1, WIDER_TPR: 0.2, "n_nonmember": 100}
     return pd.DataFrame(
         [
             {**head, "form": form, "seed": seed, "defence": name, "argument": argument, "attacker": attacker}
@@ -373,24 +373,39 @@ def test_label_only_rows_are_those_of_attacks_that_read_no_posterior():
     assert rows.rows_of_form(table[4:], rows.LABEL_ONLY).empty
 
 
-def test_a_defence_stands_beside_the_least_leaking_snapshot_that_is_as_accurate():
-    form = {"form": "strongest", "auc_sd": 0.0}
-    leakage = {0: 0.5, 2: 0.6, 4: 0.8, 6: 0.7}  # by epochs
-    lines = [{"epochs": epochs, "accuracy_mean": 0.05 * epochs, "auc_mean": auc} for epochs, auc in leakage.items()]
-    curve = pd.DataFrame([form | line for line in lines])
-    own = {
-        "scenario": "NR",
-        "variant": "original",
-        "attacker": "adaptive",
-        "argument": 1.0,
-        "recipe": "",
-        "network": "n",
-    }
-    names = {"ppb": 0.15, "adv": 0.9, "early_stopping": 0.1}
-    others = pd.DataFrame([{**form, **own, "defence": name, "accuracy_mean": at} for name, at in names.items()])
-    beside = early_stopping.beside_defences(curve, others).set_index("defence")
-    assert beside.loc["ppb", ["epochs", "stopped_auc"]].tolist() == [6, 0.7]
-    assert list(beside.index) == ["ppb", "adv"] and pd.isna(beside.loc["adv", "epochs"])
+def test_of_two_attackers_the_one_who_does_better_in_a_seed_counts():
+    rows_of_both = defence_rows(1, 2)
+    rows_of_both.loc[(rows_of_both["seed"] == 2) & (rows_of_both["attacker"] == "adaptive"), "auc"] = 2.2
+    either = defences.against_either_attacker(rows_of_both)
+    strongest = either[either["form"] == "strongest"]
+    assert strongest.loc[strongest["defence"] == "ppb", "auc"].tolist() == pytest.approx([1.35, 2.3])
+    assert set(strongest["attacker"]) == {"", defences.EITHER} and len(strongest) == 4
+
+
+def rows_of_victims(defence, seeds, accuracies, aucs, **columns):
+    """Rows of the strongest attack on the original of one defence, in each of these seeds."""
+    head = {"form": "strongest", "scenario": "NR", "variant": "original", "defence": defence, "argument": 1.0}
+    head |= {"recipe": "", "network": "n", "attacker": "adaptive" if defence else "", "fine_tuning": "", "run": ""}
+    head |= {"epsilon": math.inf, "n_nonmember": 100} | dict.fromkeys(defences.MEASURED, 0.5)
+    lines = zip(seeds, accuracies, aucs, strict=True)
+    return pd.DataFrame([head | {"seed": seed, "accuracy": at, "auc": auc} | columns for seed, at, auc in lines])
+
+
+def test_a_defence_stands_beside_the_undefended_training_where_that_is_as_accurate():
+    snapshots = [("early_stopping", 1, (0.5, 0.5)), ("early_stopping", 2, (0.6, 0.7)), ("", 4, (0.8, 0.8))]
+    curve = [rows_of_victims(name, (1, 2), (0.2 * at,) * 2, aucs, epochs=at) for name, at, aucs in snapshots]
+    undefended = rows_of_victims("", (1, 2, 3), (0.8,) * 3, (0.8,) * 3)
+    compared = [
+        rows_of_victims("ppb", (1, 2, 3), (0.3, 0.4, 0.1), (0.60, 0.75, 0.9)),  # where stopping gives 0.55 and 0.7
+        rows_of_victims("adv", (1, 2, 3), (0.3, 0.9, 0.1), (0.6, 0.6, 0.6)),  # in seed 2 above every snapshot
+        rows_of_victims("dp", (1, 2, 3), (0.1, 0.1, 0.1), (0.6, 0.6, 0.6), network="another"),
+    ]
+    others = pd.concat([undefended, *compared])
+    beside = early_stopping.beside_defences(pd.concat(curve), others).set_index("defence")
+    assert beside.loc["ppb", ["auc_mean", "stopped_auc", "difference"]].tolist() == pytest.approx([0.675, 0.625, 0.05])
+    assert beside.loc[["adv", "dp"], ["stopped_auc", "difference"]].isna().all(axis=None)
+    assert beside["seeds"].tolist() == [2, 2, 2]  # seed 3 has no snapshots
+    assert early_stopping.beside_defences(pd.concat(curve), others.assign(run="of other data")).empty
 
 
 def test_the_epsilon_of_a_family_counts_the_originals_training_once():

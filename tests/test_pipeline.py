@@ -252,10 +252,14 @@ def test_snapshots_follow_one_another_and_answers_are_defended_after_they_were_g
     settings = reproduce.parse(["--early_stopping"])
     stages = stages_of(plans := runs_of(settings), settings)
     check_order(stages)
-    assert [plan.run.defence.argument for plan in plans] == [*(pytest.approx(i / 10) for i in range(1, 10)), None]
+    shares = [pytest.approx(i / 10) for i in range(1, 10)]
+    assert [plan.run.defence.argument for plan in plans] == [*shares, *shares, None]
     assert {stage.key.kind for stage in stages} == {"data", "train", "NR"}
-    chain = [stage for stage in stages if stage.key.kind == "train" and stage.key.role == "victim_model"]
+    trained = [stage for stage in stages if stage.key.kind == "train" and stage.key.role == "victim_model"]
+    chain, copied = trained[:10], trained[10:]
+    assert [stage.key.run for stage in chain] == [plan.name for plan in plans[9:]]
     assert all(before.key in after.needs for before, after in pairwise(chain))
+    assert all(original.key in copy.needs for copy in copied for original in chain)
 
 
 def test_a_defence_is_tuned_on_the_attackers_pool_alone(tmp_path):

@@ -15,6 +15,7 @@ from compleak.findings.one_run import RunFindings
 from compleak.findings.rows import key_of
 from compleak.reports import cells, run_page, seeds_page
 from compleak.reports.defences_page import difference_table, leakage_by_victim
+from compleak.reports.early_stopping_page import beside_table
 from compleak.reports.figures import degrees, early_stopping, exposed, family, greedy, tradeoff
 from compleak.reports.figures import roc as roc_picture
 from compleak.reports.figures.labels import Label, label_points
@@ -234,6 +235,14 @@ def test_differences_have_a_line_for_each_attacker_and_a_column_for_each_target(
     ]
     (line,) = difference_table(pd.DataFrame(lines)).to_dict("records")
     assert line["NR original"] == "-10.0 [-20.0, 0.0]" and line["MR all"] == "-10.0"  # a single seed has no interval
+
+
+def test_a_defence_without_a_snapshot_to_compare_with_says_so():
+    own = spread_of_defences().query("defence != '' and scenario == 'NR'").reset_index(drop=True)
+    beside = own.assign(stopped_auc=[0.7, np.nan], difference=[0.1, np.nan], low=[0.05, np.nan], high=[0.15, np.nan])
+    table = beside_table(beside)
+    assert table["difference"].tolist() == ["10.0 [5.0, 15.0]", ""]
+    assert table["AUC when stopped"].tolist() == ["70.0", "no snapshot to compare with"]
 
 
 # Pictures

@@ -40,7 +40,8 @@ DEFENCE = ["defence", "argument", "recipe"]
 SETTING = [*DEFENCE, "network", "attacker", "fine_tuning"]  # in which runs differ, apart from their seed
 GROUP = [*SETTING, *TARGET, "form"]
 LEAKAGE = ("auc", metrics.TPR)
-MEASURED = (*LEAKAGE, metrics.WIDER_TPR, "null_auc", "accuracy", "train_accuracy")
+MEASURED = (*LEAKAGE, metrics.WIDER_TPR, "acc", "null_auc", "accuracy", "train_accuracy")
+EITHER = "either"  # of the two attackers on a defence
 PLAIN, DEFENDED = "plain", "defended"  # fine-tuning after compression
 LEAST_PROTECTION = 0.02  # of AUC; of less, no share is given that is left
 KNOWN_TABLES = {"NR": ("NR",), "SR": ("NR", "SR"), "MR": ("NR", "SR", "MR")}
@@ -144,18 +145,30 @@ def _tables_within(table: pd.DataFrame, scenario: str, models: Sequence[str]) ->
 
 
 def _leakage(rows: pd.DataFrame) -> dict:
-    """AUC, name and null control of the attack with the largest AUC; each TPR of the attack with the largest."""
+    """AUC, name and null control of the attack with the largest AUC; TPR and ACC of the attack with the largest."""
     best = strongest(rows)
     columns = {"attack": name_of(best), "n_nonmember": int(rows["n_nonmember"].min())}
     chosen = {"auc": best, "null_auc": best}
-    chosen |= {key: rows.loc[rows[key].idxmax()] for key in (metrics.TPR, metrics.WIDER_TPR)}
+    chosen |= {key: rows.loc[rows[key].idxmax()] for key in (metrics.TPR, metrics.WIDER_TPR, "acc")}
     for key, row in chosen.items():
         columns |= {key + end: float(row[key + end]) for end in ("", "_lo", "_hi")}
     return columns
 
 
+def against_either_attacker(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the two attackers on each defence the one whose AUC is larger, seed by seed, under the name EITHER.
+
+    Who knows a defence can train the shadow models with it or without. rows: of `rows_of_audit`; those without a
+    defence stay as they are.
+    """
+    keys = [key for key in GROUP if key != "attacker"]
+    best = rows.reset_index(drop=True)
+    best = best.loc[best.groupby(["seed", *keys], sort=False, dropna=False)["auc"].idxmax()]
+    return best.assign(attacker=best["attacker"].where(best["defence"] == "", EITHER))
+
+
 def spread_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row for each victim, target and form: mean, deviation and interval over seeds of everything MEASURED.
+    """A row for each victim, attacker, target and form: mean, deviation and interval over seeds of all MEASURED.
 
     The interval is Student's t. Of a single seed it is the interval over audit points, and there is no deviation.
     """
@@ -169,11 +182,10 @@ def spread_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def read_spread(file: Path) -> pd.DataFrame:
-    """What `spread_over_seeds` gave, as a page has written it; an empty name stays an empty string."""
-    spread = pd.read_csv(file)
+def read_rows(file: Path) -> pd.DataFrame:
+    """What `rows_of_audit` gave of all audits, as a page has written it; an empty name stays an empty string."""
     names = [key for key in GROUP if key != "argument"]
-    return spread.reindex(columns=[*GROUP, *spread.columns.difference(GROUP)]).fillna(dict.fromkeys(names, ""))
+    return pd.read_csv(file).fillna(dict.fromkeys(names, ""))
 
 
 def _spread(own: pd.DataFrame, key: str) -> dict[str, float]:
@@ -244,7 +256,7 @@ def _accuracy_difference(own: pd.DataFrame, undefended: pd.DataFrame) -> dict:
     """The same for all forms and both attackers: the first of each stands for all."""
     defended = own[(own["form"] == STRONGEST) & (own["attacker"] == own["attacker"].iloc[0])]
     without = undefended[undefended["form"] == STRONGEST]
-    return _paired(_values(defended, "accuracy", ALONE), _values(without, "accuracy", ALONE))
+    return paired(_values(defended, "accuracy", ALONE), _values(without, "accuracy", ALONE))
 
 
 def _leakage_differences(own: pd.DataFrame, undefended: pd.DataFrame, comparison: _Comparison) -> Iterator[dict]:
@@ -255,18 +267,18 @@ def _leakage_differences(own: pd.DataFrame, undefended: pd.DataFrame, comparison
     of_attacker = own[own["attacker"] == comparison.attacker]
     first = comparison.leakage(of_attacker)
     if own["defence"].iloc[0]:
-        yield {**comparison.columns, "what": "defence", **_paired(first, comparison.leakage(undefended))}
+        yield {**comparison.columns, "what": "defence", **paired(first, comparison.leakage(undefended))}
     if comparison.attacker == "adaptive":
         unaware = own[own["attacker"] == "non-adaptive"]
-        yield {**comparison.columns, "what": "knowing", **_paired(first, comparison.leakage(unaware))}
+        yield {**comparison.columns, "what": "knowing", **paired(first, comparison.leakage(unaware))}
     if comparison.scenario != "NR":
-        yield {**comparison.columns, "what": "family", **_paired(first, comparison.leakage(of_attacker, ALONE))}
+        yield {**comparison.columns, "what": "family", **paired(first, comparison.leakage(of_attacker, ALONE))}
 
 
 def _fine_tuning_difference(plain: pd.DataFrame, defended: pd.DataFrame, comparison: _Comparison) -> dict:
     """How much more one attacker learns about one target where its compressed models were fine-tuned plainly."""
     ways = [rows[rows["attacker"] == comparison.attacker] for rows in (plain, defended)]
-    return {**comparison.columns, "what": "fine-tuning", **_paired(*map(comparison.leakage, ways))}
+    return {**comparison.columns, "what": "fine-tuning", **paired(*map(comparison.leakage, ways))}
 
 
 def _values(rows: pd.DataFrame, key: str, target: tuple[str, str]) -> pd.Series:
@@ -274,7 +286,7 @@ def _values(rows: pd.DataFrame, key: str, target: tuple[str, str]) -> pd.Series:
     return rows_of_target(rows, *target).set_index("seed")[key]
 
 
-def _paired(first: pd.Series, second: pd.Series) -> dict:
+def paired(first: pd.Series, second: pd.Series) -> dict:
     """Mean difference with its interval over the seeds that both have; of a single seed there is no interval."""
     gaps = (first - second).dropna().to_numpy()
     mean, low, high = np.nan, np.nan, np.nan
@@ -326,7 +338,11 @@ def differences_of(compared: pd.DataFrame, what: str, form: str = STRONGEST, of:
 
 
 class Signs(NamedTuple):
-    """How many intervals of differences under a defence lie wholly on one side of zero."""
+    """How many intervals of differences under a defence lie wholly on one side of zero.
+
+    Counted are the targets of one model, where there are any: a target of several models shares its attack, and so its
+    difference, with one of them where the further models add nothing.
+    """
 
     count: int
     above: int
@@ -337,6 +353,8 @@ class Signs(NamedTuple):
 def count_signs(rows: pd.DataFrame) -> Signs | None:
     """None where the differences have no intervals, as of a single seed."""
     rows = rows[rows["defence"] != ""]
+    if (rows["scenario"] == "NR").any():
+        rows = rows[rows["scenario"] == "NR"]
     if rows["low"].isna().all():
         return None
     above = int((rows["low"] > 0).sum())

@@ -1,53 +1,102 @@
 """One undefended training at several of its epochs: accuracy against leakage, as in figure 4 of SELENA (2022)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from compleak.findings import outputs
-from compleak.findings.defences import DEFENCE, Audit, rows_of_audit, spread_over_seeds
+from compleak.findings.defences import (
+    DEFENCE,
+    PLAIN,
+    Audit,
+    against_either_attacker,
+    paired,
+    rows_of_audit,
+    spread_over_seeds,
+)
 from compleak.findings.rows import ALONE, ORIGINAL, STRONGEST, rows_of_target
 from compleak.runs.run import Run
 from defenses.early_stopping import EarlyStopping
 
+VICTIM = [*DEFENCE, "network"]  # what a victim was trained with
 
-def snapshots(runs: Sequence[Run]) -> pd.DataFrame:
-    """A row for each snapshot and form of attack on the original, over seeds, in the order of `epochs`.
 
-    runs: early-stopped ones, and the undefended training, which is the last snapshot. Columns beside those of
-    `defences.spread_over_seeds`: `share` of the epochs, and `epochs` after which training ended. Of a training of fewer
-    than ten epochs there are fewer snapshots.
+class Snapshots(NamedTuple):
+    rows: pd.DataFrame  # a row for each seed, snapshot and form of attack
+    spread: pd.DataFrame  # the same over seeds, in the order of `epochs`
+
+
+def snapshots(runs: Sequence[Run]) -> Snapshots:
+    """What attacks on the original find at each snapshot, of the attacker who does better.
+
+    runs: early-stopped ones against both attackers, and the undefended training, which is the last snapshot. Columns
+    beside those of `defences.rows_of_audit` and `spread_over_seeds`: `share` of the epochs, and `epochs` after which
+    training ended. Of a training of fewer than ten epochs there are fewer snapshots.
     """
-    audits = [Audit(run, (ORIGINAL,)) for run in runs]
-    rows = pd.concat([rows_of_audit(audit).assign(planned=_planned(audit.run)) for audit in audits])
-    planned = int(rows["planned"].iloc[0])
-    spread = spread_over_seeds(rows)
-    shares = spread["argument"].where(spread["defence"] != "", 1.0).astype(float)
+    planned = outputs.original_meta(runs[-1])["made_from"]["epochs"]
+    rows = pd.concat([rows_of_audit(Audit(run, (ORIGINAL,))) for run in runs])
+    rows = _with_epochs(against_either_attacker(rows), planned)
+    spread = _with_epochs(spread_over_seeds(rows), planned)
+    return Snapshots(
+        rows.drop_duplicates(["seed", "epochs", "form"], keep="last", ignore_index=True),
+        spread.drop_duplicates(["epochs", "form"], keep="last", ignore_index=True),
+    )
+
+
+def _with_epochs(frame: pd.DataFrame, planned: int) -> pd.DataFrame:
+    shares = frame["argument"].where(frame["defence"] != "", 1.0).astype(float)
     epochs = [EarlyStopping(share, num_cls=0, seed=0).epochs(planned) for share in shares]
-    curve = spread.assign(share=shares, epochs=epochs).sort_values("share", kind="stable")
-    return curve.drop_duplicates(["epochs", "form"], keep="last").reset_index(drop=True)
+    return frame.assign(share=shares, epochs=epochs).sort_values("share", kind="stable")
 
 
-def _planned(run: Run) -> int:
-    return outputs.original_meta(run)["made_from"]["epochs"]
+def beside_defences(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Each defence beside the undefended training stopped where it is as accurate; of the attacker who does better.
 
-
-def beside_defences(curve: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """Each defence against an attacker who knows it, and the least leaking snapshot that is at least as accurate.
-
-    curve: of `snapshots`; others: of `defences.spread_over_seeds`. Columns beside those of `others`: `epochs` and
-    `stopped_auc`, both missing where no snapshot is as accurate.
+    rows: of `snapshots`; others: of `defences.rows_of_audit`, of which the seeds are taken that have the same
+    undefended run. Columns: those of `spread_over_seeds`; `stopped_auc`, the mean over seeds; and its difference from
+    the defence's AUC, paired by seed, with interval (`difference`, `low`, `high`). These are NaN for another network
+    than that of the snapshots, and where in some seed no snapshot is as accurate. No rows without a common run.
     """
-    curve = curve[curve["form"] == STRONGEST]
-    own = rows_of_target(others[others["form"] == STRONGEST], *ALONE)
-    own = own[(own["attacker"] == "adaptive") & (own["defence"] != "early_stopping")]
-    own = own.drop_duplicates([*DEFENCE, "network"])  # an original is the same however its versions are fine-tuned
+    curve = rows[rows["form"] == STRONGEST]
+    own = _of_originals(others[others["seed"].isin(_common_seeds(curve, others))])
+    if own.empty:
+        return pd.DataFrame()
     lines = []
-    for _, row in own.iterrows():
-        as_accurate = curve[curve["accuracy_mean"] >= row["accuracy_mean"]]
-        line = row.to_dict() | {"epochs": pd.NA, "stopped_auc": float("nan")}
-        if len(as_accurate):
-            best = as_accurate.loc[as_accurate["auc_mean"].idxmin()]
-            line |= {"epochs": int(best["epochs"]), "stopped_auc": best["auc_mean"]}
-        lines.append(line)
-    return pd.DataFrame(lines)
+    for group, of_victim in own.groupby(VICTIM, sort=False, dropna=False):
+        aucs = of_victim.set_index("seed")["auc"]
+        stopped = pd.Series([_stopped_auc(curve, row) for _, row in of_victim.iterrows()], of_victim["seed"])
+        if stopped.isna().any():
+            stopped[:] = np.nan  # the mean over fewer seeds would stand beside the defence's over all
+        line = {"stopped_auc": stopped.mean(), **paired(aucs, stopped)}
+        lines.append(dict(zip(VICTIM, group, strict=True)) | line)
+    return spread_over_seeds(own).merge(pd.DataFrame(lines).drop(columns="seeds"), on=VICTIM)
+
+
+def _common_seeds(curve: pd.DataFrame, others: pd.DataFrame) -> list[int]:
+    """The seeds whose undefended run both have."""
+    runs = [frame.loc[frame["defence"] == "", ["seed", "run"]].drop_duplicates() for frame in (curve, others)]
+    return runs[0].merge(runs[1])["seed"].tolist()
+
+
+def _of_originals(others: pd.DataFrame) -> pd.DataFrame:
+    """The strongest attack on the original under each defence but early stopping itself."""
+    own = rows_of_target(others[others["form"] == STRONGEST], *ALONE)
+    is_compared = ~own["defence"].isin(["", "early_stopping"]) & (own["fine_tuning"] != PLAIN)
+    return against_either_attacker(own[is_compared])
+
+
+def _stopped_auc(curve: pd.DataFrame, defended: pd.Series) -> float:
+    """AUC of the undefended training at the moment when it is as accurate as a defended model of the same seed.
+
+    Between two snapshots it is interpolated. Where the first snapshot is more accurate already, it is the first one's.
+    """
+    own = curve[(curve["seed"] == defended["seed"]) & (curve["network"] == defended["network"])]
+    accuracy, auc = own.sort_values("epochs")[["accuracy", "auc"]].to_numpy().T
+    reached = np.flatnonzero(accuracy >= defended["accuracy"])
+    if not len(reached):
+        return np.nan
+    after = reached[0]
+    before = max(after - 1, 0)
+    return float(np.interp(defended["accuracy"], accuracy[[before, after]], auc[[before, after]]))

@@ -64,10 +64,12 @@ def defended_plans(plan: PlanSettings, settings: ReproduceSettings) -> list[Plan
 def snapshot_plans(plan: PlanSettings) -> list[PlanSettings]:
     """The audits of one undefended training at SNAPSHOTS of its epochs, the whole training last.
 
-    The attacker stops the shadow models after as many epochs. No model is compressed.
+    A non-adaptive attacker trains the shadow models to the end, an adaptive one stops them after as many epochs. No
+    model is compressed.
     """
     alone = replace(plan, variants=())
-    stopped = [DefenceSettings("early_stopping", share, adaptive=True) for share in SNAPSHOTS]
+    attackers = (False, True)
+    stopped = [DefenceSettings("early_stopping", at, adaptive=knows) for knows in attackers for at in SNAPSHOTS]
     return [*(alone.with_run(defence=defence) for defence in stopped), alone]
 
 
@@ -86,9 +88,16 @@ def stages_of(plans: Sequence[PlanSettings], settings: ReproduceSettings) -> lis
 
 
 def snapshot_stages(plans: Sequence[PlanSettings]) -> list[Stage]:
-    """All stages of the runs. Each model's training goes on from where that of the run before it was stopped."""
-    shorter = {plan.name: before.name for before, plan in pairwise(plans) if before.seed == plan.seed}
-    return [wait_for_shorter(stage, shorter.get(stage.key.run)) for stage in joined_plan(plans)]
+    """All stages of the runs: first those of the adaptive attackers and of no defence, where all models are trained.
+
+    Each training goes on from where that of the run before it was stopped. The runs of non-adaptive attackers follow:
+    their victims are those of the adaptive ones, and their shadow models those of the undefended run.
+    """
+    trained = [plan for plan in plans if plan.run.defence == UNDEFENDED or plan.run.defence.adaptive]
+    shorter = {plan.name: before.name for before, plan in pairwise(trained) if before.seed == plan.seed}
+    training = [wait_for_shorter(stage, shorter.get(stage.key.run)) for stage in joined_plan(trained)]
+    copying = joined_plan([plan for plan in plans if plan not in trained])
+    return [*training, *(wait_for_all(stage, training) for stage in copying)]
 
 
 def wait_for_shorter(stage: Stage, run: str | None) -> Stage:
@@ -96,6 +105,13 @@ def wait_for_shorter(stage: Stage, run: str | None) -> Stage:
     if run is None or stage.key.kind != "train":
         return stage
     return replace(stage, needs=(*stage.needs, stage.key._replace(run=run)))
+
+
+def wait_for_all(stage: Stage, others: Sequence[Stage]) -> Stage:
+    """The same stage; one that reads data or makes an original needs all others that do the same."""
+    if stage.key.kind not in ("data", "train"):
+        return stage
+    return replace(stage, needs=(*stage.needs, *(other.key for other in others if other.key.kind == stage.key.kind)))
 
 
 def tuning_stages(plans: Sequence[PlanSettings]) -> list[Stage]:

@@ -10,18 +10,21 @@ import pandas as pd
 from compleak.audits import metrics
 from compleak.findings import outputs
 from compleak.findings.defences import (
+    DEFENCE,
     DEFENDED,
     LEAST_PROTECTION,
     PLAIN,
     SETTING,
     Audit,
     DefencesFindings,
+    against_either_attacker,
     count_signs,
     differences_of,
     findings_of_defences,
     null_controls,
+    spread_over_seeds,
 )
-from compleak.findings.rows import ALONE, LABEL_ONLY, TOGETHER, rows_of_target
+from compleak.findings.rows import ALONE, LABEL_ONLY, STRONGEST, TOGETHER, rows_of_target
 from compleak.reports import cells
 from compleak.reports.figures.tradeoff import tradeoff_figure
 from compleak.reports.folder import write_report
@@ -76,6 +79,7 @@ def page_of_defences(facts: DefencesFacts, findings: DefencesFindings) -> list[B
     return [
         *_head(facts),
         *_explanation(facts, findings.rows),
+        *_in_short(findings.rows),
         *_leakage(findings),
         *_after_compression(findings),
         *_price_and_effect(findings.differences),
@@ -141,6 +145,32 @@ def _members(rows: pd.DataFrame) -> str:
     return ", ".join(f"{cells.DEFENCE_NAMES[name]} {count}" for name, count in counts.items())
 
 
+def _in_short(rows: pd.DataFrame) -> Iterator[Block]:
+    yield Heading("In short")
+    yield Text(
+        """AUC of the strongest attack, by the attacker who does better in a seed: the one whose shadow models have the
+        defence, or the one whose shadow models have none. Fine-tuning is defended."""
+    )
+    yield Table(short_table(rows))
+
+
+def short_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line for each defence: accuracy, epsilon and AUC. rows: of `defences.rows_of_audit`."""
+    spread = spread_over_seeds(against_either_attacker(rows[rows["fine_tuning"] != PLAIN]))
+    lines = []
+    for _, own in spread.groupby(SETTING, sort=False, dropna=False):
+        original, together = (rows_of_target(own, *target).set_index("form") for target in (ALONE, TOGETHER))
+        strongest = original.loc[STRONGEST]
+        line = {"defence": cells.defence_name(*strongest[DEFENCE]), "network": strongest["network"]}
+        line["accuracy"] = _over_seeds(strongest, "accuracy")
+        line["epsilon, all models"] = _epsilon(together["epsilon"].max())
+        line["AUC, original"] = _over_seeds(strongest, "auc")
+        line["AUC, all models"] = _over_seeds(together.loc[STRONGEST], "auc") if len(together) else ""
+        line["AUC, original, labels alone"] = _over_seeds(original.loc[LABEL_ONLY], "auc")
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
 def _leakage(findings: DefencesFindings) -> Iterator[Block]:
     for title, form, key in LEAKAGE_TABLES:
         own = findings.spread[findings.spread["form"] == form]
@@ -185,7 +215,10 @@ def _after_compression(findings: DefencesFindings) -> Iterator[Block]:
     )
     yield Table(_by_target(rows, _protection_cell))
     added = differences_of(findings.differences, "fine-tuning")
-    yield Text(f"AUC with plain less that with defended fine-tuning, paired by seed: {describe_signs(added)}.")
+    yield Text(
+        f"""AUC with plain less that with defended fine-tuning, paired by seed, with the 95 % interval over seeds
+        (Student's t). On single models: {describe_signs(added)}."""
+    )
     yield Table(difference_table(added))
     yield Text("Test accuracy of the same compressed models, with defended → with plain fine-tuning.")
     yield Table(_by_target(rows[rows["scenario"] == "NR"], _accuracy_cell))
@@ -226,7 +259,7 @@ def _price_and_effect(differences: pd.DataFrame) -> Iterator[Block]:
     yield Heading("What the defence takes away")
     yield Text(
         f"""AUC of the strongest attack with the defence less without it, same network and target, paired by seed, with
-        the 95 % interval over seeds (Student's t): {describe_signs(effect)}."""
+        the 95 % interval over seeds (Student's t). On single models: {describe_signs(effect)}."""
     )
     yield Table(difference_table(effect))
 
@@ -235,7 +268,8 @@ def _knowing(differences: pd.DataFrame) -> Iterator[Block]:
     yield Heading("Against whom: does knowing the defence help?")
     strongest = differences_of(differences, "knowing")
     yield Text(
-        f"AUC of the adaptive attacker less the non-adaptive one's. Strongest attack: {describe_signs(strongest)}."
+        f"""AUC of the adaptive attacker less the non-adaptive one's. Strongest attack on single models:
+        {describe_signs(strongest)}."""
     )
     yield Table(difference_table(strongest))
     yield from _calibrated(differences, "knowing")
@@ -246,7 +280,7 @@ def _more_models(differences: pd.DataFrame) -> Iterator[Block]:
     strongest = differences_of(differences, "family")
     yield Text(
         f"""AUC of SR and MR less that on the original alone, under the same defence. Strongest attack, never below
-        zero: {describe_signs(strongest)}."""
+        zero: {describe_signs(strongest)}. Targets that share models can share the attack, and so repeat each other."""
     )
     yield Table(difference_table(strongest))
     yield from _calibrated(differences, "family")
@@ -289,7 +323,8 @@ def _control(rows: pd.DataFrame) -> Iterator[Block]:
     yield Heading("Control")
     yield Text(
         f"""`null`, the strongest attack on non-members alone, in each run and target: {nulls.off} of {nulls.count}
-        intervals do not contain 50, of which one in twenty misses it by chance. All runs of a seed compare the same two
-        halves of the non-members, so they differ from 50 together; mean AUC by seed:
+        intervals do not contain 50, of which one in twenty misses it by chance. Targets that share models can share the
+        attack, and all runs of a seed compare the same two halves of the non-members, so they differ from 50 together;
+        mean AUC by seed:
         {cells.listing(nulls.mean_by_seed)}."""
     )

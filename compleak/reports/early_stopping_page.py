@@ -7,7 +7,7 @@ import pandas as pd
 
 from compleak.audits import metrics
 from compleak.findings import outputs
-from compleak.findings.defences import read_spread
+from compleak.findings.defences import read_rows
 from compleak.findings.early_stopping import beside_defences, snapshots
 from compleak.findings.rows import LABEL_ONLY
 from compleak.reports import cells
@@ -30,14 +30,14 @@ def write_early_stopping_page(
 ) -> str:
     """Write snapshots.csv, beside_defences.csv, early_stopping.png and the page into `folder`; returns the page.
 
-    runs: the early-stopped ones and the undefended; compared: the summary.csv of a comparison of defences on the same
-    data, which need not be there; command: what to type to get them again; settings: the flags of each kind of stage.
+    runs: the early-stopped ones and the undefended; compared: the runs.csv of a comparison of defences, which need not
+    be there; command: what to type to get them again; settings: the flags of each kind of stage.
     """
-    curve = snapshots(runs)
-    others = beside_defences(curve, read_spread(compared)) if compared.exists() else pd.DataFrame()
+    rows, curve = snapshots(runs)
+    others = beside_defences(rows, read_rows(compared)) if compared.exists() else pd.DataFrame()
     numbers = sorted({run.config["seed"] for run in runs})
     seeds = cells.list_seeds(numbers)
-    page = to_markdown([*_head(runs[-1], seeds, command, settings), *_curve(curve), *_others(others)])
+    page = to_markdown([*_head(runs[-1], seeds, command, settings), *_curve(curve), *_others(others, compared)])
     frames = {"snapshots": curve} | ({"beside_defences": others} if len(others) else {})
     bars = "; bars are standard deviations over seeds" if len(numbers) > 1 else ""
     figure = early_stopping_figure(curve, others, f"{runs[-1].config['dataset_name']}, {seeds}, NR{bars}")
@@ -63,10 +63,10 @@ def _head(run: Run, seeds: str, command: str, settings: dict[str, str]) -> Itera
 def _curve(curve: pd.DataFrame) -> Iterator[Block]:
     yield Text(
         """Each line is the same undefended training, stopped after some of its epochs: the learning rates are those of
-        the whole training. The attacker holds the original alone (NR) and stops the shadow models after as many
-        epochs. Numbers are percent; AUC and TPR are those of the strongest attack on the victim, picked with hindsight.
-        The epoch at which to stop is nobody's choice here: who chose it by this table would have looked at the
-        victim's membership."""
+        the whole training. The attacker holds the original alone (NR), and stops the shadow models after as many epochs
+        or trains them to the end, whichever gives the larger AUC in a seed. Numbers are percent; AUC and TPR are those
+        of the strongest attack on the victim, picked with hindsight. The epoch at which to stop is nobody's choice
+        here: who chose it by this table would have looked at the victim's membership."""
     )
     if note := cells.few_nonmembers(curve):
         yield Text(note)
@@ -75,7 +75,7 @@ def _curve(curve: pd.DataFrame) -> Iterator[Block]:
 
 
 def snapshot_table(curve: pd.DataFrame) -> pd.DataFrame:
-    """A line for each snapshot. curve: of `early_stopping.snapshots`."""
+    """A line for each snapshot. curve: the spread of `early_stopping.snapshots`."""
     lines = []
     for _, own in curve.groupby("epochs", sort=True):
         first = own.iloc[0]
@@ -89,30 +89,35 @@ def snapshot_table(curve: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _others(others: pd.DataFrame) -> Iterator[Block]:
+def _others(others: pd.DataFrame, compared: Path) -> Iterator[Block]:
     if not len(others):
+        if compared.exists():
+            yield Text("The comparison of defences beside this page is of other runs, so none of it stands here.")
         return
     yield Heading("Does a defence do more than to stop earlier?")
     yield Text(
-        """Each defence of the comparison, against an attacker who knows it, beside the snapshot that leaks least among
-        those that are at least as accurate. A defence is worth its effort where its AUC is the lower one."""
+        """Each defence of the comparison beside the undefended training at the moment when it is as accurate, both
+        against the attacker who does better in a seed. Between two snapshots accuracy and AUC are interpolated.
+        `difference` is the defence's AUC less that of stopping, paired by seed, with the 95 % interval over seeds
+        (Student's t): a defence is worth its effort where it lies below zero."""
     )
     yield Table(beside_table(others))
 
 
 def beside_table(others: pd.DataFrame) -> pd.DataFrame:
     """A line for each defence. others: of `early_stopping.beside_defences`."""
+    differences = cells.intervals_of(others, "difference", "low", "high")
     lines = []
-    for _, row in others.iterrows():
-        has_rival = not pd.isna(row["epochs"])
+    for (_, row), difference in zip(others.iterrows(), differences, strict=True):
+        has_rival = not pd.isna(row["stopped_auc"])
         lines.append(
             {
                 "defence": cells.defence_name(row["defence"], row["argument"], row["recipe"]),
                 "network": row["network"],
                 "accuracy": cells.plus_minus(row["accuracy_mean"], row["accuracy_sd"]),
                 "AUC": cells.plus_minus(row["auc_mean"], row["auc_sd"]),
-                "stopped after": f"epoch {row['epochs']}" if has_rival else "none is as accurate",
-                "AUC when stopped": cells.percent(row["stopped_auc"]) if has_rival else "",
+                "AUC when stopped": cells.percent(row["stopped_auc"]) if has_rival else "no snapshot to compare with",
+                "difference": difference,
             }
         )
     return pd.DataFrame(lines)

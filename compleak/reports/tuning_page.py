@@ -32,10 +32,23 @@ def page_of_tuning(table: pd.DataFrame, config: dict, command: str, settings: di
             is `pool accuracy`, on points of the pool that it was not trained on. The victim's points, and what any
             attack says, have no part in the choice, which was made once."""
         ),
+        *_epsilon_note(table),
         Table(candidate_table(table)),
         Text("Chosen, as a comparison of defences takes them, and as the stages do:"),
         *(Code(f"--defences {spelled}") for spelled in map(_for_comparison, chosen.to_dict("records"))),
         *(Code(flags) for flags in map(_for_stages, chosen.to_dict("records"))),
+    ]
+
+
+def _epsilon_note(table: pd.DataFrame) -> list[Block]:
+    """A warning where the choice by accuracy may have bought accuracy with privacy."""
+    if table["epsilon"].nunique() < 2:
+        return []
+    return [
+        Text(
+            """At one noise multiplier a larger batch spends more epsilon. The choice looks at accuracy alone: read
+            both columns, and hold a candidate only against others of about its epsilon."""
+        )
     ]
 
 

@@ -9,9 +9,9 @@ from compleak.reports.figures.tradeoff import ACCURACY, LEAKAGE, draw_panel, dra
 
 
 def early_stopping_figure(curve: pd.DataFrame, others: pd.DataFrame, subtitle: str):
-    """The curve over epochs, NR on the original by an attacker who stops the shadow models as early.
+    """The curve over epochs, NR on the original, of the attacker who does better.
 
-    curve: `early_stopping.snapshots`; others: `early_stopping.beside_defences`, which may be empty.
+    curve: the spread of `early_stopping.snapshots`; others: `early_stopping.beside_defences`, which may be empty.
     """
     title = "Stopping training earlier: what it costs in accuracy, and what it leaves to the attacker"
     figure, axes = new_figure(title, subtitle, 5.4)

@@ -64,7 +64,7 @@ def draw_panel(axes, rows: pd.DataFrame) -> None:
     axes.margins(x=0.24, y=0.12)
     defended = rows[rows["defence"] != ""]
     for (defence, attacker, fine_tuning), own in defended.groupby(["defence", "attacker", "fine_tuning"]):
-        _draw_defence(axes, defence, own.sort_values("argument"), attacker == "adaptive", fine_tuning == PLAIN)
+        _draw_defence(axes, defence, own.sort_values("argument"), attacker != "non-adaptive", fine_tuning == PLAIN)
     _join_ways_of_fine_tuning(axes, defended)
     undefended = rows[rows["defence"] == ""]
     for place, (_, own) in enumerate(undefended.groupby("network")):
