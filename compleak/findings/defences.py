@@ -66,7 +66,9 @@ def findings_of_defences(audits: Sequence[Audit]) -> DefencesFindings:
     """Work everything out from the NR, SR and MR tables of all audits."""
     rows = pd.concat([rows_of_audit(audit) for audit in audits], ignore_index=True)
     spread = spread_over_seeds(rows)
-    return DefencesFindings(rows, spread, differences(rows), after_compression(spread))
+    either = against_either_attacker(rows[rows["defence"] != ""])
+    compared = differences(pd.concat([rows, either], ignore_index=True))
+    return DefencesFindings(rows, spread, compared, after_compression(spread))
 
 
 def rows_of_audit(audit: Audit) -> pd.DataFrame:
@@ -206,6 +208,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
     `of` (AUC or TPR) for each form of attack: `defence` compares with the same target without the defence,
     `fine-tuning` plain with defended fine-tuning, `knowing` an attacker who knows the defence with one who does not,
     `family` SR or MR with the original alone under the same defence. Each way of fine-tuning has lines of its own.
+    rows: of `rows_of_audit`, and of `against_either_attacker`, which has no line of `family`.
     """
     lines = []
     keys = [*DEFENCE, "network", "fine_tuning"]
@@ -271,7 +274,7 @@ def _leakage_differences(own: pd.DataFrame, undefended: pd.DataFrame, comparison
     if comparison.attacker == "adaptive":
         unaware = own[own["attacker"] == "non-adaptive"]
         yield {**comparison.columns, "what": "knowing", **paired(first, comparison.leakage(unaware))}
-    if comparison.scenario != "NR":
+    if comparison.scenario != "NR" and comparison.attacker != EITHER:
         yield {**comparison.columns, "what": "family", **paired(first, comparison.leakage(of_attacker, ALONE))}
 
 
@@ -341,7 +344,7 @@ class Signs(NamedTuple):
     """How many intervals of differences under a defence lie wholly on one side of zero.
 
     Counted are the targets of one model, where there are any: a target of several models shares its attack, and so its
-    difference, with one of them where the further models add nothing.
+    difference, with one of them where the further models add nothing. The better of two attackers is one of the two.
     """
 
     count: int
@@ -352,7 +355,7 @@ class Signs(NamedTuple):
 
 def count_signs(rows: pd.DataFrame) -> Signs | None:
     """None where the differences have no intervals, as of a single seed."""
-    rows = rows[rows["defence"] != ""]
+    rows = rows[(rows["defence"] != "") & (rows["attacker"] != EITHER)]
     if (rows["scenario"] == "NR").any():
         rows = rows[rows["scenario"] == "NR"]
     if rows["low"].isna().all():

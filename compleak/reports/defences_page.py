@@ -217,7 +217,7 @@ def _after_compression(findings: DefencesFindings) -> Iterator[Block]:
     added = differences_of(findings.differences, "fine-tuning")
     yield Text(
         f"""AUC with plain less that with defended fine-tuning, paired by seed, with the 95 % interval over seeds
-        (Student's t). On single models: {describe_signs(added)}."""
+        (Student's t). Of the two attackers on single models: {describe_signs(added)}."""
     )
     yield Table(difference_table(added))
     yield Text("Test accuracy of the same compressed models, with defended → with plain fine-tuning.")
@@ -259,7 +259,8 @@ def _price_and_effect(differences: pd.DataFrame) -> Iterator[Block]:
     yield Heading("What the defence takes away")
     yield Text(
         f"""AUC of the strongest attack with the defence less without it, same network and target, paired by seed, with
-        the 95 % interval over seeds (Student's t). On single models: {describe_signs(effect)}."""
+        the 95 % interval over seeds (Student's t). `either` is the attacker who does better in a seed. Of the two
+        attackers on single models: {describe_signs(effect)}."""
     )
     yield Table(difference_table(effect))
 
