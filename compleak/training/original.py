@@ -14,6 +14,7 @@ from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment, assign
 from compleak.training.make import Product, Source, describe_privacy, make_model, make_part, recipe_of
 from core import devices
+from core.console import say
 from core.errors import UserError
 from core.threads import threads_for_stage, use_threads
 from defenses import DEFENCES, WITH_PARTS
@@ -37,6 +38,8 @@ def train_originals(settings: TrainSettings) -> None:
             make_model(assignment, recipe, source, device=device, batch_size=settings.batch_size)
         elif assignment.defence:
             make_part(assignment, recipe, source, settings.part, device=device)
+        else:
+            say(f"{assignment.title}: not defended without --adaptive, so there is no part to make")
 
 
 def check_part(defence: DefenceSettings, number: int) -> None:
