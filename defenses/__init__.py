@@ -47,6 +47,7 @@ class Parts(NamedTuple):
 
     name: str  # of one part, for people
     count: Callable[[float], int]  # the defence's argument -> how many; UserError where it is none
+    check: Callable[[float, int], None]  # UserError where so many members are too few for the argument
     make: Callable[..., None]  # make(trainer, members, number, *, argument, seed)
 
 
@@ -104,7 +105,8 @@ DEFENCES = {
         "the number of sub-models, of which 0.4 leave out each member",
         25.0,
         whole_training=selena.distil,
-        parts=Parts("sub-model", selena.count_sub_models, selena.make_sub_model),
+        parts=Parts("sub-model", selena.count_sub_models, selena.check, selena.make_sub_model),
+        most=1000.0,  # forty times the paper's; a plan has a stage for each
     ),
 }
 WITH_PARTS = tuple(name for name, defence in DEFENCES.items() if defence.parts)

@@ -50,6 +50,15 @@ def count_sub_models(argument: float) -> int:
     return int(argument)
 
 
+def check(argument: float, members: int) -> None:
+    """UserError where a model has fewer members than sub-models."""
+    if (sub_models := count_sub_models(argument)) > members:
+        raise UserError(
+            f"--defend selena: {sub_models} sub-models are more than a model's {members} members: give --defend_arg "
+            f"{members} or less"
+        )
+
+
 def draw_non_models(members: int, sub_models: int, seed: int) -> np.ndarray:
     """(n, L) int64: for each member the first L of a random permutation of the sub-models; L is 0.4 K, rounded."""
     left_out = round(LEFT_OUT * sub_models)
@@ -77,7 +86,7 @@ def make_sub_model(trainer: Trainer, members: Pair, number: int, *, argument: fl
     number: 0 to K - 1.
     """
     file = sub_model_file(trainer.folder, number)
-    if file.exists() or (trainer.folder / FILE).exists():
+    if is_made(trainer.folder / FILE, trainer.identity) or is_made(file, trainer.identity):
         return
     non_models = draw_non_models(len(members[1]), count_sub_models(argument), seed)
     trained_on = members_of(non_models, number)
@@ -102,15 +111,21 @@ def distil(trainer: Trainer, model: nn.Module, members: Pair, reserve, *, argume
 
 
 def make_split_ai(trainer: Trainer, members: Pair, *, argument: float, seed: int) -> None:
-    """Make the sub-models that are not made yet, and join their answers in one file."""
-    if (trainer.folder / FILE).exists():
+    """Make the sub-models that are not made yet, and join their answers in one file.
+
+    Everything that can be refused is, before the first of them is trained.
+    """
+    if is_made(trainer.folder / FILE, trainer.identity):
         return
     numbers = range(count_sub_models(argument))
+    files = [sub_model_file(trainer.folder, number) for number in numbers]
+    non_models = draw_non_models(len(members[1]), len(numbers), seed)
+    for number, file in enumerate(files):
+        is_made(file, trainer.identity)
+        members_of(non_models, number)
     for number in numbers:
         make_sub_model(trainer, members, number, argument=argument, seed=seed)
-    files = [sub_model_file(trainer.folder, number) for number in numbers]
     parts = [read(file, trainer.identity) for file in files]
-    non_models = draw_non_models(len(members[1]), len(numbers), seed)
     trained_on = np.stack([part["trained_on"] for part in parts])
     assert not trained_on[non_models.T, np.arange(len(non_models))].any(), "a sub-model saw a member that lists it"
     answering = draw_answering(non_models, trainer.member_of, seed)
@@ -148,14 +163,22 @@ def write(file: Path, identity: dict, **arrays: np.ndarray) -> None:
     write_atomically(file, lambda part: np.savez(part, **content))
 
 
-def read(file: Path, identity: dict) -> dict[str, np.ndarray]:
-    """The arrays of a file. UserError where it is missing or damaged, or belongs to another training."""
+def is_made(file: Path, identity: dict) -> bool:
+    """Whether a training has left this file already. UserError where it is damaged, or another training left it."""
+    if not file.exists():
+        return False
+    read(file, identity, "delete this one file, and give the command again")
+    return True
+
+
+def read(file: Path, identity: dict, advice: str = "delete its folder and train the original again") -> dict:
+    """The arrays of a file. UserError, with the advice, where it is missing, damaged or of another training."""
     try:
         with np.load(file, allow_pickle=False) as content:
             arrays = dict(content)
         stated = str(arrays.pop("identity"))
     except DAMAGED as error:
-        raise UserError(f"{file} is missing or damaged: delete its folder and train the original again") from error
+        raise UserError(f"{file} is missing or damaged: {advice}") from error
     if stated != json.dumps(identity, sort_keys=True):
-        raise UserError(f"{file} was made with other settings than the model: delete its folder and train it again")
+        raise UserError(f"{file} was made with other settings: {advice}")
     return arrays

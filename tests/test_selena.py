@@ -222,6 +222,8 @@ def test_what_cannot_be_had_is_refused_before_anything_is_written(tmp_path):
     flags = [*NETWORK, "--root", str(tmp_path), *SMALL]
     for more, message in (
         (["--defend", "selena", "--defend_arg", "2.5"], "is the number of sub-models"),
+        (["--defend", "selena", "--defend_arg", "25"], "more than a model's 24 members: give --defend_arg 24"),
+        (["--defend", "selena", "--defend_arg", "1e6"], "is at most 1000"),
         ([*SELENA, "--part", "4"], "have the numbers 0 to 3"),
         ([*SELENA, "--undefended_original"], "does not go with --defend selena"),
         (["--defend", "ppb", "--part", "0"], "--part is for --defend selena"),
@@ -237,6 +239,27 @@ def test_a_file_of_another_training_is_refused(tmp_path):
         selena.read(tmp_path / "a.npz", {"epochs": 2})
     with pytest.raises(UserError, match="missing or damaged"):
         selena.read(tmp_path / "b.npz", {"epochs": 2})
+
+
+def test_a_file_of_another_recipe_is_refused_by_name_before_anything_is_trained(tmp_path, monkeypatch):
+    flags = [*NETWORK, "--root", str(tmp_path), *SELENA, *SMALL, "--roles", VICTIM]
+    train.main([*flags, "--part", "3"])
+    left = tmp_path / "results" / "digits_resnet18_w0.125_selena_4" / VICTIM / "split_ai_3.npz"
+    monkeypatch.setattr("compleak.training.make.fit", None)
+    for more in (["--part", "3"], []):
+        with pytest.raises(UserError, match="split_ai_3.npz was made with other settings: delete this one file"):
+            train.main([*flags, "--epochs", "1", *more])
+    left.rename(left.with_name(selena.FILE))
+    for more in (["--part", "0"], []):
+        with pytest.raises(UserError, match="split_ai.npz was made with other settings: delete this one file"):
+            train.main([*flags, "--epochs", "1", *more])
+
+
+def test_a_model_that_is_not_defended_has_no_parts_and_says_so(tmp_path, capsys):
+    flags = [*NETWORK, "--root", str(tmp_path), *SELENA, *SMALL]
+    train.main([*flags, "--part", "0", "--roles", "shadow_model_0"])
+    assert "not defended without --adaptive, so there is no part to make" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_a_plan_trains_sub_models_of_defended_roles_side_by_side(tmp_path):

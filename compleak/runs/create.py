@@ -50,7 +50,7 @@ def create_run(settings: TrainSettings) -> Run:
         outside = np.setdiff1d(split.pool, np.concatenate(split.victim))
         tokenizer = tokenizer_for(run, earlier, data.images[outside])
         run.config.update({"features": tokens.count(tokenizer), "tokenizer": tokenizers.fingerprint(tokenizer)})
-    check_defence(run)
+    check_defence(run, split)
     write_run(run, split, audit, tokenizer)
     return run
 
@@ -189,11 +189,15 @@ def check_classes(data: datasets.Dataset, dataset_name: str, num_cls: int | None
         raise UserError(f"--num_cls is {num_cls}, {dataset_name} has {classes} classes: leave it out")
 
 
-def check_defence(run: Run) -> None:
-    """UserError where the run's defence cannot train its network, or finds too few points for a reserve."""
+def check_defence(run: Run, split: splits.Split) -> None:
+    """UserError where the run's defence cannot train its network, or has too few points for its parts or a reserve."""
     if not run.defence.name:
         return
     check_argument(run.defence)
+    if parts := DEFENCES[run.defence.name].parts:
+        for role, pair in zip(run.roles, split.pairs, strict=False):
+            if run.defence.defends(role):
+                parts.check(run.defence.argument, len(pair.train))
     step = DEFENCES[run.defence.name].step
     step.check(network(run))
     if step.needs_reserve:
