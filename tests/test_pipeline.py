@@ -427,6 +427,8 @@ def test_models_that_were_asked_on_one_machine_are_attacked_on_another_without_t
         (["--tune_defence", "memguard"], "is not trained"),
         (["--no_attacks", "--tune_defence", "dp:1"], "leave out --no_attacks"),
         (["--early_stopping", "--finetuning_epochs", "3"], "leave out --finetuning_epochs"),
+        (["--compare", "results/a", "--finetuning_epochs", "3"], "leave out --finetuning_epochs"),
+        (["--compare", "results/a", "--variants", "pruning_0.6"], "leave out --variants"),
         (["--variants", "nonsense"], "'nonsense' is no compressed variant"),
     ],
 )

@@ -258,8 +258,8 @@ def refuse_contradictions(args: argparse.Namespace, parser: arguments.Parser) ->
     if len(asked) > 1:
         parser.error(f"--{asked[0]} and --{asked[1]} are two commands: give them one after the other")
     for name in ("variants", "finetuning_epochs"):
-        if getattr(args, name) and (args.early_stopping or args.tune_defence):
-            parser.error(f"--early_stopping and --tune_defence compress no model: leave out --{name}")
+        if getattr(args, name) and (args.early_stopping or args.tune_defence or args.compare):
+            parser.error(f"--early_stopping, --tune_defence and --compare compress no model: leave out --{name}")
     if args.no_attacks and (args.tune_defence or args.compare):
         parser.error("--tune_defence and --compare attack nothing: leave out --no_attacks")
     if args.tune_defence and args.split == ONLINE:
