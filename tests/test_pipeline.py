@@ -197,7 +197,20 @@ def test_runs_of_different_widths_and_pages_over_several_runs_have_folders_of_th
     assert together_name(reproduce.parse(["--defences"]), "_defences") == "digits_resnet18_smoke_defences"
 
 
-@pytest.mark.parametrize("name", ["mine_slim", "mine_l1structure", "mine_l2structure", "mine_seeds", "mine_defences"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mine_slim",
+        "mine_l1structure",
+        "mine_l2structure",
+        "mine_seeds",
+        "mine_defences",
+        "mine_label",
+        "mine_topk_3",
+        "mine_memguard_0.5_adaptive",
+        "mine_round_0_adaptive",
+    ],
+)
 def test_a_run_cannot_take_the_folders_of_others(name, tmp_path):
     with pytest.raises(UserError, match=f"a run cannot be called {name}"):
         train.main([*NETWORK, *TINY, "--root", str(tmp_path), "--run_name", name])

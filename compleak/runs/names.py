@@ -1,6 +1,7 @@
 """Names of runs, and the commands that messages quote."""
 
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -13,11 +14,17 @@ from compleak.runs.settings import (
 )
 from core.errors import UserError
 from core.project import PROJECT
+from defenses import DEFENCES_OF_ANSWERS
 from pruning.masks import DEFAULT, PRUNERS
 
 PAGES_OVER_RUNS = ("_seeds", "_defences", "_early_stopping", "_tuning")  # endings of folders of several runs
-# A run with such a name would share folders with a pruner's models of another run, or with a page over several runs.
-RESERVED_ENDINGS = (*(f"_{pruner}" for pruner in PRUNERS if pruner != DEFAULT), *PAGES_OVER_RUNS)
+OTHER_PRUNERS = tuple(f"_{pruner}" for pruner in PRUNERS if pruner != DEFAULT)
+BEHIND_ANSWERS = tuple(  # as `AnswersSettings.folder_suffix` spells them
+    f"_{name}{'_[0-9.e+-]+' if defence.argument else ''}(_adaptive)?" for name, defence in DEFENCES_OF_ANSWERS.items()
+)
+# A run whose name ends like this would share folders with a pruner's models of another run, with its tables behind a
+# defence of answers, or with a page over several runs.
+RESERVED_ENDINGS = re.compile(f"({'|'.join((*OTHER_PRUNERS, *PAGES_OVER_RUNS, *BEHIND_ANSWERS))})$")
 
 
 def default_name(identity: dict) -> str:
@@ -46,9 +53,8 @@ def name_of(settings: RunSettings) -> str:
     """The folder of the run that the settings mean. UserError where the name would share folders with others."""
     base = settings.run_name or default_name(settings.identity)
     name = base + defence_suffix(settings.defence)
-    for ending in RESERVED_ENDINGS:
-        if base.endswith(ending) or name.endswith(ending):
-            raise UserError(f"a run cannot be called {name}: names that end in {ending} are kept for other folders")
+    if ending := RESERVED_ENDINGS.search(base) or RESERVED_ENDINGS.search(name):
+        raise UserError(f"a run cannot be called {name}: names that end in {ending[0]} are kept for other folders")
     return name
 
 
