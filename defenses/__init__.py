@@ -23,7 +23,7 @@ from defenses.dp import DPSGD
 from defenses.early_stopping import EarlyStopping
 from defenses.label_smoothing import LabelSmoothing
 from defenses.memguard import guard
-from defenses.outputs import OwnersKnowledge, keep_largest, name_label, round_off
+from defenses.outputs import DECIMALS, OwnersKnowledge, keep_largest, name_label, round_off
 from defenses.ppb import PosteriorBalancing
 from defenses.procedure import Procedure
 from defenses.relaxloss import RelaxLoss
@@ -91,6 +91,7 @@ class DefenceOfAnswers(NamedTuple):
     read: Callable[[str], float] | None = None
     default: float | None = None  # None: it must be stated
     needs_owner: bool = False  # whether it must know points that were trained on and points that were not
+    most: float = math.inf  # the largest argument that changes anything
 
 
 DEFENCES = {
@@ -114,7 +115,7 @@ WITH_PARTS = tuple(name for name, defence in DEFENCES.items() if defence.parts)
 DEFENCES_OF_ANSWERS = {
     "memguard": DefenceOfAnswers(guard, "the budget of expected distortion", arguments.positive_float, 1.0, True),
     "topk": DefenceOfAnswers(keep_largest, "how many posteriors are told", arguments.positive_int),
-    "round": DefenceOfAnswers(round_off, "decimals that are told", arguments.whole_number),
+    "round": DefenceOfAnswers(round_off, "decimals that are told", arguments.whole_number, most=DECIMALS),
     "label": DefenceOfAnswers(name_label, ""),
 }
 

@@ -16,6 +16,8 @@ import numpy as np
 
 from core.errors import UserError
 
+DECIMALS = 15  # that float64 has of a number below one, for certain
+
 
 class OwnersKnowledge(NamedTuple):
     """What the owner of a model knows beside the answer to be given: what the model answers about known points."""

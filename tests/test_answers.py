@@ -214,7 +214,11 @@ def test_memguard_refuses_signals_without_unaudited_non_members(world):
         ("topk", "topk needs a number, how many posteriors are told"),
         ("topk:0", "0 is not 1 or more"),
         ("round:x", "'x' is not decimals that are told"),
+        ("round:400", "round:400 hides nothing: give 15 or less"),
         ("label:3", "label takes no number"),
+        ("label:", "label takes no number"),
+        ("none:3", "none takes no number: leave out :3"),
+        ("memguard:", "no number follows memguard:"),
     ],
 )
 def test_a_defence_of_answers_that_means_nothing_is_named(text, message):

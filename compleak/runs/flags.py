@@ -189,21 +189,34 @@ def described(defence: DefenceOfAnswers) -> str:
 
 def answers_of_text(text: str) -> AnswersSettings:
     """What `topk:3`, `memguard` or `none` means. ArgumentTypeError where it means nothing."""
-    name, _, number = text.partition(":")
-    if text == "none":
-        return AS_THEY_ARE
-    if name not in DEFENCES_OF_ANSWERS:
+    name, colon, number = text.partition(":")
+    if name not in (*DEFENCES_OF_ANSWERS, "none"):
         names = ", ".join(DEFENCES_OF_ANSWERS)
         raise argparse.ArgumentTypeError(f"no defence of answers {name!r}: choose from {names}, none")
+    takes_number = name != "none" and DEFENCES_OF_ANSWERS[name].argument
+    if colon and not takes_number:
+        raise argparse.ArgumentTypeError(f"{name} takes no number: leave out {colon}{number}")
+    if name == "none":
+        return AS_THEY_ARE
+    if colon and not number:
+        raise argparse.ArgumentTypeError(f"no number follows {text}: state {takes_number}, for example {name}:3")
+    return AnswersSettings(name, number_of_answers(name, number))
+
+
+def number_of_answers(name: str, number: str) -> float | None:
+    """The argument of a defence of answers; "": its default. ArgumentTypeError for one without meaning."""
     defence = DEFENCES_OF_ANSWERS[name]
-    if bool(number) > bool(defence.argument):
-        raise argparse.ArgumentTypeError(f"{name} takes no number: leave out :{number}")
-    if defence.argument and not number and defence.default is None:
-        raise argparse.ArgumentTypeError(f"{name} needs a number, {defence.argument}: for example {name}:3")
+    if not number:
+        if defence.argument and defence.default is None:
+            raise argparse.ArgumentTypeError(f"{name} needs a number, {defence.argument}: for example {name}:3")
+        return defence.default
     try:
-        return AnswersSettings(name, defence.read(number) if number else defence.default)
+        argument = defence.read(number)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{number!r} is not {defence.argument}") from None
+    if argument > defence.most:
+        raise argparse.ArgumentTypeError(f"{name}:{number} hides nothing: give {defence.most:g} or less")
+    return argument
 
 
 def add_training_flags(parser: argparse.ArgumentParser, epochs_flag: str, epochs: int, lr: float) -> None:
