@@ -36,6 +36,9 @@ def parse(argv=None) -> QuerySettings:
         help="with --defend selena: ask all originals, and write what Split-AI answers in their place, to audit it",
     )
     args = parser.parse_args(argv)
+    for flag in ("roles", "variants", "drop_weights"):
+        if args.split_ai and getattr(args, flag) != parser.get_default(flag):
+            parser.error(f"--split_ai asks the originals of all models and leaves their weights: leave out --{flag}")
     return QuerySettings(
         **stage_options(args),
         roles=None if args.roles is None else tuple(args.roles),

@@ -173,6 +173,13 @@ def test_split_ai_can_be_audited_and_another_defence_is_refused(run, tmp_path):
     assert (tmp_path / "NR.csv").exists()
 
 
+@pytest.mark.parametrize("ignored", [["--roles", VICTIM], ["--variants", "pruning_0.6"], ["--drop_weights"]])
+def test_what_the_audit_of_split_ai_would_ignore_is_refused(ignored, capsys):
+    with pytest.raises(SystemExit):
+        query.parse([*NETWORK, *SELENA, "--split_ai", *ignored])
+    assert f"leave out {ignored[0]}" in capsys.readouterr().err
+
+
 def test_the_distances_of_the_adaptive_attack_are_those_of_a_literal_version():
     p, q = np.random.default_rng(0).dirichlet(np.ones(3), size=(2, 4))
     for point in range(4):
