@@ -229,6 +229,12 @@ def test_a_defence_of_answers_that_means_nothing_is_named(text, message):
 # Scripts
 
 
+@pytest.mark.parametrize("more", [[], ["--answers", "none"]])
+def test_an_adaptive_attacker_without_a_defence_is_told_of_both_kinds(more):
+    with pytest.raises(UserError, match=r"^--adaptive needs a defence: give --defend ppb.* or --answers memguard"):
+        CompLeakNR.parse(["--original", "--adaptive", *more])
+
+
 def test_tables_of_different_answers_lie_in_different_folders(world, tmp_path, capsys):
     files = [tmp_path / "original.npz", tmp_path / "int8.npz"]
     for file, signals in zip(files, world.variants, strict=True):

@@ -328,12 +328,15 @@ def defence_settings(args: argparse.Namespace) -> DefenceSettings:
     )
     if args.defend:
         return with_argument(settings)
-    answers = getattr(args, "answers", AS_THEY_ARE)  # a flag of the attack scripts, which --adaptive goes with as well
+    answers = getattr(args, "answers", None)  # a flag of the attack scripts, which --adaptive goes with as well
     given = [flag for flag, said in OF_A_DEFENCE.items() if getattr(settings, said) != getattr(UNDEFENDED, said)]
-    if answers.name and "--adaptive" in given:
+    if answers and answers.name and "--adaptive" in given:
         given.remove("--adaptive")
     if given:
-        raise UserError(f"{given[0]} needs a defence: give --defend {'|'.join(DEFENCES)}, or leave {given[0]} out")
+        names = "|".join(DEFENCES)
+        if answers and given[0] == "--adaptive":
+            names += f" or --answers {'|'.join(DEFENCES_OF_ANSWERS)}"
+        raise UserError(f"{given[0]} needs a defence: give --defend {names}, or leave {given[0]} out")
     return UNDEFENDED
 
 
