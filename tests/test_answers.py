@@ -31,6 +31,7 @@ from tests.planted import planted_signals, write_signals
 from tests.shipped import write_npz
 
 CPU = torch.device("cpu")
+PAPERS = {name: getattr(memguard, name) for name in ("C3", "ITERATIONS")}  # before `short_descent`
 SLOW = ("rapid", "dsq", "nasr2018", "shokri2017")  # attacks with large forests and many networks
 LABEL_ONLY = ("gap", "label_only_augmentation", "label_only_noise", "boundary")
 
@@ -87,12 +88,28 @@ def test_the_predicted_class_stays_among_the_most_likely_and_rows_add_up_to_one(
 
 
 def test_memguard_leaves_its_network_undecided_and_every_label_the_same(guarded):
-    before, after = (np.abs(membership(guarded.network, answers) - 0.5) for answers in (guarded.plain, guarded.noisy))
-    assert before.mean() > 0.4 and after.mean() < 0.1
-    assert (guarded.noisy.argmax(axis=1) == guarded.plain.argmax(axis=1)).all()
-    truth = np.arange(120) < 60
-    told = [membership(guarded.network, answers) > 0.5 for answers in (guarded.plain, guarded.noisy)]
-    assert (told[0] == truth).mean() > 0.8 and (told[1] == truth).mean() < 0.5
+    assert check_noise(guarded.network, guarded.plain, guarded.noisy) > 0.9
+
+
+def test_memguard_finds_noise_for_every_point_in_as_many_steps_as_the_paper_takes(guarded, monkeypatch):
+    for name, value in PAPERS.items():
+        monkeypatch.setattr(memguard, name, value)
+    plain = guarded.plain[[*range(20), *range(60, 80)]]
+    assert check_noise(guarded.network, plain, add_noise(guarded.network, plain)) == 1
+
+
+def check_noise(network, plain, noisy) -> float:
+    """Check what phase 1 promises of the posteriors with noise; returns their share. The first half are members.
+
+    The network takes the other side, but only just, so that members and others are equally likely for it.
+    """
+    before, after = (membership(network, answers) - 0.5 for answers in (plain, noisy))
+    has_noise = (noisy != plain).any(axis=1)
+    assert (noisy.argmax(axis=1) == plain.argmax(axis=1)).all()
+    assert (before * after <= 0)[has_noise].all() and np.abs(after[has_noise]).max() < 0.1
+    members, others = np.array_split(after, 2)
+    assert abs(members.mean() - others.mean()) < 0.1 < np.subtract(*(half.mean() for half in np.array_split(before, 2)))
+    return has_noise.mean()
 
 
 @pytest.mark.parametrize("budget", [0.1, 0.5])
