@@ -20,7 +20,7 @@ LAYOUTS = COMPLEAK, SELENA, ONLINE = ("compleak", "selena", "online")  # which p
 SELENA_SIZES = {  # members and reference points of Tang et al. 2022, by the points of the data set
     197_324: (19_732, 29_599),  # Purchase100
     67_330: (10_000, 20_199),  # Texas100
-    60_000: (50_000, 5_000),  # CIFAR-100
+    60_000: (50_000, 5_000),  # CIFAR-100, and other sets of this size, such as CIFAR-10
 }
 RESERVE_PART = 4  # a model has this many times as many members as points in its defence's reserve
 
@@ -61,8 +61,8 @@ def make_split(n: int, shadow_num: int, seed: int, max_points: int | None = None
     """Split n points at random between victim and attacker.
 
     compleak: victim members n/3, victim non-members n/6, pool n/2, re-split 2:1 by every shadow model.
-    selena: victim members 10 %, victim non-members 75 %, pool 15 %, re-split 1:1; where `SELENA_SIZES` knows the data
-    set, the sizes of the paper.
+    selena: victim members 10 %, victim non-members 75 %, pool 15 %, re-split 1:1; where `SELENA_SIZES` has so many
+    points, the sizes of the paper.
     online: the victim as with compleak, and shadow models as large as the victim, each drawn anew from all of these
     points, the victim's among them (the online attack of Carlini et al. 2022, algorithm 1). Each draw is independent of
     the others, so that the members of one shadow model tell nothing of another's.

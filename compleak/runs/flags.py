@@ -253,7 +253,8 @@ def add_layout_flag(group) -> None:
         choices=splits.LAYOUTS,
         default=splits.COMPLEAK,
         help="who gets which points: compleak, a third and a sixth for the victim, half for the attacker; selena, "
-        "10 %% and 75 %% for the victim, 15 %% for the attacker; online, the victim as with compleak, and shadow "
+        "10 %% and 75 %% for the victim, 15 %% for the attacker, but the paper's sizes for as many points as "
+        "Purchase100, Texas100 or CIFAR-100 has, and so for CIFAR-10; online, the victim as with compleak, and shadow "
         "models trained on its points, too, for the row upper_bound (default: %(default)s)",
     )
 
