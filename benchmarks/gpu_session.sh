@@ -8,7 +8,7 @@
 # runs for at most LIMIT seconds and then copies to OUT what no earlier call has copied. The flags after OUT are passed
 # to reproduce.py (default: the paper's grid on CIFAR-10, downloaded). The pieces of work, in order:
 #     check    benchmarks/gpu_check.py: does everything that the tables rely on hold on this GPU?
-#     models   reproduce.py --no_attacks --keep signals (--keep all with --defences)
+#     models   reproduce.py --no_attacks --keep signals (weights stay with --defences and --early_stopping)
 #     bench    benchmarks/bench.py
 # The exit code is 0 if all pieces were done or cut off, 1 if one failed (the others still run), and 2 for wrong usage.
 # OUT holds at most eight files of at most 16 MiB: log, benchmarks, models.tar.gz (what meta.json says of each model,
@@ -135,7 +135,9 @@ copy_results() {
 flags=("$@")
 [[ $# -gt 0 ]] || flags=(--preset paper --dataset_name cifar10)
 flags+=(--root "$root" --no_attacks --jobs "$jobs")
-[[ " ${flags[*]} " == *" --defences "* ]] || flags+=(--keep signals) # with --defences, runs copy each other's weights
+if [[ " ${flags[*]} " != *" --defences "* && " ${flags[*]} " != *" --early_stopping "* ]]; then
+    flags+=(--keep signals) # the runs of a comparison copy each other's weights
+fi
 version=$(git -C "$here" describe --always --dirty 2>/dev/null) # calls of one session have the same version and flags
 session=$(printf '%s\n' "$version" "${flags[@]}" "${CHECK_FLAGS:-}" "${BENCH_FLAGS:-}" | sha1sum | cut -c1-12)
 state=$root/.gpu_session/$session

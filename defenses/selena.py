@@ -121,7 +121,7 @@ def make_split_ai(trainer: Trainer, members: Pair, *, argument: float, seed: int
     files = [sub_model_file(trainer.folder, number) for number in numbers]
     non_models = draw_non_models(len(members[1]), len(numbers), seed)
     for number, file in enumerate(files):
-        is_made(file, trainer.identity)
+        refuse_foreign(file, trainer.identity)
         members_of(non_models, number)
     for number in numbers:
         make_sub_model(trainer, members, number, argument=argument, seed=seed)
@@ -164,11 +164,15 @@ def write(file: Path, identity: dict, **arrays: np.ndarray) -> None:
 
 
 def is_made(file: Path, identity: dict) -> bool:
-    """Whether a training has left this file already. UserError where it is damaged, or another training left it."""
-    if not file.exists():
-        return False
-    read(file, identity, "delete this one file, and give the command again")
-    return True
+    """Whether this training has left the file already. UserError where it is damaged, or another training left it."""
+    refuse_foreign(file, identity)
+    return file.exists()
+
+
+def refuse_foreign(file: Path, identity: dict) -> None:
+    """UserError where the file is there and damaged, or another training left it."""
+    if file.exists():
+        read(file, identity, "delete this one file, and give the command again")
 
 
 def read(file: Path, identity: dict, advice: str = "delete its folder and train the original again") -> dict:

@@ -170,7 +170,9 @@ def test_a_gpu_session_that_is_called_wrongly_says_so_in_one_line(arguments, set
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("further", "kept"), [([], "signals"), (["--defences", "ppb:4"], "all")])
+@pytest.mark.parametrize(
+    ("further", "kept"), [([], "signals"), (["--defences", "ppb:4"], "all"), (["--early_stopping"], "all")]
+)
 def test_a_gpu_session_keeps_weights_only_where_runs_share_them(further, kept, tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/usr/bin/env bash\n[[ $1 != -c ]] || exec {sys.executable} "$@"\n')

@@ -272,7 +272,10 @@ def test_snapshots_follow_one_another_and_answers_are_defended_after_they_were_g
     chain, copied = trained[:10], trained[10:]
     assert [stage.key.run for stage in chain] == [plan.name for plan in plans[9:]]
     assert all(before.key in after.needs for before, after in pairwise(chain))
-    assert all(original.key in copy.needs for copy in copied for original in chain)
+    adaptive = dict(zip((plan.name for plan in plans[:9]), chain, strict=False))
+    assert all(adaptive[copy.key.run].key in copy.needs for copy in copied)
+    shadows = [stage for stage in stages if stage.key.kind == "train" and stage.key.role == "shadow_model_0"]
+    assert all(chain[-1].key._replace(role="shadow_model_0") in copy.needs for copy in shadows[10:])
 
 
 def test_a_defence_is_tuned_on_the_attackers_pool_alone(tmp_path):
@@ -440,6 +443,7 @@ def test_models_that_were_asked_on_one_machine_are_attacked_on_another_without_t
         (["--tune_defence", "memguard"], "is not trained"),
         (["--no_attacks", "--tune_defence", "dp:1"], "leave out --no_attacks"),
         (["--early_stopping", "--finetuning_epochs", "3"], "leave out --finetuning_epochs"),
+        (["--early_stopping", "--keep", "signals"], "leave --keep out"),
         (["--compare", "results/a", "--finetuning_epochs", "3"], "leave out --finetuning_epochs"),
         (["--compare", "results/a", "--variants", "pruning_0.6"], "leave out --variants"),
         (["--variants", "nonsense"], "'nonsense' is no compressed variant"),

@@ -239,7 +239,9 @@ def test_differences_have_a_line_for_each_attacker_and_a_column_for_each_target(
 
 def test_a_defence_without_a_snapshot_to_compare_with_says_so():
     own = spread_of_defences().query("defence != '' and scenario == 'NR'").reset_index(drop=True)
-    beside = own.assign(stopped_auc=[0.7, np.nan], difference=[0.1, np.nan], low=[0.05, np.nan], high=[0.15, np.nan])
+    beside = own.assign(
+        seeds=3, stopped_auc=[0.7, np.nan], difference=[0.1, np.nan], low=[0.05, np.nan], high=[0.15, np.nan]
+    )
     table = beside_table(beside)
     assert table["difference"].tolist() == ["10.0 [5.0, 15.0]", ""]
     assert table["AUC when stopped"].tolist() == ["70.0", "no snapshot to compare with"]

@@ -37,11 +37,12 @@ from defenses import dp
 COMPARED_FORMS = (STRONGEST, HEADLINE, PUBLISHED, "calibrated", LABEL_ONLY)
 BEST_OF_ALL_HELD = (STRONGEST, LABEL_ONLY)  # the best attack on any of the models that the attacker holds
 DEFENCE = ["defence", "argument", "recipe"]
-SETTING = [*DEFENCE, "network", "attacker", "fine_tuning"]  # in which runs differ, apart from their seed
+TRAINED_WITH = [*DEFENCE, "network"]  # what tells one victim's original from another, apart from its seed
+SETTING = [*TRAINED_WITH, "attacker", "fine_tuning"]  # in which runs differ, apart from their seed
 GROUP = [*SETTING, *TARGET, "form"]
 LEAKAGE = ("auc", metrics.TPR)
 MEASURED = (*LEAKAGE, metrics.WIDER_TPR, "acc", "null_auc", "accuracy", "train_accuracy")
-EITHER = "either"  # of the two attackers on a defence
+EITHER = "either"  # stands for whichever of the two attackers on a defence has the larger AUC
 PLAIN, DEFENDED = "plain", "defended"  # fine-tuning after compression
 LEAST_PROTECTION = 0.02  # of AUC; of less, no share is given that is left
 KNOWN_TABLES = {"NR": ("NR",), "SR": ("NR", "SR"), "MR": ("NR", "SR", "MR")}
@@ -160,8 +161,8 @@ def _leakage(rows: pd.DataFrame) -> dict:
 def against_either_attacker(rows: pd.DataFrame) -> pd.DataFrame:
     """Of the two attackers on each defence the one whose AUC is larger, seed by seed, under the name EITHER.
 
-    Who knows a defence can train the shadow models with it or without. rows: of `rows_of_audit`; those without a
-    defence stay as they are.
+    Who knows a defence can train the shadow models with it or without. All measures are those of this attacker, so the
+    other's TPR may be larger. rows: of `rows_of_audit`; those without a defence stay as they are.
     """
     keys = [key for key in GROUP if key != "attacker"]
     best = rows.reset_index(drop=True)
@@ -185,9 +186,10 @@ def spread_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_rows(file: Path) -> pd.DataFrame:
-    """What `rows_of_audit` gave of all audits, as a page has written it; an empty name stays an empty string."""
+    """What `rows_of_audit` gave of all audits, as a page has written it; what an older page lacks is NaN."""
     names = [key for key in GROUP if key != "argument"]
-    return pd.read_csv(file).fillna(dict.fromkeys(names, ""))
+    rows = pd.read_csv(file).fillna(dict.fromkeys(names, ""))
+    return rows.reindex(columns=[*rows.columns, *(key for key in MEASURED if key not in rows)])
 
 
 def _spread(own: pd.DataFrame, key: str) -> dict[str, float]:
@@ -211,7 +213,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
     rows: of `rows_of_audit`, and of `against_either_attacker`, which has no line of `family`.
     """
     lines = []
-    keys = [*DEFENCE, "network", "fine_tuning"]
+    keys = [*TRAINED_WITH, "fine_tuning"]
     groups = dict(iter(rows.groupby(keys, sort=False, dropna=False)))
     for group, own in groups.items():
         head = dict(zip(keys, group, strict=True))
@@ -343,8 +345,8 @@ def differences_of(compared: pd.DataFrame, what: str, form: str = STRONGEST, of:
 class Signs(NamedTuple):
     """How many intervals of differences under a defence lie wholly on one side of zero.
 
-    Counted are the targets of one model, where there are any: a target of several models shares its attack, and so its
-    difference, with one of them where the further models add nothing. The better of two attackers is one of the two.
+    Only targets of a single model (NR) are counted where there are any, since SR and MR often repeat the attack on one
+    of their models. Lines of EITHER are left out, since each repeats one of the two attackers.
     """
 
     count: int
@@ -358,7 +360,7 @@ def count_signs(rows: pd.DataFrame) -> Signs | None:
     rows = rows[(rows["defence"] != "") & (rows["attacker"] != EITHER)]
     if (rows["scenario"] == "NR").any():
         rows = rows[rows["scenario"] == "NR"]
-    if rows["low"].isna().all():
+    if len(rows) and rows["low"].isna().all():
         return None
     above = int((rows["low"] > 0).sum())
     below = int((rows["high"] < 0).sum())

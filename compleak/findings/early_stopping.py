@@ -8,8 +8,8 @@ import pandas as pd
 
 from compleak.findings import outputs
 from compleak.findings.defences import (
-    DEFENCE,
     PLAIN,
+    TRAINED_WITH,
     Audit,
     against_either_attacker,
     paired,
@@ -20,8 +20,6 @@ from compleak.findings.rows import ALONE, ORIGINAL, STRONGEST, rows_of_target
 from compleak.runs.run import Run
 from defenses.early_stopping import EarlyStopping
 
-VICTIM = [*DEFENCE, "network"]  # what a victim was trained with
-
 
 class Snapshots(NamedTuple):
     rows: pd.DataFrame  # a row for each seed, snapshot and form of attack
@@ -29,49 +27,47 @@ class Snapshots(NamedTuple):
 
 
 def snapshots(runs: Sequence[Run]) -> Snapshots:
-    """What attacks on the original find at each snapshot, of the attacker who does better.
+    """What attacks on the original find at each snapshot, of the attacker who has the larger AUC.
 
     runs: early-stopped ones against both attackers, and the undefended training, which is the last snapshot. Columns
-    beside those of `defences.rows_of_audit` and `spread_over_seeds`: `share` of the epochs, and `epochs` after which
-    training ended. Of a training of fewer than ten epochs there are fewer snapshots.
+    beside those of `defences.rows_of_audit` and `spread_over_seeds`: `epochs` after which training ended, and their
+    `share` of all epochs. Of a training of fewer than ten epochs there are fewer snapshots.
     """
     planned = outputs.original_meta(runs[-1])["made_from"]["epochs"]
-    rows = pd.concat([rows_of_audit(Audit(run, (ORIGINAL,))) for run in runs])
-    rows = _with_epochs(against_either_attacker(rows), planned)
-    spread = _with_epochs(spread_over_seeds(rows), planned)
-    return Snapshots(
-        rows.drop_duplicates(["seed", "epochs", "form"], keep="last", ignore_index=True),
-        spread.drop_duplicates(["epochs", "form"], keep="last", ignore_index=True),
-    )
+    rows = against_either_attacker(pd.concat([rows_of_audit(Audit(run, (ORIGINAL,))) for run in runs]))
+    rows = _with_epochs(rows, planned).drop_duplicates(["seed", "epochs", "form"], keep="last", ignore_index=True)
+    return Snapshots(rows, _with_epochs(spread_over_seeds(rows), planned))
 
 
 def _with_epochs(frame: pd.DataFrame, planned: int) -> pd.DataFrame:
     shares = frame["argument"].where(frame["defence"] != "", 1.0).astype(float)
-    epochs = [EarlyStopping(share, num_cls=0, seed=0).epochs(planned) for share in shares]
-    return frame.assign(share=shares, epochs=epochs).sort_values("share", kind="stable")
+    epochs = np.array([EarlyStopping(share, num_cls=0, seed=0).epochs(planned) for share in shares])
+    frame = frame.assign(epochs=epochs, share=epochs / planned)
+    return frame.iloc[np.argsort(shares.to_numpy(), kind="stable")]
 
 
 def beside_defences(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """Each defence beside the undefended training stopped where it is as accurate; of the attacker who does better.
+    """Each defence beside the undefended training at the first moment when it is as accurate.
 
-    rows: of `snapshots`; others: of `defences.rows_of_audit`, of which the seeds are taken that have the same
-    undefended run. Columns: those of `spread_over_seeds`; `stopped_auc`, the mean over seeds; and its difference from
-    the defence's AUC, paired by seed, with interval (`difference`, `low`, `high`). These are NaN for another network
-    than that of the snapshots, and where in some seed no snapshot is as accurate. No rows without a common run.
+    rows: of `snapshots`; others: of `defences.rows_of_audit`. Only seeds whose undefended run is also the end of the
+    training in `rows` are compared. Of two attackers the one with the larger AUC counts. Columns: those of
+    `spread_over_seeds`; `stopped_auc`, the mean over seeds; and how much larger the defence's AUC is, paired by seed,
+    with interval (`difference`, `low`, `high`). These are NaN for another network than that of the snapshots, and where
+    in some seed all snapshots are less accurate or all are more accurate. No rows without a common run.
     """
     curve = rows[rows["form"] == STRONGEST]
     own = _of_originals(others[others["seed"].isin(_common_seeds(curve, others))])
     if own.empty:
         return pd.DataFrame()
     lines = []
-    for group, of_victim in own.groupby(VICTIM, sort=False, dropna=False):
+    for group, of_victim in own.groupby(TRAINED_WITH, sort=False, dropna=False):
         aucs = of_victim.set_index("seed")["auc"]
         stopped = pd.Series([_stopped_auc(curve, row) for _, row in of_victim.iterrows()], of_victim["seed"])
         if stopped.isna().any():
             stopped[:] = np.nan  # the mean over fewer seeds would stand beside the defence's over all
         line = {"stopped_auc": stopped.mean(), **paired(aucs, stopped)}
-        lines.append(dict(zip(VICTIM, group, strict=True)) | line)
-    return spread_over_seeds(own).merge(pd.DataFrame(lines).drop(columns="seeds"), on=VICTIM)
+        lines.append(dict(zip(TRAINED_WITH, group, strict=True)) | line)
+    return spread_over_seeds(own).merge(pd.DataFrame(lines).drop(columns="seeds"), on=TRAINED_WITH)
 
 
 def _common_seeds(curve: pd.DataFrame, others: pd.DataFrame) -> list[int]:
@@ -88,14 +84,14 @@ def _of_originals(others: pd.DataFrame) -> pd.DataFrame:
 
 
 def _stopped_auc(curve: pd.DataFrame, defended: pd.Series) -> float:
-    """AUC of the undefended training at the moment when it is as accurate as a defended model of the same seed.
+    """AUC of the undefended training at the first moment when it is as accurate as a defended model of the same seed.
 
-    Between two snapshots it is interpolated. Where the first snapshot is more accurate already, it is the first one's.
+    Between two snapshots it is interpolated. NaN where there is no such moment between the first and the last.
     """
     own = curve[(curve["seed"] == defended["seed"]) & (curve["network"] == defended["network"])]
     accuracy, auc = own.sort_values("epochs")[["accuracy", "auc"]].to_numpy().T
     reached = np.flatnonzero(accuracy >= defended["accuracy"])
-    if not len(reached):
+    if not len(reached) or accuracy[0] > defended["accuracy"]:
         return np.nan
     after = reached[0]
     before = max(after - 1, 0)

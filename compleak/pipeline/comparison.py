@@ -88,30 +88,38 @@ def stages_of(plans: Sequence[PlanSettings], settings: ReproduceSettings) -> lis
 
 
 def snapshot_stages(plans: Sequence[PlanSettings]) -> list[Stage]:
-    """All stages of the runs: first those of the adaptive attackers and of no defence, where all models are trained.
+    """All stages of the runs: first those of adaptive attackers and of no defence, which train every model.
 
-    Each training goes on from where that of the run before it was stopped. The runs of non-adaptive attackers follow:
-    their victims are those of the adaptive ones, and their shadow models those of the undefended run.
+    There each training goes on from where that of the run before it was stopped, the shortest first. The runs of
+    non-adaptive attackers follow, which only copy.
     """
     trained = [plan for plan in plans if plan.run.defence == UNDEFENDED or plan.run.defence.adaptive]
     shorter = {plan.name: before.name for before, plan in pairwise(trained) if before.seed == plan.seed}
     training = [wait_for_shorter(stage, shorter.get(stage.key.run)) for stage in joined_plan(trained)]
-    copying = joined_plan([plan for plan in plans if plan not in trained])
-    return [*training, *(wait_for_all(stage, training) for stage in copying)]
+    copying = {plan.name: plan for plan in plans if plan not in trained}
+    last_data = [stage.key for stage in training if stage.key.kind == "data"][-1:]
+    copies = joined_plan(list(copying.values()))
+    return [*training, *(wait_for_original(stage, copying[stage.key.run], last_data) for stage in copies)]
 
 
-def wait_for_shorter(stage: Stage, run: str | None) -> Stage:
-    """The same stage; one that trains an original needs that of the same role in the run, where there is one."""
-    if run is None or stage.key.kind != "train":
+def wait_for_shorter(stage: Stage, shorter_run: str | None) -> Stage:
+    """The same stage; one that trains an original also waits for the same role's training in the shorter run."""
+    if shorter_run is None or stage.key.kind != "train":
         return stage
-    return replace(stage, needs=(*stage.needs, stage.key._replace(run=run)))
+    return replace(stage, needs=(*stage.needs, stage.key._replace(run=shorter_run)))
 
 
-def wait_for_all(stage: Stage, others: Sequence[Stage]) -> Stage:
-    """The same stage; one that reads data or makes an original needs all others that do the same."""
-    if stage.key.kind not in ("data", "train"):
+def wait_for_original(stage: Stage, plan: PlanSettings, last_data: Sequence[StageKey]) -> Stage:
+    """The same stage of a run that only copies; it waits for the model that it copies, and for the data.
+
+    The victim is that of the adaptive attacker's run, and the shadow models are those of the undefended run.
+    """
+    if stage.key.kind == "data":
+        return replace(stage, needs=(*stage.needs, *last_data))
+    if stage.key.kind != "train":
         return stage
-    return replace(stage, needs=(*stage.needs, *(other.key for other in others if other.key.kind == stage.key.kind)))
+    defence = replace(plan.run.defence, adaptive=True) if stage.key.role == VICTIM else UNDEFENDED
+    return replace(stage, needs=(*stage.needs, stage.key._replace(run=plan.with_run(defence=defence).name)))
 
 
 def tuning_stages(plans: Sequence[PlanSettings]) -> list[Stage]:

@@ -179,6 +179,8 @@ def reproduce_settings(parser: arguments.Parser, argv=None) -> ReproduceSettings
     run = run_settings(args)
     if defences is not None and (args.keep != "all" or run.defence != UNDEFENDED):
         parser.error("--defences tries each defence and none, and shares models: leave their own flags and --keep out")
+    if args.early_stopping and args.keep != "all":
+        parser.error("--early_stopping shares models between its runs: leave --keep out")
     if (args.early_stopping or args.tune_defence) and run.defence != UNDEFENDED:
         parser.error("--early_stopping and --tune_defence have runs of their own: leave out --defend")
     plan = PlanSettings(
@@ -314,6 +316,6 @@ def shown_command(
         if value is not True:
             words += map(str, value if isinstance(value, list) else [value])
     if defences is not None:
-        words += ["--defences", *map(spelled, defences)]
+        words += ["--defences", *(map(spelled, defences) if defences else ["none"])]
         words += ["--undefended_finetuning"] if plain_finetuning else []
     return shlex.join(words)

@@ -120,8 +120,8 @@ def _explanation(facts: DefencesFacts, rows: pd.DataFrame) -> Iterator[Block]:
         adaptive attacker have the same defence. DP-SGD trains a network with group normalisation, so the same network
         without defence stands beside it. `accuracy` is that of the victim's original on points it was not trained on.
         It was trained on {_members(rows)} members. Epsilon is that of all models together at delta = {dp.DELTA:g}, by
-        Opacus' accountant, and holds as long as the seed is secret. All defences use the same number of epochs and, but
-        for what is said behind a name, the same learning rate and batch size."""
+        Opacus' accountant, and holds as long as the seed is secret. All defences but early stopping use the same number
+        of epochs and, but for what is said behind a name, the same learning rate and batch size."""
     )
     yield Text(
         """`strongest` is the attack, of the literature or ours, that does best on the victim, picked with hindsight,
@@ -148,8 +148,8 @@ def _members(rows: pd.DataFrame) -> str:
 def _in_short(rows: pd.DataFrame) -> Iterator[Block]:
     yield Heading("In short")
     yield Text(
-        """AUC of the strongest attack, by the attacker who does better in a seed: the one whose shadow models have the
-        defence, or the one whose shadow models have none. Fine-tuning is defended."""
+        """AUC of the strongest attack by `either` attacker: seed by seed the one with the larger AUC, whose shadow
+        models have the defence or have none. Fine-tuning is defended."""
     )
     yield Table(short_table(rows))
 
@@ -259,8 +259,7 @@ def _price_and_effect(differences: pd.DataFrame) -> Iterator[Block]:
     yield Heading("What the defence takes away")
     yield Text(
         f"""AUC of the strongest attack with the defence less without it, same network and target, paired by seed, with
-        the 95 % interval over seeds (Student's t). `either` is the attacker who does better in a seed. Of the two
-        attackers on single models: {describe_signs(effect)}."""
+        the 95 % interval over seeds (Student's t). Of the two attackers on single models: {describe_signs(effect)}."""
     )
     yield Table(difference_table(effect))
 

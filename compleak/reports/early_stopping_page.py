@@ -28,7 +28,7 @@ COLUMNS = {  # of the table: (form of attack, measure)
 def write_early_stopping_page(
     runs: Sequence[Run], folder: Path, compared: Path, command: str, settings: dict[str, str]
 ) -> str:
-    """Write snapshots.csv, beside_defences.csv, early_stopping.png and the page into `folder`; returns the page.
+    """Write runs.csv, snapshots.csv, beside_defences.csv, early_stopping.png and the page; returns the page.
 
     runs: the early-stopped ones and the undefended; compared: the runs.csv of a comparison of defences, which need not
     be there; command: what to type to get them again; settings: the flags of each kind of stage.
@@ -38,7 +38,7 @@ def write_early_stopping_page(
     numbers = sorted({run.config["seed"] for run in runs})
     seeds = cells.list_seeds(numbers)
     page = to_markdown([*_head(runs[-1], seeds, command, settings), *_curve(curve), *_others(others, compared)])
-    frames = {"snapshots": curve} | ({"beside_defences": others} if len(others) else {})
+    frames = {"runs": rows, "snapshots": curve} | ({"beside_defences": others} if len(others) else {})
     bars = "; bars are standard deviations over seeds" if len(numbers) > 1 else ""
     figure = early_stopping_figure(curve, others, f"{runs[-1].config['dataset_name']}, {seeds}, NR{bars}")
     write_report(folder, frames, {"early_stopping": figure}, page)
@@ -65,8 +65,8 @@ def _curve(curve: pd.DataFrame) -> Iterator[Block]:
         """Each line is the same undefended training, stopped after some of its epochs: the learning rates are those of
         the whole training. The attacker holds the original alone (NR), and stops the shadow models after as many epochs
         or trains them to the end, whichever gives the larger AUC in a seed. Numbers are percent; AUC and TPR are those
-        of the strongest attack on the victim, picked with hindsight. The epoch at which to stop is nobody's choice
-        here: who chose it by this table would have looked at the victim's membership."""
+        of this attacker's strongest attack on the victim, picked with hindsight. The epoch at which to stop is nobody's
+        choice here: who chose it by this table would have looked at the victim's membership."""
     )
     if note := cells.few_nonmembers(curve):
         yield Text(note)
@@ -96,10 +96,12 @@ def _others(others: pd.DataFrame, compared: Path) -> Iterator[Block]:
         return
     yield Heading("Does a defence do more than to stop earlier?")
     yield Text(
-        """Each defence of the comparison beside the undefended training at the moment when it is as accurate, both
-        against the attacker who does better in a seed. Between two snapshots accuracy and AUC are interpolated.
-        `difference` is the defence's AUC less that of stopping, paired by seed, with the 95 % interval over seeds
-        (Student's t): a defence is worth its effort where it lies below zero."""
+        """Each defence of the comparison beside the undefended training at the first moment when it is as accurate,
+        both against the attacker who has the larger AUC in a seed. Between two snapshots accuracy and AUC are
+        interpolated. `difference` is the defence's AUC less that of stopping, paired by seed, with the 95 % interval
+        over seeds (Student's t) where there are several: a defence is worth its effort where the whole interval lies
+        below zero. There is nothing to compare with where the network is another one, and where in some seed all
+        snapshots are less accurate or all are more accurate."""
     )
     yield Table(beside_table(others))
 
@@ -115,6 +117,7 @@ def beside_table(others: pd.DataFrame) -> pd.DataFrame:
                 "defence": cells.defence_name(row["defence"], row["argument"], row["recipe"]),
                 "network": row["network"],
                 "accuracy": cells.plus_minus(row["accuracy_mean"], row["accuracy_sd"]),
+                "seeds": row["seeds"],
                 "AUC": cells.plus_minus(row["auc_mean"], row["auc_sd"]),
                 "AUC when stopped": cells.percent(row["stopped_auc"]) if has_rival else "no snapshot to compare with",
                 "difference": difference,

@@ -53,8 +53,12 @@ def name_of(settings: RunSettings) -> str:
     """The folder of the run that the settings mean. UserError where the name would share folders with others."""
     base = settings.run_name or default_name(settings.identity)
     name = base + defence_suffix(settings.defence)
-    if ending := RESERVED_ENDINGS.search(base) or RESERVED_ENDINGS.search(name):
-        raise UserError(f"a run cannot be called {name}: names that end in {ending[0]} are kept for other folders")
+    for candidate in (base, name):
+        if ending := RESERVED_ENDINGS.search(candidate):
+            raise UserError(
+                f"a run cannot be called {candidate}: names that end in {ending[0]} are kept for other folders; give "
+                "another --run_name"
+            )
     return name
 
 

@@ -16,9 +16,7 @@ def early_stopping_figure(curve: pd.DataFrame, others: pd.DataFrame, subtitle: s
     title = "Stopping training earlier: what it costs in accuracy, and what it leaves to the attacker"
     figure, axes = new_figure(title, subtitle, 5.4)
     own = curve[curve["form"] == STRONGEST]
-    if len(others):
-        draw_panel(axes, others)
-    axes.axhline(50, color=BLACK, linewidth=0.8)
+    draw_panel(axes, others if len(others) else own.head(0))
     draw_points(axes, own, color=BLACK, fmt="o-", markersize=4)
     axes.margins(x=0.12, y=0.12)
     axes.set_xlabel(ACCURACY, fontsize=MEDIUM)

@@ -37,10 +37,12 @@ def label_points(figure, axes, labels: Sequence[Label]) -> None:
     written = np.array([text.get_window_extent().extents for text in axes.texts]).reshape(-1, 4)
     inside = axes.get_window_extent().extents
     for label, point in zip(labels, points, strict=True):
-        boxes = np.array([_extent(axes, label, place, scale) for place in PLACES])
-        leaders = [_leader(point, box, scale) for box in boxes]
-        costs = [_cost(box, drawn, written, inside) for box in boxes]
-        costs += UNREADABLE * np.array([_overlaps(leader, written) for leader in leaders])
+        boxes = [_extent(axes, label, place, scale) for place in PLACES]
+        leaders = [_leader(point, box, place, scale) for box, place in zip(boxes, PLACES, strict=True)]
+        costs = [
+            _cost(box, drawn, written, inside) + UNREADABLE * _overlaps(leader, written)
+            for box, leader in zip(boxes, leaders, strict=True)
+        ]
         best = int(np.argmin(costs))
         _write(axes, label, PLACES[best], _has_leader(PLACES[best]))
         written = np.vstack([written, boxes[best], leaders[best]])
@@ -51,8 +53,10 @@ def _has_leader(place: tuple) -> bool:
     return place[0] > DISTANCES[0]
 
 
-def _leader(point: np.ndarray, box: np.ndarray, scale: float) -> np.ndarray:
-    """(n, 4): squares along the line from a point to the middle of its label's box (4,)."""
+def _leader(point: np.ndarray, box: np.ndarray, place: tuple, scale: float) -> np.ndarray:
+    """(n, 4): squares along the line from a point to the middle of its label's box (4,), where there is a line."""
+    if not _has_leader(place):
+        return np.empty((0, 4))
     middle = (box[:2] + box[2:]) / 2
     return _boxes(_between(np.array([point, middle])), LINE * scale)
 

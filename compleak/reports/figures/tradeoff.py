@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from compleak.findings.defences import DEFENCE, PLAIN
+from compleak.findings.defences import PLAIN, TRAINED_WITH
 from compleak.findings.rows import ALONE, STRONGEST, TOGETHER, rows_of_target
 from compleak.reports.cells import DEFENCE_NAMES, defence_name
 from compleak.reports.figures.labels import Label, label_points
@@ -82,7 +82,7 @@ def _draw_defence(axes, defence: str, own: pd.DataFrame, adaptive: bool, plain: 
 def _join_ways_of_fine_tuning(axes, defended: pd.DataFrame) -> None:
     """A dotted line from each defence, against who knows it, to the same with plain fine-tuning."""
     adaptive = defended[defended["attacker"] == "adaptive"]
-    for (defence, *_), own in adaptive.groupby([*DEFENCE, "network"], dropna=False):
+    for (defence, *_), own in adaptive.groupby(TRAINED_WITH, dropna=False):
         axes.plot(100 * own["accuracy_mean"], 100 * own["auc_mean"], ":", color=colour_of(defence), linewidth=1)
 
 
@@ -111,7 +111,7 @@ def labels_of(rows: pd.DataFrame) -> list[Label]:
     """Defences with their argument, once for both attackers; undefended models with their network, if it matters."""
     labels = []
     networks = rows["network"].nunique()
-    for _, row in rows.drop_duplicates([*DEFENCE, "network"], keep="last").iterrows():
+    for _, row in rows.drop_duplicates(TRAINED_WITH, keep="last").iterrows():
         name = defence_name(row["defence"], row["argument"]) if row["defence"] else "no defence"
         network = f",\n{row['network']}" if not row["defence"] and networks > 1 else ""
         labels.append(
