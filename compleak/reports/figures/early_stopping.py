@@ -21,12 +21,14 @@ def early_stopping_figure(curve: pd.DataFrame, others: pd.DataFrame, subtitle: s
     axes.margins(x=0.12, y=0.12)
     axes.set_xlabel(ACCURACY, fontsize=MEDIUM)
     axes.set_ylabel(LEAKAGE, fontsize=MEDIUM)
-    labels = [
-        Label(100 * row["accuracy_mean"], 100 * row["auc_mean"], _epochs(row), BLACK) for _, row in own.iterrows()
-    ]
+    points = 100 * own[["accuracy_mean", "auc_mean"]].to_numpy()
+    labels = [Label(*point, text, BLACK) for point, text in zip(points, _names_of(own["epochs"]), strict=True)]
     label_points(figure, axes, [*labels, *(labels_of(others) if len(others) else [])])
     return figure
 
 
-def _epochs(row: pd.Series) -> str:
-    return f"{row['epochs']} epoch{'s' if row['epochs'] > 1 else ''}" + (", all" if row["share"] == 1 else "")
+def _names_of(epochs: pd.Series) -> list[str]:
+    """What stands beside each snapshot: its epochs, as a number alone between the first and the last."""
+    numbers = list(map(str, epochs))
+    numbers[0] = f"{numbers[0]} epoch{'s' if epochs.iloc[0] > 1 else ''}"
+    return [*numbers[:-1], f"all {epochs.iloc[-1]}"]
