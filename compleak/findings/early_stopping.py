@@ -27,11 +27,12 @@ class Snapshots(NamedTuple):
 
 
 def snapshots(runs: Sequence[Run]) -> Snapshots:
-    """What attacks on the original find at each snapshot, of the attacker who has the larger AUC.
+    """What attacks on the original find at each snapshot, by whichever of the two attackers has the larger AUC.
 
     runs: early-stopped ones against both attackers, and the undefended training, which is the last snapshot. Columns
     beside those of `defences.rows_of_audit` and `spread_over_seeds`: `epochs` after which training ended, and their
-    `share` of all epochs. Of a training of fewer than ten epochs there are fewer snapshots.
+    `share` of all epochs. Shares that round to the same epoch are one snapshot, so that a training of fewer than ten
+    epochs has fewer.
     """
     planned = outputs.original_meta(runs[-1])["made_from"]["epochs"]
     rows = against_either_attacker(pd.concat([rows_of_audit(Audit(run, (ORIGINAL,))) for run in runs]))
@@ -40,6 +41,7 @@ def snapshots(runs: Sequence[Run]) -> Snapshots:
 
 
 def _with_epochs(frame: pd.DataFrame, planned: int) -> pd.DataFrame:
+    """With the columns `epochs` and `share`, the shortest training first."""
     shares = frame["argument"].where(frame["defence"] != "", 1.0).astype(float)
     epochs = np.array([EarlyStopping(share, num_cls=0, seed=0).epochs(planned) for share in shares])
     frame = frame.assign(epochs=epochs, share=epochs / planned)
@@ -53,7 +55,7 @@ def beside_defences(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     training in `rows` are compared. Of two attackers the one with the larger AUC counts. Columns: those of
     `spread_over_seeds`; `stopped_auc`, the mean over seeds; and how much larger the defence's AUC is, paired by seed,
     with interval (`difference`, `low`, `high`). These are NaN for another network than that of the snapshots, and where
-    in some seed all snapshots are less accurate or all are more accurate. No rows without a common run.
+    in some seed no snapshot is as accurate or the first is more accurate already. No rows without a common run.
     """
     curve = rows[rows["form"] == STRONGEST]
     own = _of_originals(others[others["seed"].isin(_common_seeds(curve, others))])

@@ -90,8 +90,8 @@ def stages_of(plans: Sequence[PlanSettings], settings: ReproduceSettings) -> lis
 def snapshot_stages(plans: Sequence[PlanSettings]) -> list[Stage]:
     """All stages of the runs: first those of adaptive attackers and of no defence, which train every model.
 
-    There each training goes on from where that of the run before it was stopped, the shortest first. The runs of
-    non-adaptive attackers follow, which only copy.
+    There each training goes on from where that of the run before it was stopped: `plans` has the shortest first. The
+    runs of non-adaptive attackers follow, which only copy models.
     """
     trained = [plan for plan in plans if plan.run.defence == UNDEFENDED or plan.run.defence.adaptive]
     shorter = {plan.name: before.name for before, plan in pairwise(trained) if before.seed == plan.seed}
@@ -112,7 +112,8 @@ def wait_for_shorter(stage: Stage, shorter_run: str | None) -> Stage:
 def wait_for_original(stage: Stage, plan: PlanSettings, last_data: Sequence[StageKey]) -> Stage:
     """The same stage of a run that only copies; it waits for the model that it copies, and for the data.
 
-    The victim is that of the adaptive attacker's run, and the shadow models are those of the undefended run.
+    The shadow models are those of the undefended run. Unlike in `twin_run` the victim is lent by the adaptive
+    attacker's run, because that run trains everything here.
     """
     if stage.key.kind == "data":
         return replace(stage, needs=(*stage.needs, *last_data))

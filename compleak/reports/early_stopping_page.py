@@ -100,8 +100,8 @@ def _others(others: pd.DataFrame, compared: Path) -> Iterator[Block]:
         both against the attacker who has the larger AUC in a seed. Between two snapshots accuracy and AUC are
         interpolated. `difference` is the defence's AUC less that of stopping, paired by seed, with the 95 % interval
         over seeds (Student's t) where there are several: a defence is worth its effort where the whole interval lies
-        below zero. There is nothing to compare with where the network is another one, and where in some seed all
-        snapshots are less accurate or all are more accurate."""
+        below zero. There is nothing to compare with where the network is another one, and where in some seed no
+        snapshot is as accurate or the first is more accurate already."""
     )
     yield Table(beside_table(others))
 
