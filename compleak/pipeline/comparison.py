@@ -9,7 +9,6 @@ from compleak.pipeline.plan import Stage, StageKey, plan_of
 from compleak.pipeline.settings import PlanSettings, ReproduceSettings
 from compleak.runs.create import check_argument
 from compleak.runs.names import defence_suffix
-from compleak.runs.roles import VICTIM
 from compleak.runs.settings import UNDEFENDED, AnswersSettings, DefenceSettings
 from core.errors import UserError
 from defenses import DEFENCES
@@ -67,7 +66,7 @@ def snapshot_plans(plan: PlanSettings) -> list[PlanSettings]:
     A non-adaptive attacker trains the shadow models to the end, an adaptive one stops them after as many epochs. No
     model is compressed.
     """
-    alone = replace(plan, variants=())
+    alone = plan.of_original_alone()
     attackers = (False, True)
     stopped = [DefenceSettings("early_stopping", at, adaptive=knows) for knows in attackers for at in SNAPSHOTS]
     return [*(alone.with_run(defence=defence) for defence in stopped), alone]
@@ -75,7 +74,7 @@ def snapshot_plans(plan: PlanSettings) -> list[PlanSettings]:
 
 def tuning_plans(plan: PlanSettings, candidates: Sequence[DefenceSettings]) -> list[PlanSettings]:
     """For each candidate the run in which the attacker trains a shadow model with it."""
-    alone = replace(plan, variants=())
+    alone = plan.of_original_alone()
     adaptive = [replace(defence, adaptive=True) for defence in candidates]
     return [with_fitting_network(alone, defence.name).with_run(defence=defence) for defence in adaptive]
 
@@ -93,34 +92,18 @@ def snapshot_stages(plans: Sequence[PlanSettings]) -> list[Stage]:
     There each training goes on from where that of the run before it was stopped: `plans` has the shortest first. The
     runs of non-adaptive attackers follow, which only copy models.
     """
-    trained = [plan for plan in plans if plan.run.defence == UNDEFENDED or plan.run.defence.adaptive]
-    shorter = {plan.name: before.name for before, plan in pairwise(trained) if before.seed == plan.seed}
-    training = [wait_for_shorter(stage, shorter.get(stage.key.run)) for stage in joined_plan(trained)]
-    copying = {plan.name: plan for plan in plans if plan not in trained}
-    last_data = [stage.key for stage in training if stage.key.kind == "data"][-1:]
-    copies = joined_plan(list(copying.values()))
-    return [*training, *(wait_for_original(stage, copying[stage.key.run], last_data) for stage in copies)]
+    training = [plan for plan in plans if plan.run.defence == UNDEFENDED or plan.run.defence.adaptive]
+    copying = [plan for plan in plans if plan not in training]
+    shorter = {plan.name: before.name for before, plan in pairwise(training) if before.seed == plan.seed}
+    stages = joined_plan([*training, *copying])
+    return [wait_for_shorter(stage, shorter.get(stage.key.run)) for stage in stages]
 
 
 def wait_for_shorter(stage: Stage, shorter_run: str | None) -> Stage:
     """The same stage; one that trains an original also waits for the same role's training in the shorter run."""
     if shorter_run is None or stage.key.kind != "train":
         return stage
-    return replace(stage, needs=(*stage.needs, stage.key._replace(run=shorter_run)))
-
-
-def wait_for_original(stage: Stage, plan: PlanSettings, last_data: Sequence[StageKey]) -> Stage:
-    """The same stage of a run that only copies; it waits for the model that it copies, and for the data.
-
-    The shadow models are those of the undefended run. Unlike in `twin_run` the victim is lent by the adaptive
-    attacker's run, because that run trains everything here.
-    """
-    if stage.key.kind == "data":
-        return replace(stage, needs=(*stage.needs, *last_data))
-    if stage.key.kind != "train":
-        return stage
-    defence = replace(plan.run.defence, adaptive=True) if stage.key.role == VICTIM else UNDEFENDED
-    return replace(stage, needs=(*stage.needs, stage.key._replace(run=plan.with_run(defence=defence).name)))
+    return stage.after(stage.key._replace(run=shorter_run))
 
 
 def tuning_stages(plans: Sequence[PlanSettings]) -> list[Stage]:
@@ -169,43 +152,41 @@ def check_shadow_counts(plans: Sequence[PlanSettings]) -> None:
 def joined_plan(plans: Sequence[PlanSettings]) -> list[Stage]:
     """The stages of all runs as one plan.
 
-    The runs read one data set, so their `data` stages, which may have to fetch it, follow one another. A model that two
-    runs have in common is made in one, and the other waits to copy it.
+    The runs read one data set, so their `data` stages, which may have to fetch it, follow one another. Of the runs that
+    have a model in common the first makes it, and the others wait to copy it.
     """
-    stages, data_before = [], ()
+    stages, data_before, makers = [], (), {}
     for plan in plans:
-        own = plan_of(plan)
-        if own and own[0].key.kind == "data":  # the plan of a defence of answers has nothing but attacks
-            own[0] = replace(own[0], needs=data_before)
-            data_before = (own[0].key,)
-        stages += own
-    lenders = {plan.name: plan for plan in plans}
-    keys = {stage.key for stage in stages}
-    return [wait_for_twin(stage, lenders[stage.key.run], keys) for stage in stages]
+        for stage in plan_of(plan):  # the plan of a defence of answers has nothing but attacks
+            if stage.key.kind == "data":
+                stage = stage.after(*data_before)
+                data_before = (stage.key,)
+            stages.append(wait_for_maker(stage, plan, makers))
+    return stages
 
 
-def wait_for_twin(stage: Stage, plan: PlanSettings, keys: set[StageKey]) -> Stage:
-    """The same stage; where another run of the plan makes the same model, it needs that model's stage as well."""
-    if stage.key.kind not in ("train", "part", "compress"):
-        return stage
-    kind = "train" if stage.key.kind == "part" else stage.key.kind  # the whole model is copied, no part of it
-    twin = stage.key._replace(run=twin_run(plan, stage.key.role, kind), kind=kind, part=None)
-    if twin.run == stage.key.run:
-        return stage
-    return replace(stage, needs=(*stage.needs, twin)) if twin in keys else stage
+def wait_for_maker(stage: Stage, plan: PlanSettings, makers: dict[tuple, StageKey]) -> Stage:
+    """The same stage; where an earlier run of the plan makes the same model, it waits to copy it.
 
-
-def twin_run(plan: PlanSettings, role: str, kind: str) -> str:
-    """The run that has the same model of this role, its own where there is none. kind: of the stage that makes it.
-
-    An original is the same however its compressed versions are fine-tuned. The victim of an adaptive attacker is that
-    of a non-adaptive one, whose shadow models are the undefended run's.
+    makers: of each model the stage that makes it. A stage that is the first to make its model is added.
     """
-    defence = plan.run.defence
-    if kind == "train":
+    if stage.key.kind not in ("part", "train", "compress"):
+        return stage
+    model = model_of(stage, plan)
+    if stage.key.kind != "part":  # the whole model is copied, no part of it
+        makers.setdefault(model, stage.key)
+    maker = makers.get(model, stage.key)
+    return stage if maker.run == stage.key.run else stage.after(maker)
+
+
+def model_of(stage: Stage, plan: PlanSettings) -> tuple:
+    """What tells a model from all others of a plan: the run that it would be the victim of, its version and its role.
+
+    Who attacks makes no difference to a model that the defence acts on. One that it does not act on is that of the run
+    without a defence, and an original is the same however its compressed versions are fine-tuned.
+    """
+    defence = plan.run.defence if plan.run.defence.defends(stage.key.role) else UNDEFENDED
+    if stage.key.variant is None:
         defence = replace(defence, undefended_finetuning=False)
-    if defence.adaptive and role == VICTIM:
-        defence = replace(defence, adaptive=False)
-    elif defence.name and not defence.adaptive and role != VICTIM:
-        defence = UNDEFENDED
-    return plan.with_run(defence=defence).name
+    defence = replace(defence, adaptive=False)
+    return plan.with_run(defence=defence).name, stage.key.variant, stage.key.role

@@ -53,6 +53,10 @@ class Stage:
     settings: StageSettings
     needs: tuple[StageKey, ...] = ()
 
+    def after(self, *others: StageKey) -> "Stage":
+        """The same stage, once these are done as well."""
+        return replace(self, needs=(*self.needs, *others))
+
     def __str__(self) -> str:
         return f"{self.key.run} {self.key}".strip()
 

@@ -87,6 +87,10 @@ class PlanSettings:
     def with_run(self, **changes) -> "PlanSettings":
         return replace(self, run=replace(self.run, **changes))
 
+    def of_original_alone(self) -> "PlanSettings":
+        """The same audit without any compressed model."""
+        return replace(self, variants=())
+
     def shadow_count(self) -> int:
         """How many shadow models the run has: as asked for, or more where it has more already."""
         file = run_dir(self.run.root, name_of(self.named_run)) / "run.json"
