@@ -32,7 +32,7 @@ from pathlib import Path
 
 from compleak.findings.defences import Audit
 from compleak.pipeline import flags
-from compleak.pipeline.comparison import check_defences, check_shadow_counts, runs_of, stages_of, together_name
+from compleak.pipeline.comparison import check_defences, check_shadow_counts, plans_of, stages_of, together_name
 from compleak.pipeline.plan import Stage, asking_settings
 from compleak.pipeline.ray_cluster import on_ray
 from compleak.pipeline.schedule import run_plan
@@ -148,7 +148,7 @@ def main(argv=None) -> None:
     if settings.compare:
         compare_runs(settings)
         return
-    plans = runs_of(settings)
+    plans = plans_of(settings)
     check_defences(plans)
     check_shadow_counts(plans)
     run_stages(stages_of(plans, settings), settings)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import reproduce
 import train
-from compleak.pipeline.comparison import joined_plan, runs_of, stages_of, together_name
+from compleak.pipeline.comparison import joined_plan, plans_of, stages_of, together_name
 from compleak.pipeline.plan import Stage, StageKey, plan_of
 from compleak.pipeline.presets import PRESETS, Preset
 from compleak.pipeline.ray_cluster import has_room, on_ray
@@ -218,7 +218,7 @@ def test_a_run_cannot_take_the_folders_of_others(name, tmp_path):
 
 
 def test_only_one_run_at_a_time_downloads_the_data():
-    stages = joined_plan(runs_of(reproduce.parse(["--seeds", "3", "4", "--keep", "signals"])))
+    stages = joined_plan(plans_of(reproduce.parse(["--seeds", "3", "4", "--keep", "signals"])))
     check_order(stages)
     first, second = (f"digits_resnet18_smoke_seed{seed}" for seed in (3, 4))
     needs = {stage.key: stage.needs for stage in stages}
@@ -228,14 +228,14 @@ def test_only_one_run_at_a_time_downloads_the_data():
 
 
 def test_without_attacks_every_model_is_made_and_asked_and_no_defence_of_answers_is_tried():
-    stages = joined_plan(runs_of(reproduce.parse(["--no_attacks", "--defences", "memguard"])))
+    stages = joined_plan(plans_of(reproduce.parse(["--no_attacks", "--defences", "memguard"])))
     check_order(stages)
     assert [stage.key.kind for stage in stages] == ["data", *["train", *["compress"] * 4, "query"] * 2]
     assert all(stage.settings.drop_weights == "none" for stage in stages if stage.key.kind == "query")
 
 
 def test_a_comparison_trains_identical_models_once_and_other_runs_wait_for_them():
-    plans = runs_of(reproduce.parse(["--defences", "ppb:4", "dp", "--seeds", "1", "2"]))
+    plans = plans_of(reproduce.parse(["--defences", "ppb:4", "dp", "--seeds", "1", "2"]))
     names = [f"digits_resnet18_smoke_seed1{name}" for name in ("", "_ppb_4", "_ppb_4_adaptive")]
     names += [f"digits_resnet18_gn_smoke_seed1{name}" for name in ("", "_dp_1", "_dp_1_adaptive")]
     assert [plan.name for plan in plans][:6] == names and len(plans) == 12
@@ -254,7 +254,7 @@ def test_a_comparison_trains_identical_models_once_and_other_runs_wait_for_them(
 
 
 def test_snapshots_follow_one_another_and_answers_are_defended_after_they_were_given():
-    stages = joined_plan(plans := runs_of(reproduce.parse(["--defences", "memguard", "--variants", "pruning_0.6"])))
+    stages = joined_plan(plans := plans_of(reproduce.parse(["--defences", "memguard", "--variants", "pruning_0.6"])))
     check_order(stages)
     plain, unaware, adaptive = (plan.name for plan in plans)
     assert adaptive == f"{unaware}_adaptive" and unaware.startswith(f"{plain}_memguard_")
@@ -263,7 +263,7 @@ def test_snapshots_follow_one_another_and_answers_are_defended_after_they_were_g
     assert all(stage.key._replace(run=plain) in stage.needs and stage.settings.answers.adaptive for stage in behind)
 
     settings = reproduce.parse(["--early_stopping"])
-    stages = stages_of(plans := runs_of(settings), settings)
+    stages = stages_of(plans := plans_of(settings), settings)
     check_order(stages)
     shares = [pytest.approx(i / 10) for i in range(1, 10)]
     assert [plan.run.defence.argument for plan in plans] == [*shares, *shares, None]

@@ -50,6 +50,7 @@ KNOWN_TABLES = {"NR": ("NR",), "SR": ("NR", "SR"), "MR": ("NR", "SR", "MR")}
 
 class DefencesFindings(NamedTuple):
     rows: pd.DataFrame  # `rows_of_audit` of all audits
+    either: pd.DataFrame  # `against_either_attacker`
     spread: pd.DataFrame  # `spread_over_seeds`
     differences: pd.DataFrame  # `differences`
     after_compression: pd.DataFrame  # `after_compression`
@@ -67,9 +68,9 @@ def findings_of_defences(audits: Sequence[Audit]) -> DefencesFindings:
     """Work everything out from the NR, SR and MR tables of all audits."""
     rows = pd.concat([rows_of_audit(audit) for audit in audits], ignore_index=True)
     spread = spread_over_seeds(rows)
-    either = against_either_attacker(rows[rows["defence"] != ""])
-    compared = differences(pd.concat([rows, either], ignore_index=True))
-    return DefencesFindings(rows, spread, compared, after_compression(spread))
+    either = against_either_attacker(rows)
+    compared = differences(pd.concat([rows, either[either["defence"] != ""]], ignore_index=True))
+    return DefencesFindings(rows, either, spread, compared, after_compression(spread))
 
 
 def rows_of_audit(audit: Audit) -> pd.DataFrame:

@@ -58,18 +58,18 @@ def beside_defences(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     in some seed no snapshot is as accurate or the first is more accurate already. No rows without a common run.
     """
     curve = rows[rows["form"] == STRONGEST]
-    own = _of_originals(others[others["seed"].isin(_common_seeds(curve, others))])
-    if own.empty:
+    defended = _of_originals(others[others["seed"].isin(_common_seeds(curve, others))])
+    if defended.empty:
         return pd.DataFrame()
     lines = []
-    for group, of_victim in own.groupby(TRAINED_WITH, sort=False, dropna=False):
+    for group, of_victim in defended.groupby(TRAINED_WITH, sort=False, dropna=False):
         aucs = of_victim.set_index("seed")["auc"]
         stopped = pd.Series([_stopped_auc(curve, row) for _, row in of_victim.iterrows()], of_victim["seed"])
         if stopped.isna().any():
             stopped[:] = np.nan  # the mean over fewer seeds would stand beside the defence's over all
         line = {"stopped_auc": stopped.mean(), **paired(aucs, stopped)}
         lines.append(dict(zip(TRAINED_WITH, group, strict=True)) | line)
-    return spread_over_seeds(own).merge(pd.DataFrame(lines).drop(columns="seeds"), on=TRAINED_WITH)
+    return spread_over_seeds(defended).merge(pd.DataFrame(lines).drop(columns="seeds"), on=TRAINED_WITH)
 
 
 def _common_seeds(curve: pd.DataFrame, others: pd.DataFrame) -> list[int]:
@@ -80,9 +80,9 @@ def _common_seeds(curve: pd.DataFrame, others: pd.DataFrame) -> list[int]:
 
 def _of_originals(others: pd.DataFrame) -> pd.DataFrame:
     """The strongest attack on the original under each defence but early stopping itself."""
-    own = rows_of_target(others[others["form"] == STRONGEST], *ALONE)
-    is_compared = ~own["defence"].isin(["", "early_stopping"]) & (own["fine_tuning"] != PLAIN)
-    return against_either_attacker(own[is_compared])
+    originals = rows_of_target(others[others["form"] == STRONGEST], *ALONE)
+    is_compared = ~originals["defence"].isin(["", "early_stopping"]) & (originals["fine_tuning"] != PLAIN)
+    return against_either_attacker(originals[is_compared])
 
 
 def _stopped_auc(curve: pd.DataFrame, defended: pd.Series) -> float:
@@ -90,8 +90,8 @@ def _stopped_auc(curve: pd.DataFrame, defended: pd.Series) -> float:
 
     Between two snapshots it is interpolated. NaN where there is no such moment between the first and the last.
     """
-    own = curve[(curve["seed"] == defended["seed"]) & (curve["network"] == defended["network"])]
-    accuracy, auc = own.sort_values("epochs")[["accuracy", "auc"]].to_numpy().T
+    training = curve[(curve["seed"] == defended["seed"]) & (curve["network"] == defended["network"])]
+    accuracy, auc = training.sort_values("epochs")[["accuracy", "auc"]].to_numpy().T
     reached = np.flatnonzero(accuracy >= defended["accuracy"])
     if not len(reached) or accuracy[0] > defended["accuracy"]:
         return np.nan

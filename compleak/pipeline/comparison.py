@@ -18,8 +18,8 @@ TUNED_ROLE = "shadow_model_0"
 GROUP_NORM_TWIN = {"resnet18": "resnet18_gn"}  # the network that DP-SGD trains in place of one with batch norm
 
 
-def runs_of(settings: ReproduceSettings) -> list[PlanSettings]:
-    """The audits that a command asks for, each once: one for each seed, and of each what `plans_of_seed` gives."""
+def plans_of(settings: ReproduceSettings) -> list[PlanSettings]:
+    """The plans of all audits that a command asks for, each once: for each seed what `plans_of_seed` gives."""
     plans: dict[str, PlanSettings] = {}
     for seed in settings.seeds or (settings.plan.seed,):
         for plan in plans_of_seed(replace(settings.plan, seed=seed), settings):
@@ -30,7 +30,7 @@ def runs_of(settings: ReproduceSettings) -> list[PlanSettings]:
 
 
 def plans_of_seed(plan: PlanSettings, settings: ReproduceSettings) -> list[PlanSettings]:
-    """The audits of one seed: the plan itself, or those that compare defences, snapshots or settings of a defence."""
+    """The plans of one seed: the one given, or those that compare defences, snapshots or settings of a defence."""
     if settings.tuned:
         return tuning_plans(plan, settings.tuned)
     if settings.early_stopping:

@@ -17,7 +17,6 @@ from compleak.findings.defences import (
     SETTING,
     Audit,
     DefencesFindings,
-    against_either_attacker,
     count_signs,
     differences_of,
     findings_of_defences,
@@ -79,7 +78,7 @@ def page_of_defences(facts: DefencesFacts, findings: DefencesFindings) -> list[B
     return [
         *_head(facts),
         *_explanation(facts, findings.rows),
-        *_in_short(findings.rows),
+        *_in_short(findings.either),
         *_leakage(findings),
         *_after_compression(findings),
         *_price_and_effect(findings.differences),
@@ -145,18 +144,18 @@ def _members(rows: pd.DataFrame) -> str:
     return ", ".join(f"{cells.DEFENCE_NAMES[name]} {count}" for name, count in counts.items())
 
 
-def _in_short(rows: pd.DataFrame) -> Iterator[Block]:
+def _in_short(either: pd.DataFrame) -> Iterator[Block]:
     yield Heading("In short")
     yield Text(
         """AUC of the strongest attack by `either` attacker: seed by seed the one with the larger AUC, whose shadow
         models have the defence or have none. Fine-tuning is defended."""
     )
-    yield Table(short_table(rows))
+    yield Table(short_table(either))
 
 
-def short_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """A line for each defence: accuracy, epsilon and AUC. rows: of `defences.rows_of_audit`."""
-    spread = spread_over_seeds(against_either_attacker(rows[rows["fine_tuning"] != PLAIN]))
+def short_table(either: pd.DataFrame) -> pd.DataFrame:
+    """A line for each defence: accuracy, epsilon and AUC. either: of `defences.against_either_attacker`."""
+    spread = spread_over_seeds(either[either["fine_tuning"] != PLAIN])
     lines = []
     for _, own in spread.groupby(SETTING, sort=False, dropna=False):
         original, together = (rows_of_target(own, *target).set_index("form") for target in (ALONE, TOGETHER))
