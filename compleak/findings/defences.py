@@ -193,6 +193,12 @@ def read_rows(file: Path) -> pd.DataFrame:
     return rows.reindex(columns=[*rows.columns, *(key for key in MEASURED if key not in rows)])
 
 
+def read_differences(file: Path) -> pd.DataFrame:
+    """What `differences` gave, as a page has written it."""
+    names = [*SETTING, *TARGET, "form", "of", "what"]
+    return pd.read_csv(file).fillna(dict.fromkeys((name for name in names if name != "argument"), ""))
+
+
 def _spread(own: pd.DataFrame, key: str) -> dict[str, float]:
     values = own[key].to_numpy()
     if len(values) > 1:

@@ -7,7 +7,6 @@ import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -30,6 +29,7 @@ from compleak.reports.figures.classes import classes_figure
 from compleak.reports.figures.levels import levels_figure
 from compleak.reports.figures.roc import roc_figure
 from compleak.reports.html import to_html
+from compleak.reports.mitigations import mitigations
 from compleak.reports.page import (
     Block,
     Bullets,
@@ -90,30 +90,6 @@ NO_LOOK_AT_THE_DATA = """So no control looks at the data: if members and others 
 NO_TOOL = "Testing is evidence of resistance to these attacks only, and no proof that others find nothing."
 
 
-class Measured(NamedTuple):
-    """What this project measured of a defence (results/published/letters_mlp_w1_broad_defences, three seeds)."""
-
-    defence: str
-    argument: float
-    accuracy: str
-    auc: str  # of the strongest attack on all models by an attacker who knows of the defence
-    tpr: str  # its TPR at 1 % false alarms
-    epsilon: str  # of all models together, at delta = 1e-5
-
-
-MEASURED = (
-    Measured("", 0, "88.2 ± 0.6", "62.8 ± 1.2", "4.0 ± 0.4", ""),
-    Measured("early_stopping", 0.5, "86.4 ± 0.6", "61.0 ± 1.1", "3.5 ± 0.7", ""),
-    Measured("memguard", 1, "88.2 ± 0.6", "61.0 ± 1.2", "3.6 ± 0.6", ""),
-    Measured("label_smoothing", 0.1, "87.9 ± 0.7", "62.6 ± 0.8", "3.8 ± 0.3", ""),
-    Measured("adv", 1, "87.5 ± 0.7", "62.4 ± 0.8", "3.6 ± 0.4", ""),
-    Measured("selena", 25, "81.5 ± 1.0", "59.2 ± 0.6", "2.7 ± 0.4", ""),
-    Measured("ppb", 4, "81.3 ± 1.0", "57.4 ± 1.4", "3.1 ± 0.2", ""),
-    Measured("relaxloss", 1, "81.0 ± 0.7", "58.7 ± 0.9", "2.9 ± 0.4", ""),
-    Measured("dp", 1, "75.0 ± 1.1", "56.1 ± 0.7", "2.3 ± 0.3", "18.5"),
-)
-
-
 def write_audit_report(folder: Path, facts: AuditFacts, findings: AuditFindings) -> None:
     """Write figures/*.svg, audit.json, report.md and, last, report.html into the folder."""
     figures = draw_figures(facts, findings)
@@ -166,7 +142,7 @@ def page_of_audit(facts: AuditFacts, findings: AuditFindings) -> list[Block]:
         *_tails(findings),
         *_attacker(facts),
         *_coverage(facts, findings),
-        *_mitigations(findings),
+        *mitigations(_label_only(findings)),
         *_rule(facts, findings),
         *_limits(facts),
         *_audited(facts),
@@ -624,51 +600,6 @@ def coverage_cells(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 # What helps
-
-
-def _mitigations(findings: AuditFindings) -> Iterator[Block]:
-    yield Heading("Mitigations")
-    yield Text(
-        """What this project measured, and how far it goes: one table of 16 features and 26 classes (letter
-        recognition), 2,500 members, a small network, five versions of each model, three seeds (mean ± standard
-        deviation, percent). The attacker knows of the defence and holds all versions. The strongest attack is taken
-        with hindsight, so an AUC of 53 is next to nothing. These numbers do not say what a defence would do to your
-        model: audit again with it."""
-    )
-    yield Table(mitigation_cells())
-    yield Bullets(
-        [
-            "*Early stopping* is the first to try: half of the epochs took 3.0 points of AUC on the original for 1.8 "
-            "of accuracy. At the same accuracy an undefended network that was stopped leaked about as much as SELENA, "
-            "RelaxLoss, label smoothing and DP-SGD.",
-            "*PPB* (Yuan & Zhang 2022, λ = 4) took 5.7 points of AUC on the original for 6.9 of accuracy.",
-            "*DP-SGD* is the only one with a guarantee, and only where ε is small. It cannot train batch "
-            "normalisation.",
-            "*MemGuard*, *AdvReg* and *label smoothing* took nothing that three seeds can show.",
-            "*Compression is no defence.* In another audit of this project, int8 and 16 clusters leaked as much as the "
-            "original, to 2 points. A model pruned by 90 % leaked little and was right half as often; whoever has the "
-            "original too finds what the original gives away.",
-            "*Answers as labels only* left 53 to 56 there. Rounded, or cut to a few classes: not measured. "
-            f"{_label_only(findings)}",
-            "*Stronger weight decay, dropout, more data*: not measured by this project.",
-        ]
-    )
-    yield Text("With this project a model is trained and compressed with a defence so:")
-    yield Code(
-        "python train.py --dataset_name cifar10 --model_name resnet18 --defend ppb --defend_arg 4\n"
-        "python train.py --dataset_name cifar10 --model_name resnet18_gn --defend dp --defend_arg 1\n"
-        "python train.py --dataset_name cifar10 --model_name resnet18 --defend adv --defend_arg 1"
-    )
-
-
-def mitigation_cells() -> pd.DataFrame:
-    """`MEASURED` for people."""
-    lines = []
-    for measured in MEASURED:
-        name = cells.defence_name(measured.defence, measured.argument)
-        line = {"defence": name, "accuracy": measured.accuracy, "AUC": measured.auc}
-        lines.append(line | {"TPR at 1 %": measured.tpr, "ε, all versions": measured.epsilon})
-    return pd.DataFrame(lines)
 
 
 def _label_only(findings: AuditFindings) -> str:
