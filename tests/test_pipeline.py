@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -351,6 +352,13 @@ def test_workers_die_and_stages_fail_without_losing_the_others(engine, tmp_path,
     assert "exit (exit speaks)" in message
     out, err = capsys.readouterr()
     assert "follows speaks" in out and err.count("raise RuntimeError") == tried and "UserError" not in err
+
+
+def test_idle_workers_end_by_themselves_and_so_leave_nothing_behind(tmp_path):
+    with processes(2) as entered:
+        workers = multiprocessing.active_children()
+        run_plan(worker_plan(tmp_path)[:1], entered)
+    assert [worker.exitcode for worker in workers] == [0, 0]
 
 
 def audit(root, *flags):

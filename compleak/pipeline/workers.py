@@ -105,8 +105,11 @@ def processes(jobs: int) -> Iterator[Engine]:
     try:
         yield Engine(start, wait, places=jobs)
     finally:
-        for process in [*busy.values(), *(process for process, _ in idle)]:
+        for process in busy.values():
             process.terminate()
+        for _, pipe in idle:
+            pipe.close()  # an idle worker then ends by itself, and leaves no semaphore behind
+        for process in [*busy.values(), *(process for process, _ in idle)]:
             process.join()
         signal.signal(signal.SIGTERM, earlier_handler)
 
