@@ -1,21 +1,22 @@
 """Tang et al. 2022, Mitigating membership inference attacks by self-distillation through a novel ensemble architecture
 (USENIX Security): SELENA.
 
-Split-AI (section 4.1): K sub-models, of which each member is left out by L, its non-models, chosen at random. A
-sub-model is trained with true labels, by the run's own recipe, on the members that do not list it. A member is answered
-with the mean posterior of its own non-models, and any other point with that of a random member's (algorithm 1): both
-are answers of models that did not train on the point.
+Split-AI (section 4.1): each member draws L of the K sub-models at random, its non-models, which are not trained on it.
+A sub-model is trained with true labels, by the run's own recipe, on the members of which it is no non-model. A member
+is answered with the mean posterior of its own non-models, and any other point with that of a random member's (algorithm
+1): both are answers of models that did not train on the point.
 
 Self-distillation (section 4.2): a fresh network of the same kind is trained on the members with Split-AI's answers
 about them as soft labels, at temperature 1 and without the true labels. It is the model that is given away. Where
 images are augmented, the student sees augmented images and the answers are those about the plain image. A compressed
 version is fine-tuned on the same soft labels.
 
-Sub-models can be made apart from each other, before the student or by it. A sub-model's weights are dropped once it has
-answered. Nothing is chosen by looking at non-members; that Split-AI answers some is for its own audit.
+Sub-models are made in stages before the student's, or else in the student's. A sub-model's weights are dropped once it
+has answered. Nothing is chosen by looking at non-members. Split-AI answers non-members, too, only so that it can be
+audited itself.
 
-In the folder of the original, `split_ai.npz` then holds, for n members, C classes, and N points, which are the members
-and those of the audit:
+In the folder of the original, `split_ai.npz` then holds, for n members, C classes, and N points (the members, the
+audited points and those of all shadow models):
 
     non_models  (n, L) int64    the sub-models that leave out each member
     trained_on  (K, n) bool     the members that each sub-model was trained on
@@ -26,6 +27,7 @@ and those of the audit:
 
 import json
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -73,22 +75,31 @@ def draw_answering(non_models: np.ndarray, member_of: np.ndarray, seed: int) -> 
 
 
 def members_of(non_models: np.ndarray, number: int) -> np.ndarray:
-    """(n,) bool: the members that a sub-model is trained on. UserError where they are too few."""
-    trained_on = ~(non_models == number).any(axis=1)
-    if trained_on.sum() < LEAST_MEMBERS:
-        raise UserError(f"--defend selena: sub-model {number} gets {trained_on.sum()} members: give more points")
-    return trained_on
+    """(n,) bool: the members that a sub-model is trained on."""
+    return ~(non_models == number).any(axis=1)
+
+
+def check_draw(non_models: np.ndarray, sub_models: int) -> None:
+    """UserError where a sub-model would be trained on too few members, or would leave none out."""
+    for number in range(sub_models):
+        count = members_of(non_models, number).sum()
+        if not LEAST_MEMBERS <= count < len(non_models):
+            raise UserError(
+                f"--defend selena: sub-model {number} gets {count} of {len(non_models)} members: give more points"
+            )
 
 
 def make_sub_model(trainer: Trainer, members: Pair, number: int, *, argument: float, seed: int) -> None:
     """Train one sub-model, ask it about the points that it answers for and keep the answers; nothing where it is done.
 
-    number: 0 to K - 1.
+    number: 0 to K - 1. UserError where any of the sub-models cannot be trained.
     """
     file = sub_model_file(trainer.folder, number)
     if is_made(trainer.folder / FILE, trainer.identity) or is_made(file, trainer.identity):
         return
-    non_models = draw_non_models(len(members[1]), count_sub_models(argument), seed)
+    sub_models = count_sub_models(argument)
+    non_models = draw_non_models(len(members[1]), sub_models, seed)
+    check_draw(non_models, sub_models)
     trained_on = members_of(non_models, number)
     training = number + 1  # the student's training is number 0
     sub_model = trainer.new_network(training)
@@ -113,16 +124,17 @@ def distil(trainer: Trainer, model: nn.Module, members: Pair, reserve, *, argume
 def make_split_ai(trainer: Trainer, members: Pair, *, argument: float, seed: int) -> None:
     """Make the sub-models that are not made yet, and join their answers in one file.
 
-    Everything that can be refused is, before the first of them is trained.
+    What can be refused is refused before the first of them is trained.
     """
-    if is_made(trainer.folder / FILE, trainer.identity):
-        return
     numbers = range(count_sub_models(argument))
     files = [sub_model_file(trainer.folder, number) for number in numbers]
+    if is_made(trainer.folder / FILE, trainer.identity):
+        delete(files)  # which a kill may have left
+        return
     non_models = draw_non_models(len(members[1]), len(numbers), seed)
-    for number, file in enumerate(files):
+    check_draw(non_models, len(numbers))
+    for file in files:
         refuse_foreign(file, trainer.identity)
-        members_of(non_models, number)
     for number in numbers:
         make_sub_model(trainer, members, number, argument=argument, seed=seed)
     parts = [read(file, trainer.identity) for file in files]
@@ -132,8 +144,7 @@ def make_split_ai(trainer: Trainer, members: Pair, *, argument: float, seed: int
     arrays = {"non_models": non_models, "trained_on": trained_on, "points": trainer.points}
     arrays |= {"member_of": trainer.member_of, "answers": mean_answers(answering, [part["answers"] for part in parts])}
     write(trainer.folder / FILE, trainer.identity, **arrays)
-    for file in files:
-        file.unlink()
+    delete(files)
 
 
 def mean_answers(answering: np.ndarray, answers: list[np.ndarray]) -> np.ndarray:
@@ -156,6 +167,11 @@ def targets_of(answers: np.ndarray, member_of: np.ndarray) -> np.ndarray:
 def sub_model_file(folder: Path, number: int) -> Path:
     """Where a sub-model's answers are kept until those of all sub-models are joined."""
     return folder / f"split_ai_{number}.npz"
+
+
+def delete(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def write(file: Path, identity: dict, **arrays: np.ndarray) -> None:

@@ -91,11 +91,11 @@ def tiny_preset():
 def tiny_root(tiny_preset, tmp_path_factory) -> Path:
     """A root folder in which the tiny run is trained and compressed in all eight ways."""
     import reproduce
-    from compleak.pipeline.comparison import joined_plan, plans_of
+    from compleak.pipeline.comparison import joined_stages, plans_of
 
     root = tmp_path_factory.mktemp("tiny")
     settings = reproduce.parse([*NETWORK, "--root", str(root), "--preset", "tiny", "--run_name", "tiny"])
-    for stage in joined_plan(plans_of(settings)):
+    for stage in joined_stages(plans_of(settings)):
         if stage.key.kind in ("data", "train", "compress"):
             stage.action(stage.settings)
     return root

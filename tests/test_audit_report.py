@@ -15,7 +15,7 @@ from compleak.audits import metrics
 from compleak.findings import controls, levels, privbox, shipped
 from compleak.findings.rows import key_of, name_of
 from compleak.findings.shipped import AuditFacts, DataFacts, FileFacts, ModelFacts
-from compleak.reports import audit_report
+from compleak.reports import audit_report, mitigations
 from compleak.reports.html import embedded, inline, to_html
 from compleak.reports.page import Bullets, Callout, Code, Figure, Heading, Table, Text, escaped, to_markdown
 
@@ -599,17 +599,29 @@ def test_what_the_report_says_of_defences_follows_the_published_tables(written):
     section = (written / "report.md").read_text().partition("## Mitigations")[2].partition("\n## ")[0]
     page = (ROOT / "results/published/letters_mlp_w1_broad_defences/summary.md").read_text()
     table = page.partition("## In short")[2].partition("\n## ")[0]
-    for line in re.findall(r"^\| .*mlp.* \|$", table, re.M):
-        assert line.replace("| mlp ", "") in section
-    surely, _, not_surely = section.partition("Nothing that 3 seeds can show: ")
+    assert table.count("| mlp |") == 9 and re.search(r"\n\|.*\|\n", table, re.S)[0] in section
     published = pd.read_csv(ROOT / "results/published/letters_mlp_w1_broad_defences/differences.csv")
     rows = published[(published["what"] == "defence") & (published["variant"] == "original")]
     rows = rows[rows["fine_tuning"] != "plain"]
     rows = rows[(rows["attacker"] == "either") & (rows["form"] == "strongest") & (rows["of"] == "auc")]
+    assert len(rows) == 8
     for _, row in rows.iterrows():
-        shown = f"{-100 * row['difference']:.1f} [{-100 * row['high']:.1f}, {-100 * row['low']:.1f}]"
-        assert (shown in surely) == (row["high"] < 0)
-    assert len(rows) == 8 and "MemGuard 1, AdvReg 1" in not_surely
+        shown = f"AUC {100 * row['difference']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}] points"
+        assert (shown in section) == (row["high"] < 0)
+    assert "No change that these seeds can show: MemGuard 1, AdvReg 1, label smoothing 0.1." in section
+
+
+def test_a_defence_that_surely_raises_the_auc_is_said_to_and_each_recipe_has_its_own_price():
+    def line(what, recipe, difference, low=np.nan, high=np.nan):
+        names = {"defence": "dp", "argument": 1.0, "recipe": recipe, "network": "mlp", "fine_tuning": "defended"}
+        of = {"attacker": "either", "scenario": "NR", "variant": "original", "form": "strongest", "of": "auc"}
+        return {**names, **of, "what": what, "difference": difference, "low": low, "high": high}
+
+    rows = [line("accuracy", "", -0.1), line("accuracy", "lr 3", -0.2)]
+    rows += [line("defence", "", -0.03, -0.05, -0.01), line("defence", "lr 3", 0.02, 0.01, 0.03)]
+    text = mitigations.describe_effects(pd.DataFrame(rows))
+    assert "DP-SGD 1: AUC -3.0 [-5.0, -1.0] points, accuracy -10.0." in text
+    assert "AUC that surely rises: DP-SGD 1 (lr 3): 2.0 [1.0, 3.0]." in text and "No change" not in text
 
 
 # audit.json

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import reproduce
 import train
-from compleak.pipeline.comparison import joined_plan, plans_of, stages_of, together_name
-from compleak.pipeline.plan import Stage, StageKey, plan_of
+from compleak.pipeline.comparison import joined_stages, plans_of, stages_of, together_name
+from compleak.pipeline.plan import Stage, StageKey, stages_of_audit
 from compleak.pipeline.presets import PRESETS, Preset
 from compleak.pipeline.ray_cluster import has_room, on_ray
 from compleak.pipeline.schedule import RETRIES, Engine, Outcome, check_order, run_plan
@@ -122,7 +122,7 @@ def needs_by_name(stages):
 
 @pytest.mark.parametrize("shadows", [1, 3])
 def test_the_plan_makes_each_model_in_a_stage_of_its_own_before_it_is_attacked(shadows):
-    plan = plan_of(reproduce.parse(["--shadow_num", str(shadows)]).plan)
+    plan = stages_of_audit(reproduce.parse(["--shadow_num", str(shadows)]).plan)
     check_order(plan)
     needs = needs_by_name(plan)
     roles = ["victim_model", *(f"shadow_model_{i}" for i in range(shadows))]
@@ -135,15 +135,15 @@ def test_the_plan_makes_each_model_in_a_stage_of_its_own_before_it_is_attacked(s
 
 @pytest.mark.parametrize("preset", ["smoke", "quick", "compact", "half", "paper"])
 def test_every_preset_gives_a_whole_plan(preset):
-    plan = plan_of(reproduce.parse(["--preset", preset]).plan)
+    plan = stages_of_audit(reproduce.parse(["--preset", preset]).plan)
     model = ["train", *["compress"] * 8]
     assert [stage.key.kind for stage in plan] == ["data", *model * 2, *["NR"] * 9, *["SR"] * 8, "MR"]
-    check_order(plan_of(reproduce.parse(["--preset", preset, "--keep", "signals"]).plan))
+    check_order(stages_of_audit(reproduce.parse(["--preset", preset, "--keep", "signals"]).plan))
 
 
 def test_the_paper_preset_is_nothing_but_the_stages_defaults():
     assert PRESETS["paper"] == Preset() and not any(PRESETS["paper"].in_words().values())
-    stages = {str(stage.key): stage.settings for stage in plan_of(reproduce.parse(["--preset", "paper"]).plan)}
+    stages = {str(stage.key): stage.settings for stage in stages_of_audit(reproduce.parse(["--preset", "paper"]).plan)}
     run = stages["data"].run
     assert stages["data"] == TrainSettings(run=run, roles=())
     roles = ("victim_model",)
@@ -153,7 +153,7 @@ def test_the_paper_preset_is_nothing_but_the_stages_defaults():
 
 
 def test_typed_flags_override_the_preset():
-    stages = plan_of(reproduce.parse(["--batch_size", "7", "--width", "0.5", "--seed", "3"]).plan)
+    stages = stages_of_audit(reproduce.parse(["--batch_size", "7", "--width", "0.5", "--seed", "3"]).plan)
     assert {stage.settings.batch_size for stage in stages} == {7}
     assert {stage.settings.run.width for stage in stages} == {0.5} and stages[0].settings.seed == 3
 
@@ -161,7 +161,7 @@ def test_typed_flags_override_the_preset():
 def test_the_epochs_of_fine_tuning_can_be_typed_and_are_said_as_they_were():
     plan = reproduce.parse(["--finetuning_epochs", "7"]).plan
     epochs = {"train": set(), "compress": set()}
-    for stage in plan_of(plan):
+    for stage in stages_of_audit(plan):
         if stage.key.kind in epochs:
             epochs[stage.key.kind].add(stage.settings.epochs)
     assert epochs == {"train": {PRESETS["smoke"].train["epochs"]}, "compress": {7}}
@@ -182,7 +182,7 @@ def test_a_preset_in_words_is_the_flags_that_a_user_would_type():
 
 
 def test_the_plan_holds_only_the_chosen_variants():
-    plan = plan_of(reproduce.parse(["--variants", "pruning_slim_0.60", "clustering_32"]).plan)
+    plan = stages_of_audit(reproduce.parse(["--variants", "pruning_slim_0.60", "clustering_32"]).plan)
     compressed = {str(stage.key.variant) for stage in plan if stage.key.kind == "compress"}
     assert compressed == {"pruning_slim_0.6", "clustering_32"}
 
@@ -219,7 +219,7 @@ def test_a_run_cannot_take_the_folders_of_others(name, tmp_path):
 
 
 def test_only_one_run_at_a_time_downloads_the_data():
-    stages = joined_plan(plans_of(reproduce.parse(["--seeds", "3", "4", "--keep", "signals"])))
+    stages = joined_stages(plans_of(reproduce.parse(["--seeds", "3", "4", "--keep", "signals"])))
     check_order(stages)
     first, second = (f"digits_resnet18_smoke_seed{seed}" for seed in (3, 4))
     needs = {stage.key: stage.needs for stage in stages}
@@ -229,7 +229,7 @@ def test_only_one_run_at_a_time_downloads_the_data():
 
 
 def test_without_attacks_every_model_is_made_and_asked_and_no_defence_of_answers_is_tried():
-    stages = joined_plan(plans_of(reproduce.parse(["--no_attacks", "--defences", "memguard"])))
+    stages = joined_stages(plans_of(reproduce.parse(["--no_attacks", "--defences", "memguard"])))
     check_order(stages)
     assert [stage.key.kind for stage in stages] == ["data", *["train", *["compress"] * 4, "query"] * 2]
     assert all(stage.settings.drop_weights == "none" for stage in stages if stage.key.kind == "query")
@@ -240,7 +240,7 @@ def test_a_comparison_trains_identical_models_once_and_other_runs_wait_for_them(
     names = [f"digits_resnet18_smoke_seed1{name}" for name in ("", "_ppb_4", "_ppb_4_adaptive")]
     names += [f"digits_resnet18_gn_smoke_seed1{name}" for name in ("", "_dp_1", "_dp_1_adaptive")]
     assert [plan.name for plan in plans][:6] == names and len(plans) == 12
-    stages = joined_plan(plans)
+    stages = joined_stages(plans)
     check_order(stages)
     needs = {stage.key: stage.needs for stage in stages}
     plain, defended, adaptive = names[:3]
@@ -255,7 +255,7 @@ def test_a_comparison_trains_identical_models_once_and_other_runs_wait_for_them(
 
 
 def test_snapshots_follow_one_another_and_answers_are_defended_after_they_were_given():
-    stages = joined_plan(plans := plans_of(reproduce.parse(["--defences", "memguard", "--variants", "pruning_0.6"])))
+    stages = joined_stages(plans := plans_of(reproduce.parse(["--defences", "memguard", "--variants", "pruning_0.6"])))
     check_order(stages)
     plain, unaware, adaptive = (plan.name for plan in plans)
     assert adaptive == f"{unaware}_adaptive" and unaware.startswith(f"{plain}_memguard_")
@@ -291,6 +291,30 @@ def test_a_defence_is_tuned_on_the_attackers_pool_alone(tmp_path):
     chosen = f"--defend_lr {best['lr']:g} --defend_batch_size {best['batch_size']}"
     assert chosen in (folder / "summary.md").read_text()
     assert len(reproduce.parse(["--tune_defence", "dp:1"]).tuned) == 15
+
+
+def test_tuning_trains_the_sub_models_that_the_first_shadow_model_needs():
+    settings = reproduce.parse(["--tune_defence", "selena:3:0.1:32"])
+    stages = stages_of(plans_of(settings), settings)
+    check_order(stages)
+    assert [stage.key.kind for stage in stages] == ["data", "part", "part", "part", "train"]
+    assert {stage.key.role for stage in stages[1:]} == {"shadow_model_0"}
+
+
+def test_a_run_whose_data_stage_fails_leaves_the_other_runs_alone():
+    stages = joined_stages(plans_of(reproduce.parse(["--seeds", "3", "4", "5"])))
+    second, third = (StageKey(f"digits_resnet18_smoke_seed{seed}", "data") for seed in (4, 5))
+    assert second not in {stage.key: stage.needs for stage in stages}[third]
+
+
+def test_a_compressed_model_that_is_not_fine_tuned_is_the_same_however_others_are():
+    command = ["--defences", "ppb", "--undefended_finetuning", "--variants", "quantization_int8_static", "pruning_0.6"]
+    stages = joined_stages(plans := plans_of(reproduce.parse(command)))
+    defended, plain = plans[1].name, plans[3].name
+    assert plans[3].run.defence.undefended_finetuning and not plans[3].run.defence.adaptive
+    needs = {stage.key: {key.run for key in stage.needs} for stage in stages if stage.key.role == "victim_model"}
+    copied = {str(key.variant): defended in needs[key] for key in needs if key.run == plain and key.kind == "compress"}
+    assert copied == {"quantization_int8_static": True, "pruning_0.6": False}
 
 
 def test_roles_trained_separately_equal_roles_trained_together(tiny_root, tmp_path):
@@ -452,6 +476,8 @@ def test_models_that_were_asked_on_one_machine_are_attacked_on_another_without_t
         (["--no_attacks", "--tune_defence", "dp:1"], "leave out --no_attacks"),
         (["--early_stopping", "--finetuning_epochs", "3"], "leave out --finetuning_epochs"),
         (["--early_stopping", "--keep", "signals"], "leave --keep out"),
+        (["--early_stopping", "--split", "online", "--shadow_num", "16"], "leave out --split online"),
+        (["--defences", "relaxloss", "--split", "online", "--shadow_num", "16"], "leave out --split online"),
         (["--compare", "results/a", "--finetuning_epochs", "3"], "leave out --finetuning_epochs"),
         (["--compare", "results/a", "--variants", "pruning_0.6"], "leave out --variants"),
         (["--variants", "nonsense"], "'nonsense' is no compressed variant"),

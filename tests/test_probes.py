@@ -138,11 +138,13 @@ def test_flags_say_how_much_is_asked():
 
 
 def test_the_plan_hands_the_flags_to_all_that_ask():
-    from compleak.pipeline.plan import plan_of
+    from compleak.pipeline.plan import stages_of_audit
     from reproduce import parse
 
     plan = parse(["--preset", "compact", "--queries", "2", "--keep", "signals"]).plan
-    asked = {stage.key.kind: stage.settings.asked for stage in plan_of(plan) if hasattr(stage.settings, "asked")}
+    asked = {
+        stage.key.kind: stage.settings.asked for stage in stages_of_audit(plan) if hasattr(stage.settings, "asked")
+    }
     assert set(asked) == {"query", "NR", "SR", "MR"}
     assert all(amounts == {"sensitivity": 2, "augmented": 2} for amounts in asked.values())
 

@@ -14,7 +14,7 @@ from torch import nn
 import models
 import reproduce
 import train
-from compleak.pipeline.comparison import joined_plan, plans_of
+from compleak.pipeline.comparison import joined_stages, plans_of
 from compleak.queries import signals_file
 from compleak.queries.collect import collect
 from compleak.runs.run import finished_variants, open_run
@@ -265,7 +265,7 @@ def test_the_record_of_a_model_without_calibration_names_its_original_and_degree
 def test_a_whole_audit_plans_the_stage_without_a_fine_tuning():
     names = [f"quantization_{degree}" for degree in POST_TRAINING]
     settings = reproduce.parse(["--dataset_name", "digits", "--preset", "smoke", "--variants", *names])
-    stages = [stage for stage in joined_plan(plans_of(settings)) if stage.key.kind == "compress"]
+    stages = [stage for stage in joined_stages(plans_of(settings)) if stage.key.kind == "compress"]
     assert {str(stage.key.variant) for stage in stages} == set(names)
     for stage in stages:
         assert stage.action is compress_models and type(stage.settings) is QuantizeSettings

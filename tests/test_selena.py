@@ -9,7 +9,7 @@ import query
 import train
 from attacks import Signals, dsq
 from attacks.selena_adaptive import NETWORKS, THRESHOLDS, distance, selena_adaptive
-from compleak.pipeline.comparison import joined_plan
+from compleak.pipeline.comparison import joined_stages
 from compleak.pipeline.plan import model_stages
 from compleak.pipeline.settings import PlanSettings
 from compleak.queries import signals_file
@@ -280,6 +280,15 @@ def test_a_plan_trains_sub_models_of_defended_roles_side_by_side(tmp_path):
     assert not [stage for stage in model_stages(plan, "shadow_model_0") if stage.key.kind == "part"]
     adaptive = plan.with_run(defence=DefenceSettings("selena", 5.0, adaptive=True))
     part = next(
-        stage for stage in joined_plan([plan, adaptive]) if stage.key == parts[0].key._replace(run=adaptive.name)
+        stage for stage in joined_stages([plan, adaptive]) if stage.key == parts[0].key._replace(run=adaptive.name)
     )
     assert student.key in part.needs  # it copies the whole model and trains nothing
+
+
+def test_a_sub_model_that_would_leave_out_nobody_is_refused_before_any_is_trained():
+    non_models = np.array([[0], [1], [2], [0]])  # of four sub-models: nobody leaves out number 3
+    selena.check_draw(non_models, 3)
+    with pytest.raises(UserError, match="sub-model 3 gets 4 of 4 members"):
+        selena.check_draw(non_models, 4)
+    with pytest.raises(UserError, match="sub-model 0 gets 1 of 4 members"):
+        selena.check_draw(np.array([[0], [0], [0], [1]]), 2)

@@ -10,7 +10,7 @@ from torch import nn
 
 import models
 import reproduce
-from compleak.pipeline.plan import plan_of
+from compleak.pipeline.plan import stages_of_audit
 from compleak.runs import checkpoints
 from compleak.runs.settings import RunSettings, TrainSettings
 from compleak.runs.variants import ORIGINAL
@@ -104,7 +104,7 @@ def test_only_a_compiled_model_says_that_it_is(tiny_run):
 
 def test_reproduce_compiles_all_that_it_trains_and_no_dp_sgd():
     settings = reproduce.parse(["--compile", "--root", "somewhere"])
-    stages = {stage.key.kind: stage.settings for stage in plan_of(settings.plan)}
+    stages = {stage.key.kind: stage.settings for stage in stages_of_audit(settings.plan)}
     assert stages["train"].compile and stages["compress"].compile
     assert "--compile" in settings.command.split()
     with pytest.raises(UserError, match="--compile does not go with the defence dp"):

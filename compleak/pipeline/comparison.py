@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import models
-from compleak.pipeline.plan import Stage, StageKey, plan_of
+from compleak.pipeline.plan import Stage, StageKey, stages_of_audit
 from compleak.pipeline.settings import PlanSettings, ReproduceSettings
 from compleak.runs.create import check_argument
 from compleak.runs.names import defence_suffix
@@ -41,22 +41,23 @@ def plans_of_seed(plan: PlanSettings, settings: ReproduceSettings) -> list[PlanS
 def defended_plans(plan: PlanSettings, settings: ReproduceSettings) -> list[PlanSettings]:
     """The audits that compare defences: no defence, each defence, and each again with an adaptive attacker.
 
-    Where fine-tuning is compared too, each defence is there once more with plain fine-tuning. A defence of answers
-    stands before the undefended models. DP-SGD needs a network with group normalisation, which is therefore audited
-    without a defence as well.
+    With --undefended_finetuning each trained defence is also audited with plain fine-tuning. A defence of answers is
+    put in front of the undefended run's models. Where DP-SGD trains another network (GROUP_NORM_TWIN), that network is
+    audited without a defence, too.
     """
     plans = []
     for defence in (UNDEFENDED, *settings.defences):
         if isinstance(defence, AnswersSettings):
-            plans += [replace(plan, answers=replace(defence, adaptive=knows)) for knows in (False, True)]
+            plans += [replace(plan, answers=replace(defence, adaptive=adaptive)) for adaptive in (False, True)]
             continue
         fitting = with_fitting_network(plan, defence.name)
         plans.append(fitting)
         if defence != UNDEFENDED:
-            ways = [defence]
+            versions = [defence]
             if settings.plain_finetuning:
-                ways.append(replace(defence, undefended_finetuning=True))
-            plans += [fitting.with_run(defence=replace(way, adaptive=knows)) for way in ways for knows in (False, True)]
+                versions.append(replace(defence, undefended_finetuning=True))
+            both = [replace(version, adaptive=adaptive) for version in versions for adaptive in (False, True)]
+            plans += [fitting.with_run(defence=each) for each in both]
     return plans
 
 
@@ -67,8 +68,9 @@ def snapshot_plans(plan: PlanSettings) -> list[PlanSettings]:
     model is compressed.
     """
     alone = plan.of_original_alone()
-    attackers = (False, True)
-    stopped = [DefenceSettings("early_stopping", at, adaptive=knows) for knows in attackers for at in SNAPSHOTS]
+    stopped = [
+        DefenceSettings("early_stopping", share, adaptive=adaptive) for adaptive in (False, True) for share in SNAPSHOTS
+    ]
     return [*(alone.with_run(defence=defence) for defence in stopped), alone]
 
 
@@ -83,36 +85,36 @@ def stages_of(plans: Sequence[PlanSettings], settings: ReproduceSettings) -> lis
     """The stages of a command's audits as one plan."""
     if settings.tuned:
         return tuning_stages(plans)
-    return snapshot_stages(plans) if settings.early_stopping else joined_plan(plans)
+    return snapshot_stages(plans) if settings.early_stopping else joined_stages(plans)
 
 
 def snapshot_stages(plans: Sequence[PlanSettings]) -> list[Stage]:
     """All stages of the runs: first those of adaptive attackers and of no defence, which train every model.
 
-    There each training goes on from where that of the run before it was stopped: `plans` has the shortest first. The
-    runs of non-adaptive attackers follow, which only copy models.
+    Among these, each training goes on from where the next shorter run's training was stopped: `plans` has the shortest
+    first. The runs of non-adaptive attackers follow, which only copy models.
     """
     training = [plan for plan in plans if plan.run.defence == UNDEFENDED or plan.run.defence.adaptive]
     copying = [plan for plan in plans if plan not in training]
     shorter = {plan.name: before.name for before, plan in pairwise(training) if before.seed == plan.seed}
-    stages = joined_plan([*training, *copying])
+    stages = joined_stages([*training, *copying])
     return [wait_for_shorter(stage, shorter.get(stage.key.run)) for stage in stages]
 
 
 def wait_for_shorter(stage: Stage, shorter_run: str | None) -> Stage:
-    """The same stage; one that trains an original also waits for the same role's training in the shorter run."""
+    """The same stage; if it trains a model, it also waits for the same role's training in the next shorter run."""
     if shorter_run is None or stage.key.kind != "train":
         return stage
     return stage.after(stage.key._replace(run=shorter_run))
 
 
 def tuning_stages(plans: Sequence[PlanSettings]) -> list[Stage]:
-    """Of all stages of the runs those that train the first shadow model: the attacker's pool is all that they touch."""
-    return [stage for stage in joined_plan(plans) if stage.key.kind == "data" or is_tuned(stage)]
+    """Of all stages of the runs those that make the first shadow model, which is trained on the attacker's pool."""
+    return [stage for stage in joined_stages(plans) if stage.key.kind == "data" or is_tuned(stage)]
 
 
 def is_tuned(stage: Stage) -> bool:
-    return stage.key.kind == "train" and stage.key.role == TUNED_ROLE
+    return stage.key.kind in ("part", "train") and stage.key.role == TUNED_ROLE
 
 
 def with_fitting_network(plan: PlanSettings, defence: str) -> PlanSettings:
@@ -149,18 +151,17 @@ def check_shadow_counts(plans: Sequence[PlanSettings]) -> None:
         raise UserError(f"runs with as many shadow models each are needed, these would have: {listed}; {advice}")
 
 
-def joined_plan(plans: Sequence[PlanSettings]) -> list[Stage]:
+def joined_stages(plans: Sequence[PlanSettings]) -> list[Stage]:
     """The stages of all runs as one plan.
 
-    The runs read one data set, so their `data` stages, which may have to fetch it, follow one another. Of the runs that
-    have a model in common the first makes it, and the others wait to copy it.
+    The runs read one data set, which the `data` stage of the first run may have to fetch: those of the others wait for
+    it. Of the runs that have a model in common the first makes it, and the others wait to copy it.
     """
-    stages, data_before, makers = [], (), {}
+    stages, makers = [], {}
     for plan in plans:
-        for stage in plan_of(plan):  # the plan of a defence of answers has nothing but attacks
-            if stage.key.kind == "data":
-                stage = stage.after(*data_before)
-                data_before = (stage.key,)
+        for stage in stages_of_audit(plan):
+            if stage.key.kind == "data" and stages:
+                stage = stage.after(stages[0].key)
             stages.append(wait_for_maker(stage, plan, makers))
     return stages
 
@@ -180,13 +181,13 @@ def wait_for_maker(stage: Stage, plan: PlanSettings, makers: dict[tuple, StageKe
 
 
 def model_of(stage: Stage, plan: PlanSettings) -> tuple:
-    """What tells a model from all others of a plan: the run that it would be the victim of, its version and its role.
+    """What tells a model from all others of a plan: the run whose settings decide how it is made, variant and role.
 
-    Who attacks makes no difference to a model that the defence acts on. One that it does not act on is that of the run
-    without a defence, and an original is the same however its compressed versions are fine-tuned.
+    Who attacks makes no difference to a model that the defence acts on. A model that it does not act on is that of the
+    run without a defence. How compressed versions are fine-tuned makes none to models that are not fine-tuned.
     """
     defence = plan.run.defence if plan.run.defence.defends(stage.key.role) else UNDEFENDED
-    if stage.key.variant is None:
+    if stage.key.variant is None or not stage.key.variant.is_fine_tuned:
         defence = replace(defence, undefended_finetuning=False)
     defence = replace(defence, adaptive=False)
     return plan.with_run(defence=defence).name, stage.key.variant, stage.key.role

@@ -179,6 +179,12 @@ def reproduce_settings(parser: arguments.Parser, argv=None) -> ReproduceSettings
     run = run_settings(args)
     if defences is not None and (args.keep != "all" or run.defence != UNDEFENDED):
         parser.error("--defences tries each defence and none, and shares models: leave their own flags and --keep out")
+    is_trained = any(isinstance(defence, DefenceSettings) for defence in defences or ())
+    if (is_trained or args.early_stopping) and args.split == ONLINE:
+        parser.error(
+            "--defences and --early_stopping also try attackers without the defence, and with --split online every "
+            "shadow model has it: leave out --split online"
+        )
     if args.early_stopping and args.keep != "all":
         parser.error("--early_stopping shares models between its runs: leave --keep out")
     if (args.early_stopping or args.tune_defence) and run.defence != UNDEFENDED:

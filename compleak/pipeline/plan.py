@@ -1,7 +1,7 @@
 """The stages of one audit as a plan: what each does, with which settings, and which stages it needs.
 
-A stage makes one model or one table of attacks. Victim, shadow models and their compressions are made apart, each as
-soon as what it is made from is there.
+A stage makes one model or one table of attacks. Each model, of the victim or of a shadow model, original or compressed,
+is made in a stage of its own, as soon as its source is ready.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ class StageKey(NamedTuple):
     part: int | None = None  # of a defence's training
 
     def __str__(self) -> str:
-        return " ".join(str(part) for part in self[1:] if part is not None)
+        return " ".join(str(field) for field in self[1:] if field is not None)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Stage:
         return f"{self.key.run} {self.key}".strip()
 
 
-def plan_of(plan: PlanSettings) -> list[Stage]:
+def stages_of_audit(plan: PlanSettings) -> list[Stage]:
     """All stages of one run in order: the data, each model with what is made of it, the tables.
 
     Three things are needed by several stages, which might run at once and make them twice. One stage makes each of them
@@ -79,9 +79,10 @@ def plan_of(plan: PlanSettings) -> list[Stage]:
 def answers_stages(plan: PlanSettings) -> list[Stage]:
     """The tables of models behind a defence of answers.
 
-    Each waits for the same table without it, which has asked the models: the plan without the defence must be run too.
+    Each waits for the table of the same models without the defence, whose stage has collected their answers: the audit
+    without the defence must be run too.
     """
-    tables = [stage for stage in plan_of(replace(plan, answers=AS_THEY_ARE)) if stage.action is attack]
+    tables = [stage for stage in stages_of_audit(replace(plan, answers=AS_THEY_ARE)) if stage.action is attack]
     keys = {stage.key: stage.key._replace(run=plan.name) for stage in tables}
     return [
         Stage(
@@ -95,8 +96,9 @@ def answers_stages(plan: PlanSettings) -> list[Stage]:
 
 
 def model_stages(plan: PlanSettings, role: str) -> Iterator[Stage]:
-    """What makes one model and its compressions and, where the attacks need not or must not do it, asks them."""
-    data, train = StageKey(plan.name, "data"), StageKey(plan.name, "train", role=role)
+    """What makes one model and its compressions and, where no attack stage will ask them, a stage that asks them."""
+    data = StageKey(plan.name, "data")
+    train = StageKey(plan.name, "train", role=role)
     parts = [StageKey(plan.name, "part", role=role, part=number) for number in range(part_count(plan, role))]
     for key in parts:
         yield Stage(key, train_originals, replace(train_settings(plan, roles=(role,)), part=key.part), (data,))
@@ -110,7 +112,7 @@ def model_stages(plan: PlanSettings, role: str) -> Iterator[Stage]:
 
 
 def is_asked_ahead(plan: PlanSettings, role: str) -> bool:
-    """Whether a stage of its own asks this model: its weights are not kept, or no attack follows that would ask it."""
+    """Whether a stage of its own asks this model: its weights are deleted before the attacks, or no attacks follow."""
     return not plan.attacks or (plan.keep == "signals" and role != VICTIM)
 
 
@@ -138,9 +140,9 @@ def attack_stages(plan: PlanSettings, models: list[Stage]) -> Iterator[Stage]:
 
 
 def settings_for(plan: PlanSettings, kind: str) -> dict:
-    """What every stage of a kind is told: the preset's settings, then those given, which win."""
+    """What every stage of a kind is told: the preset's settings, then the command's flags, which win."""
     settings = {**plan.stages.settings(kind), "device": plan.device, "threads": plan.threads, "run": plan.named_run}
-    settings.pop("width", None)  # is the run's
+    settings.pop("width", None)  # belongs to the run
     if plan.batch_size is not None:
         settings["batch_size"] = plan.batch_size
     return settings
@@ -152,10 +154,10 @@ def train_settings(plan: PlanSettings, roles: tuple[str, ...]) -> TrainSettings:
 
 
 def compress_settings(plan: PlanSettings, variant: Variant, role: str) -> CompressSettings | QuantizeSettings:
-    if not variant.is_fine_tuned:  # of the preset's settings none is for it but the size of a batch
+    if not variant.is_fine_tuned:  # of the preset's settings only the batch size applies to it
         settings = settings_for(plan, variant.technique)
-        of_a_stage = {field.name: settings[field.name] for field in fields(StageSettings) if field.name in settings}
-        return QuantizeSettings(**of_a_stage, variant=variant, roles=(role,))
+        common = {field.name: settings[field.name] for field in fields(StageSettings) if field.name in settings}
+        return QuantizeSettings(**common, variant=variant, roles=(role,))
     defaults = {"lr": CLUSTERING_LR} if variant.technique == "clustering" else {}
     settings = {**defaults, **settings_for(plan, variant.technique)}
     return CompressSettings(**settings, variant=variant, roles=(role,), compile=plan.compile)
