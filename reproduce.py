@@ -46,6 +46,7 @@ from compleak.reports.seeds_page import write_seeds_page
 from compleak.reports.tuning_page import write_tuning_page
 from compleak.runs.places import run_dir
 from compleak.runs.run import Run, open_run
+from compleak.runs.variants import TECHNIQUES
 from core.console import progress, run_script, say
 from core.files import read_json, write_json
 
@@ -108,8 +109,12 @@ def settings_in_words(plan: PlanSettings) -> dict[str, str]:
     """The preset's flags of each kind of stage, with those that were given in their place; pages name the width."""
     given = {} if plan.batch_size is None else {"batch_size": plan.batch_size}
     every = {name: value for name, value in {**plan.stages.every, **given}.items() if name != "width"}
+    kinds = {
+        kind: {name: value for name, value in getattr(plan.stages, kind).items() if name not in given}
+        for kind in ("train", *TECHNIQUES)
+    }
     attack = {**plan.stages.attack, "asked": asking_settings(plan)["asked"]}
-    return replace(plan.stages, every=every, attack=attack).in_words()
+    return replace(plan.stages, every=every, attack=attack, **kinds).in_words()
 
 
 def write_page_of_comparison(

@@ -48,17 +48,18 @@ def write_run(folder, data, network, seed, shift=0.0, **further):
 
 
 def test_the_page_joins_seeds_tells_settings_apart_and_lies_beside_the_runs(tmp_path, capsys):
-    write_run(tmp_path / "a1", "letters", "mlp", seed=1)
+    write_run(tmp_path / "a_seed1", "letters", "mlp", seed=1)
     write_run(tmp_path / "b1", "digits", "vgg16_bn", seed=1)
-    write_run(tmp_path / "a2", "letters", "mlp", seed=2, shift=0.02)
-    reproduce.main(["--compare", *(str(tmp_path / name) for name in ("a1", "b1", "a2"))])
+    write_run(tmp_path / "a_seed2", "letters", "mlp", seed=2, shift=0.02)
+    reproduce.main(["--compare", *(str(tmp_path / name) for name in ("a_seed1", "b1", "a_seed2"))])
     folder = tmp_path / "comparison"
     assert (folder / "across.png").stat().st_size > 10_000
     page = (folder / "summary.md").read_text()
     assert page in capsys.readouterr().out
     line = " | ".join(["does not hold (1 of 2)"] * 3 + ["undecided (0 of 1)"] * 3 + ["holds (1 of 1)"] * 3)
     assert f"| digits | vgg16_bn at width 0.5 | {line} |" in page
-    assert "| letters | mlp at width 0.5 | 50 | 1 | [1](../a1/summary.md) [2](../a2/summary.md) | 100.0 | 51.0 " in page
+    links = "[1](../a_seed1/summary.md) [2](../a_seed2/summary.md)"
+    assert f"| letters | mlp at width 0.5 | 50 | 1 | {links} | 100.0 | 51.0 " in page
     assert "| 91.0 | 95.0 | 2 of 2, passed |" in page
     claims = pd.read_csv(folder / "claims.csv")
     letters = claims[(claims["data"] == "letters") & (claims["form"] == "headline")]
@@ -71,7 +72,7 @@ def test_the_page_joins_seeds_tells_settings_apart_and_lies_beside_the_runs(tmp_
 
 def test_the_headline_stands_beside_the_one_published_attack_that_does_best_on_all_models(tmp_path):
     for seed, lead in ((1, 0.03), (2, 0.01)):
-        write_run(tmp_path / f"a{seed}", "letters", "mlp", seed=seed)
+        write_run(tmp_path / f"a_seed{seed}", "letters", "mlp", seed=seed)
         # rmia is the best on neither model, and the best on average; base is better and was not run on all of them
         published = {"rmia": (0.8, 0.7), "yeom2018": (0.81, 0.6), "lira": (0.6, 0.75), "base": (0.99, None)}
         rows = [
@@ -87,9 +88,9 @@ def test_the_headline_stands_beside_the_one_published_attack_that_does_best_on_a
         rows.append({"variant": "original", "attack": "null", "auc": 0.5, "auc_lo": 0.4, "auc_hi": 0.6})
         table = pd.DataFrame(rows).fillna({"headline": False})
         table.assign(scenario="NR", classifier="", n_member=50, n_nonmember=50).to_csv(
-            tmp_path / f"a{seed}/summary.csv", index=False
+            tmp_path / f"a_seed{seed}/summary.csv", index=False
         )
-    reproduce.main(["--compare", str(tmp_path / "a1"), str(tmp_path / "a2")])
+    reproduce.main(["--compare", str(tmp_path / "a_seed1"), str(tmp_path / "a_seed2")])
     row = pd.read_csv(tmp_path / "comparison/strength.csv").iloc[0]
     assert row["attack"] == "rmia" and row[["published", "headline", "lead"]].tolist() == pytest.approx(
         [0.75, 0.77, 0.02]
@@ -108,12 +109,21 @@ def test_settings_of_one_data_set_and_network_are_named_after_their_folders_with
     assert claims["network"].unique().tolist() == ["small", "large"]
 
 
+def test_runs_of_other_names_are_other_settings_since_run_json_does_not_say_how_models_were_trained(tmp_path):
+    folders = [tmp_path / "a/run", tmp_path / "b/run", tmp_path / "run_half_seed2"]
+    for folder, further in zip(folders, ({"max_points": 50}, {"max_points": 500}, {"max_points": 50}), strict=True):
+        write_run(folder, "letters", "mlp", seed=2 if "half" in folder.name else 1, **further)
+    reproduce.main(["--compare", *map(str, folders)])
+    claims = pd.read_csv(tmp_path / "a/comparison/claims.csv")
+    assert claims["network"].unique().tolist() == [*map(str, folders[:2]), "run_half"]
+
+
 def test_a_folder_without_a_finished_run_and_a_run_that_is_given_twice_are_refused(tmp_path):
     write_run(tmp_path / "a", "letters", "mlp", seed=1)
-    write_run(tmp_path / "b", "letters", "mlp", seed=1)
-    with pytest.raises(UserError, match="a and .*b are runs of the same settings and seed"):
-        reproduce.main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")])
-    (tmp_path / "b/claims.csv").unlink()
-    with pytest.raises(UserError, match="b is no folder of a finished run: it has no claims.csv"):
-        reproduce.main(["--compare", str(tmp_path / "b")])
+    write_run(tmp_path / "b/a", "letters", "mlp", seed=1)
+    with pytest.raises(UserError, match="a and .*b/a are runs of the same settings and seed"):
+        reproduce.main(["--compare", str(tmp_path / "a"), str(tmp_path / "b/a")])
+    (tmp_path / "b/a/claims.csv").unlink()
+    with pytest.raises(UserError, match="a is no folder of a finished run: it has no claims.csv"):
+        reproduce.main(["--compare", str(tmp_path / "b/a")])
     assert not (tmp_path / "comparison").exists()

@@ -425,6 +425,14 @@ def test_the_list_of_records_is_called_noise_where_the_level_is_low(leaky):
     assert "This list is noise" not in leaky.page()
 
 
+def test_a_few_members_above_all_others_are_no_noise_although_the_whole_reads_low():
+    quiet = World(audit_facts(MODELS[:1]), leak=0.0)
+    some = quiet.findings()._replace(found_alone=40)
+    text = to_markdown(audit_report.page_of_audit(quiet.facts, some))
+    assert some.overall.level == levels.LOW and "an attacker can name most of them" in text
+    assert "This list is noise" not in text and "Nothing has to be done" not in text and "look at these records" in text
+
+
 def test_no_accusation_is_called_certain_because_no_other_was_accused():
     world = World(audit_facts(MODELS[:1]), leak=0.0)
     accused = np.zeros(POINTS, bool)

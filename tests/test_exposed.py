@@ -109,7 +109,7 @@ def attack_table():
     lines = [("NR", variant, "joint", True) for variant in ("original", "pruning_0.9", "clustering_4")]
     lines += [("NR", "original", "rmia", False), ("NR", "original", "weak", False), ("MR", "all", "joint", True)]
     table = pd.DataFrame(lines, columns=["scenario", "variant", "attack", "headline"])
-    return table.assign(classifier="", auc=0.8)
+    return table.assign(classifier="", auc=0.8, n_member=200)
 
 
 def points_of(p_values=None):
@@ -193,6 +193,13 @@ def test_records_over_seeds_count_runs_as_a_member_and_as_another():
         assert [row["found_in"], row["accused_in"]] == [expected, expected]
         assert row["wrongly_accused_in"] == (3 - members[point]) * (point % 10 == 0)
     assert records["found_in"].is_monotonic_decreasing
+
+
+def test_records_over_seeds_hold_wrongly_accused_points_that_are_members_of_no_run():
+    tables = seed_tables(shared=True)
+    never = [table.assign(member=0) for table in tables.values()]
+    records = exposure.records_over_seeds(dict(zip(tables, never, strict=True)))
+    assert (records["point"] % 10 == 0).all() and (records["wrongly_accused_in"] == 3).all() and len(records)
 
 
 @pytest.mark.parametrize("shared", [True, False])

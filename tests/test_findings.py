@@ -32,6 +32,7 @@ def claim_world(shifts):
         scores[scenario, variant, attack] = values
         line = {"scenario": scenario, "variant": variant, "attack": attack, "classifier": ""}
         line |= {"headline": attack == "joint", "auc": metrics.auc(values, truth), "shadow_log_auc": shift}
+        line |= {"n_member": 1000, "n_nonmember": 1000}
         lines.append(line)
     return pd.DataFrame(lines), lambda row: scores[row["scenario"], row["variant"], row["attack"]], truth
 
@@ -41,7 +42,8 @@ def claim_world(shifts):
 
 def table_of(*lines):
     """A table of (scenario, variant, attack, headline, auc, tpr)."""
-    table = pd.DataFrame(lines, columns=["scenario", "variant", "attack", "headline", "auc", TPR]).assign(classifier="")
+    table = pd.DataFrame(lines, columns=["scenario", "variant", "attack", "headline", "auc", TPR])
+    table = table.assign(classifier="", n_member=50, n_nonmember=50)
     for key in ("auc", TPR):
         table[f"{key}_lo"] = table[key] - 0.1
         table[f"{key}_hi"] = table[key] + 0.1
@@ -65,6 +67,15 @@ def test_the_leading_row_of_a_form_is_the_strongest_and_never_a_control():
     assert rows.scenario_row(TABLE, "NR", "original", "without references")["attack"] == "yeom2018"
     assert rows.scenario_row(TABLE, "SR", "pruning_0.9", "without references")["attack"] == "SR2"
     assert rows.scenario_row(TABLE, "MR", "all", "headline") is None
+
+
+def test_an_attack_on_a_small_sample_of_the_points_does_not_speak_for_a_target():
+    lucky = TABLE.iloc[[0]].assign(attack="boundary", auc=0.99, n_member=20, n_nonmember=20)
+    table = pd.concat([TABLE, lucky], ignore_index=True)
+    assert rows.scenario_row(table, "NR", "original", "published")["attack"] == "rmia"
+    assert list(rows.leading_rows(table)["attack"]) == list(rows.leading_rows(TABLE)["attack"])
+    assert rows.strength_table(table)["auc_by"].tolist() == ["rmia"]
+    assert rows.strongest(lucky)["attack"] == "boundary"  # where no other ran
 
 
 def test_the_headline_is_compared_with_the_strongest_published_attack_by_each_measure():
@@ -292,7 +303,7 @@ def test_the_interval_over_seeds_is_students_t_interval():
 
 def test_a_value_that_one_seed_lacks_is_undefined_over_seeds():
     row = {"scenario": "NR", "variant": "original", "attack": "rmia", "classifier": "", "headline": True}
-    row |= dict.fromkeys(seeds.MEASURED, 0.5)
+    row |= dict.fromkeys(seeds.MEASURED, 0.5) | {"n_member": 50}
     tables = [pd.DataFrame([{**row, "ppv_0.01": precision}]) for precision in (0.25, "")]  # "" where nobody is accused
     spread = seeds.spread_over_seeds(tables).iloc[0]
     assert spread["seeds"] == 2 and spread["auc_mean"] == 0.5
@@ -339,6 +350,9 @@ def test_differences_are_paired_by_seed():
     assert knowing["difference"] == pytest.approx(0.05) and knowing["high"] - knowing["low"] < 1e-9
     signs = defences.count_signs(defences.differences_of(compared, "defence"))
     assert (signs.count, signs.above, signs.below) == (2, 0, 2)
+    once_more = defence_rows(1, 2, 3).query("defence != ''").assign(fine_tuning="plain")
+    both = defences.differences(pd.concat([defence_rows(1, 2, 3), once_more], ignore_index=True))
+    assert defences.count_signs(defences.differences_of(both, "defence")) == signs  # it is the same original
 
 
 def test_a_single_seed_has_differences_and_no_intervals():

@@ -174,6 +174,11 @@ def test_what_models_are_asked_is_said_as_it_was_typed_and_not_as_the_preset_has
     assert reproduce.settings_in_words(plan)["attack"] == "--sensitivity_draws 0 --noise_repeats 10"
 
 
+def test_a_typed_batch_size_stands_in_place_of_the_presets_own():
+    words = reproduce.settings_in_words(reproduce.parse(["--preset", "quick", "--batch_size", "256"]).plan)
+    assert words["network"] == "--batch_size 256" and not any("64" in flags for flags in words.values())
+
+
 def test_a_preset_in_words_is_the_flags_that_a_user_would_type():
     words = PRESETS["smoke"].in_words()
     assert words["network"] == "--width 0.25 --batch_size 32"

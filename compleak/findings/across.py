@@ -10,7 +10,16 @@ import pandas as pd
 from compleak.findings.claims import overview
 from compleak.findings.controls import check_controls, control_rows, count_at_chance
 from compleak.findings.outputs import read_table, victim_models
-from compleak.findings.rows import ALONE, ORIGINAL, TOGETHER, headline_rows, key_of, published_rows, scenario_row
+from compleak.findings.rows import (
+    ALONE,
+    ORIGINAL,
+    TOGETHER,
+    headline_rows,
+    key_of,
+    on_most_points,
+    published_rows,
+    scenario_row,
+)
 from compleak.findings.seeds import claims_over_seeds, t_interval
 from compleak.runs.run import read_config
 from core.errors import UserError
@@ -32,8 +41,13 @@ class FinishedRun(NamedTuple):
 
     @property
     def setting(self) -> dict:
-        """What runs of different seeds have in common."""
-        return {key: value for key, value in self.config.items() if key not in MAY_DIFFER}
+        """What runs of different seeds have in common.
+
+        run.json does not say how models were trained and compressed. So the name of the folder without the seed, which
+        a preset is part of, counts as well.
+        """
+        config = {key: value for key, value in self.config.items() if key not in MAY_DIFFER}
+        return {**config, "folder": folder_of_seeds(self)}
 
 
 class AcrossFindings(NamedTuple):
@@ -92,14 +106,19 @@ def group_by_setting(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
 
 
 def names_of(runs: Sequence[FinishedRun]) -> list[dict[str, str]]:
-    """Data set and network of each in words; those that have both in common are told apart by their folders."""
+    """Data set and network of each in words; those that have both in common are told apart by their folders.
+
+    Where these have the same name too, the whole path stands there.
+    """
     names = [
         {"data": run.config["dataset_name"], "network": f"{run.config['model_name']} at width {run.config['width']:g}"}
         for run in runs
     ]
-    are_alone = [names.count(name) == 1 for name in names]
-    parts = zip(names, are_alone, runs, strict=True)
-    return [name if alone else {**name, "network": folder_of_seeds(run)} for name, alone, run in parts]
+    for distinguish in (folder_of_seeds, lambda run: str(run.folder)):
+        are_alone = [names.count(name) == 1 for name in names]
+        parts = zip(names, are_alone, runs, strict=True)
+        names = [name if alone else {**name, "network": distinguish(run)} for name, alone, run in parts]
+    return names
 
 
 def folder_of_seeds(run: FinishedRun) -> str:
@@ -148,7 +167,7 @@ def strength_of(runs: Sequence[FinishedRun]) -> pd.DataFrame:
     same for all targets and runs, but picked with hindsight. No row unless every target has a headline and
     some published attack ran on all of them.
     """
-    tables = [on_all_points(run.attacks[run.attacks["scenario"] == "NR"]) for run in runs]
+    tables = [on_most_points(run.attacks[run.attacks["scenario"] == "NR"]) for run in runs]
     means = pd.DataFrame([mean_by_attack(published_rows(table)) for table in tables]).dropna(axis=1)
     has_headlines = all(len(headline_rows(table)) == table["variant"].nunique() for table in tables)
     if not has_headlines or means.empty:
@@ -159,11 +178,6 @@ def strength_of(runs: Sequence[FinishedRun]) -> pd.DataFrame:
     lead, low, high = t_interval(leads) if len(runs) > 1 else (leads[0], np.nan, np.nan)
     row = {"attack": best, "published": means[best].mean(), "headline": headlines.mean()}
     return pd.DataFrame([row | {"lead": lead, "lead_lo": low, "lead_hi": high}])
-
-
-def on_all_points(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of attacks that scored all points, and not a sample of them."""
-    return table[table["n_member"] == table["n_member"].max()]
 
 
 def mean_by_attack(table: pd.DataFrame) -> pd.Series:

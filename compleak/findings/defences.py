@@ -151,9 +151,9 @@ def _tables_within(table: pd.DataFrame, scenario: str, models: Sequence[str]) ->
 def _leakage(rows: pd.DataFrame) -> dict:
     """AUC, name and null control of the attack with the largest AUC; TPR and ACC of the attack with the largest."""
     best = strongest(rows)
-    columns = {"attack": name_of(best), "n_nonmember": int(rows["n_nonmember"].min())}
+    columns = {"attack": name_of(best), "n_nonmember": int(best["n_nonmember"])}
     chosen = {"auc": best, "null_auc": best}
-    chosen |= {key: rows.loc[rows[key].idxmax()] for key in (metrics.TPR, metrics.WIDER_TPR, "acc")}
+    chosen |= {key: strongest(rows, key) for key in (metrics.TPR, metrics.WIDER_TPR, "acc")}
     for key, row in chosen.items():
         columns |= {key + end: float(row[key + end]) for end in ("", "_lo", "_hi")}
     return columns
@@ -353,7 +353,8 @@ class Signs(NamedTuple):
     """How many intervals of differences under a defence lie wholly on one side of zero.
 
     Only targets of a single model (NR) are counted where there are any, since SR and MR often repeat the attack on one
-    of their models. Lines of EITHER are left out, since each repeats one of the two attackers.
+    of their models. Lines of EITHER are left out, since each repeats one of the two attackers, and so are those of the
+    original under plain fine-tuning, which is the same model as under defended fine-tuning.
     """
 
     count: int
@@ -365,6 +366,7 @@ class Signs(NamedTuple):
 def count_signs(rows: pd.DataFrame) -> Signs | None:
     """None where the differences have no intervals, as of a single seed."""
     rows = rows[(rows["defence"] != "") & (rows["attacker"] != EITHER)]
+    rows = rows[~((rows["fine_tuning"] == PLAIN) & _of_target(rows, ALONE))]
     if (rows["scenario"] == "NR").any():
         rows = rows[rows["scenario"] == "NR"]
     if len(rows) and rows["low"].isna().all():

@@ -196,7 +196,7 @@ def versions_table(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def records_over_seeds(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row for each point that is a member in at least one run and was audited there, the most often found first.
+    """A row for each point that was audited as a member, or wrongly accused, in some run; the most often found first.
 
     tables: a `points_table` by the name of its run. `member_in`, `found_in`, `accused_in`: in how many runs it is an
     audited member, one that is found at FOUND_AT, one that is accused at USUAL_SHARE. `other_in`, `wrongly_accused_in`:
@@ -209,7 +209,7 @@ def records_over_seeds(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         counts |= {"accused_in": member & accused, "other_in": ~member, "wrongly_accused_in": ~member & accused}
         parts.append(frame[["point", "label"]].assign(**{name: mask.astype(int) for name, mask in counts.items()}))
     records = pd.concat(parts).groupby("point", as_index=False).agg({"label": "first"} | dict.fromkeys(counts, "sum"))
-    records = records[records["member_in"] > 0]
+    records = records[(records["member_in"] > 0) | (records["wrongly_accused_in"] > 0)]
     by = ["found_in", "accused_in", "member_in", "point"]
     return records.sort_values(by, ascending=[False, False, True, True], kind="stable")
 

@@ -27,6 +27,7 @@ REFERENCE_FREE = {attack.name for attack in ATTACKS if attack.published and not 
 LABEL_ONLY = "label-only"  # the form of attacks that are told predicted labels and no posteriors
 LABEL_ONLY_KEYS = {attack.key for attack in ATTACKS if attack.reads == PREDICTED_AND_TRUE_LABELS}
 TARGET = ["scenario", "variant"]
+LEAST_JUDGED = 0.5  # of the points that other attacks judged: an attack on fewer does not speak for a target
 CONTESTED = {"auc": "AUC", TPR: "TPR"}  # measures by which a headline is compared with published attacks
 
 
@@ -42,7 +43,7 @@ def published_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The attack of each target that did best on the shadow models; `--attacks` may leave a target without one."""
+    """The attack of each target that was chosen on the shadow models; `--attacks` may leave a target without one."""
     return table[table["headline"]]
 
 
@@ -72,9 +73,17 @@ def rows_of_form(table: pd.DataFrame, form: str) -> pd.DataFrame:
     return table[table["attack"] == form]
 
 
-def strongest(rows: pd.DataFrame) -> pd.Series:
-    """The row of largest AUC."""
-    return rows.loc[rows["auc"].idxmax()]
+def on_most_points(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of attacks that judged most of the points, and not a small sample of them, as `boundary` does.
+
+    In a small sample an attack is easily strongest by chance.
+    """
+    return rows[rows["n_member"] >= LEAST_JUDGED * rows["n_member"].max()]
+
+
+def strongest(rows: pd.DataFrame, measure: str = "auc") -> pd.Series:
+    """The row of largest AUC, or of another measure, among attacks that judged most of the points."""
+    return rows.loc[on_most_points(rows)[measure].idxmax()]
 
 
 def scenario_row(table: pd.DataFrame, scenario: str, variant: str, form: str) -> pd.Series | None:
@@ -103,7 +112,7 @@ def leading_rows(table: pd.DataFrame, forms: Sequence[str] = LEADING_FORMS) -> p
         for form in forms:
             rows = rows_of_form(own, form)
             if len(rows):
-                places.append(rows["auc"].idxmax())
+                places.append(strongest(rows).name)
                 form_of_place.append(form)
     return table.loc[places].assign(form=form_of_place)
 
@@ -134,7 +143,7 @@ def _contests(table: pd.DataFrame) -> Iterator[tuple[dict, pd.Series, pd.DataFra
 def _contest(target: dict, headline: pd.Series, published: pd.DataFrame) -> dict:
     line = dict(target)
     for key in CONTESTED:
-        best = published.loc[published[key].idxmax()]
+        best = strongest(published, key)
         for end in ("", "_lo", "_hi"):
             line[f"{key}_headline{end}"] = headline[key + end]
             line[f"{key}_published{end}"] = best[key + end]

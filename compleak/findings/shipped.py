@@ -17,7 +17,6 @@ from compleak.findings.exposure import first_false_positive_rate
 from compleak.findings.rows import TOGETHER, headline_rows, rows_of_target
 from compleak.findings.tails import tail_of
 
-PRIORS = (0.001, 0.01, 0.1)  # of membership, in the report
 LEAST_OF_CLASS = 20  # members and others that a class must have to be measured,
 LEAST_OF_FIT = 5  # and that each fit must have judged of it
 ALONE_BY_CHANCE = 6  # members that score above all others: from so many on it is evidence (see `found_alone`)

@@ -58,7 +58,8 @@ def _claims(findings: AcrossFindings) -> Iterator[Block]:
         does not hold where one is refuted. "About as much" (C1) holds where the whole interval lies within
         {100 * MARGIN:g} points of zero. `published` compares the strongest attacks of the literature, picked with
         hindsight, `without references` those of them that use no reference models, as the paper's own do not;
-        `headline` compares the attacks that did best on the shadow models."""
+        `headline` compares the attacks that were chosen on the shadow models. For C1 the attack that is strongest on
+        the original is used on the compressed model, too."""
     )
     yield Table(verdict_table(findings.verdicts))
     yield Text(

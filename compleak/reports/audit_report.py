@@ -16,7 +16,6 @@ from compleak.findings.rows import attack_rows, key_of, label_only_rows, stronge
 from compleak.findings.shipped import (
     ALONE_BY_CHANCE,
     KNOWN_HALF,
-    PRIORS,
     AuditFacts,
     AuditFindings,
     ModelFacts,
@@ -274,7 +273,7 @@ def _steps(facts: AuditFacts, findings: AuditFindings) -> Iterator[str]:
     if level in (levels.HIGH, levels.AT_LEAST_MIDDLE, levels.MIDDLE):
         yield from _steps_against_a_leak(facts, findings)
     if level == levels.LOW and not findings.failed_controls:
-        yield "Nothing has to be done against these attacks."
+        yield from _steps_where_low(findings)
     if len(facts.models) == 1:
         yield "Audit again before a compressed version ships: give it to the same command, behind the original."
     else:
@@ -282,6 +281,16 @@ def _steps(facts: AuditFacts, findings: AuditFindings) -> Iterator[str]:
     if facts.not_run:
         count = "An attack" if len(facts.not_run) == 1 else f"{len(facts.not_run)} attacks"
         yield f"{count} did not run ([Coverage](#coverage)). An attacker who has what it takes may find more."
+
+
+def _steps_where_low(findings: AuditFindings) -> Iterator[str]:
+    if findings.found_alone < ALONE_BY_CHANCE:
+        yield "Nothing has to be done against these attacks."
+        return
+    yield (
+        "As a whole little leaks, but some members score above all others ([Who is exposed](#who-is-exposed)): look at "
+        "these records, and train without them if they must not be found."
+    )
 
 
 def _steps_against_a_leak(facts: AuditFacts, findings: AuditFindings) -> Iterator[str]:
@@ -419,8 +428,8 @@ def _accusations(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
     yield Text(
         f"""The attacker sets a threshold beforehand that should give 0.1 % false alarms, and accuses whom scores above
         it. PPV is the share of members among the accused. It depends on how many of those whom the attacker asks about
-        are members at all: {", ".join(f"{100 * prior:g}" for prior in PRIORS)} % here. No PPV stands where nobody is
-        accused, and only the ends of its interval where no other is: it would be 100 % by a single member."""
+        are members at all: {cells.PRIORS_IN_WORDS} % here. The PPV is empty where nobody is accused. Where only members
+        are accused, only its interval is shown, since a single member would already give 100 %."""
     )
     yield Table(accusation_cells(facts, findings.headlines))
 
@@ -516,7 +525,8 @@ def _exposed(facts: AuditFacts, findings: AuditFindings) -> Iterator[Block]:
     if facts.redact:
         yield Text("Names and places of records are left out, as asked.")
     elif len(findings.records):
-        noise = NOISE if findings.overall.level == levels.LOW else ""
+        is_noise = findings.overall.level == levels.LOW and findings.found_alone < ALONE_BY_CHANCE
+        noise = NOISE if is_noise else ""
         yield Text(
             f"The members that are found first, with the share of others that is accused with or before them. {noise}"
         )
@@ -673,8 +683,8 @@ def _limits(facts: AuditFacts) -> Iterator[Block]:
             "Intervals say how far numbers would move with other points, not with another training of the model.",
             "The audit asks whether a record was in the training data. It does not ask whether records can be "
             "reconstructed or attributes inferred, nor what somebody finds who reads the weights.",
-            "Everything rests on members being members, and on others being drawn as members were. The controls see "
-            "some errors in this, and not all.",
+            "The audit is valid only if the members really were in the training data, and the others come from the "
+            "same source. The controls see some errors in this, and not all.",
             "Intervals of many targets and classes stand side by side and are not corrected for their number. The "
             "level of a class is.",
         ]

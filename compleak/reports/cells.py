@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 
 from compleak.audits.metrics import PRIORS, TPR, WIDER_TPR
+from compleak.findings.rows import attack_rows
 from core import console
 
 ACCUSATION = {"strict_tpr": "members found", "strict_fpr": "others accused"}
 ACCUSATION |= {f"ppv_{prior}": f"PPV at {100 * prior:g} %" for prior in PRIORS}
-TNR_IN_WORDS = """TNR is the share of non-members whose loss is higher than that of all but 0.1 % of the members. It
-    needs the losses alone, which only the model's owner or auditor has, and is meant to foretell how many members a
+PRIORS_IN_WORDS = ", ".join(f"{100 * prior:g}" for prior in PRIORS)  # in percent
+TNR_IN_WORDS = """Take the loss that only 0.1 % of the members exceed: TNR is the share of non-members that exceed it.
+    It needs the losses alone, which only the model's owner or auditor has, and is meant to foretell how many members a
     strong attack finds (Dodd et al. 2025)."""
 ENOUGH_NONMEMBERS = 5000  # for a TPR at 0.1 % false alarms, which with these rests on the five highest of them
 DEFENCE_NAMES = {
@@ -130,7 +132,7 @@ def attack_table(table: pd.DataFrame) -> pd.DataFrame:
     shown = table[["scenario", "variant", "attack", "classifier", "artifact_row"]].copy()
     for key, title in (("acc", "ACC"), ("auc", "AUC"), (TPR, "TPR at 0.1% FPR")):
         shown[title] = intervals(table, key)
-    if few_nonmembers(table[table["attack"] != "null"]):
+    if few_nonmembers(attack_rows(table)):
         shown["TPR at 1% FPR"] = intervals(table, WIDER_TPR)
     shown["headline"] = ["*" if chosen else "" for chosen in table["headline"]]
     return shown.rename(columns={"artifact_row": "artifact row"})
@@ -139,5 +141,5 @@ def attack_table(table: pd.DataFrame) -> pd.DataFrame:
 def print_attack_table(table: pd.DataFrame) -> None:
     """Print an attack table in percent, and what to mind about it."""
     console.say(attack_table(table).to_string(index=False))
-    if note := few_nonmembers(table[table["attack"] != "null"]):
+    if note := few_nonmembers(attack_rows(table)):
         console.say(note)

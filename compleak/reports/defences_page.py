@@ -126,7 +126,7 @@ def _explanation(facts: DefencesFacts, rows: pd.DataFrame) -> Iterator[Block]:
         """`strongest` is the attack, of the literature or ours, that does best on the victim, picked with hindsight,
         for AUC and for TPR apart: what a defence has to withstand. An attacker who holds several models can also attack
         one or two of them. The best of many attacks is above 50 where nothing leaks, and more so with more models to
-        attack. `headline` is the attack that did best on the shadow models, in which the victim has no say. The
+        attack. `headline` is the attack that was chosen on the shadow models, in which the victim has no say. The
         strongest attack that reads labels alone needs no more than the predicted class. `calibrated` alone can fall far
         below `strongest` where victim and shadow models are of different kinds, as those of a non-adaptive attacker
         are."""
@@ -148,7 +148,8 @@ def _in_short(either: pd.DataFrame) -> Iterator[Block]:
     yield Heading("In short")
     yield Text(
         """AUC of the strongest attack by `either` attacker: seed by seed the one with the larger AUC, whose shadow
-        models have the defence or have none. Fine-tuning is defended."""
+        models have the defence or have none. Without a defence there is one attacker, and the larger of two numbers is
+        a little larger by chance. Fine-tuning is defended."""
     )
     yield Table(short_table(either))
 
@@ -210,7 +211,8 @@ def _after_compression(findings: DefencesFindings) -> Iterator[Block]:
         f"""AUC of the strongest attack by an attacker who knows the defence: with defended fine-tuning → with plain
         fine-tuning of the same defended original. In brackets, how much of what the defence takes away from the
         undefended AUC is still taken away: 100 % where nothing is undone, 0 % where all is. It is left out where the
-        defence takes away less than {100 * LEAST_PROTECTION:g} points."""
+        defence takes away less than {100 * LEAST_PROTECTION:g} points. An attacker of SR and MR can attack the
+        original, which is the same under both: what fine-tuning does is in the columns of NR."""
     )
     yield Table(_by_target(rows, _protection_cell))
     added = differences_of(findings.differences, "fine-tuning")
@@ -278,8 +280,9 @@ def _more_models(differences: pd.DataFrame) -> Iterator[Block]:
     yield Heading("Against whom: do more models help?")
     strongest = differences_of(differences, "family")
     yield Text(
-        f"""AUC of SR and MR less that on the original alone, under the same defence. Strongest attack, never below
-        zero: {describe_signs(strongest)}. Targets that share models can share the attack, and so repeat each other."""
+        f"""AUC of SR and MR less that on the original alone, under the same defence. That of the strongest attack is
+        never below zero, since whoever holds more can still attack the original: {describe_rises(strongest)}. Targets
+        that share models can share the attack, and so repeat each other."""
     )
     yield Table(difference_table(strongest))
     yield from _calibrated(differences, "family")
@@ -317,13 +320,18 @@ def describe_signs(rows: pd.DataFrame) -> str:
     )
 
 
+def describe_rises(rows: pd.DataFrame) -> str:
+    """How many differences that cannot be below zero lie above it with their whole interval."""
+    signs = count_signs(rows)
+    return "one seed, no intervals" if signs is None else f"{signs.above} of {signs.count} intervals lie above it"
+
+
 def _control(rows: pd.DataFrame) -> Iterator[Block]:
     nulls = null_controls(rows)
     yield Heading("Control")
     yield Text(
         f"""`null`, the strongest attack on non-members alone, in each run and target: {nulls.off} of {nulls.count}
-        intervals do not contain 50, of which one in twenty misses it by chance. Targets that share models can share the
-        attack, and all runs of a seed compare the same two halves of the non-members, so they differ from 50 together;
-        mean AUC by seed:
-        {cells.listing(nulls.mean_by_seed)}."""
+        intervals do not contain 50; by chance alone about one in twenty would not. Targets that share models can share
+        the attack, and all runs of a seed compare the same two halves of the non-members, so they differ from 50
+        together; mean AUC by seed: {cells.listing(nulls.mean_by_seed)}."""
     )

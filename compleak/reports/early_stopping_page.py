@@ -65,8 +65,8 @@ def _curve(curve: pd.DataFrame) -> Iterator[Block]:
         """Each line is the same undefended training, stopped after some of its epochs: the learning rates are those of
         the whole training. The attacker holds the original alone (NR), and stops the shadow models after as many epochs
         or trains them to the end, whichever gives the larger AUC in a seed. Numbers are percent; AUC and TPR are those
-        of this attacker's strongest attack on the victim, picked with hindsight. The epoch at which to stop is nobody's
-        choice here: who chose it by this table would have looked at the victim's membership."""
+        of this attacker's strongest attack on the victim, picked with hindsight. Do not choose the epoch by this table:
+        it was made with the victim's membership, which nobody has in practice."""
     )
     if note := cells.few_nonmembers(curve):
         yield Text(note)

@@ -134,9 +134,10 @@ def _leakage(findings: RunFindings) -> Iterator[Block]:
     yield Text(
         f"""All numbers are percent with 95 % intervals; TPR is at a false-positive rate of at most 0.1 %. `published`
         is the attack of the literature with the largest AUC on the victim; no attacker knows which one that is.
-        `headline` is the attack, of the literature or ours, that did best on the shadow models, each of which stood in
-        for the victim in turn (measured by the area under the ROC curve over the logarithm of the false-positive rate,
-        from 0.1 % up). The headlines, and how many targets each was chosen for: {_count_headlines(findings.attacks)}.
+        `headline` was chosen on the shadow models, each of which stood in for the victim in turn: `combined`, unless
+        another attack, of the literature or ours, did better there by two standard errors (of the area under the ROC
+        curve over the logarithm of the false-positive rate, from 0.1 % up). The headlines, and how many targets each
+        was chosen for: {_count_headlines(findings.attacks)}.
         """
     )
     victim = outputs.victim_models(findings.models).set_index("variant")
@@ -166,10 +167,12 @@ def _claims(compared: pd.DataFrame) -> Iterator[Block]:
     yield Table(claims_table(claims.overview(compared)))
     yield Text(
         f"""Differences are of AUC, in points, paired on the same audit points. "About as much" (C1) holds where the
-        whole interval lies within {100 * claims.MARGIN:g} points of zero. `published` compares, on either side, the
-        attack of the literature with the largest AUC on the victim. There are more candidates for NR than for SR, and
-        more for SR than for MR, which favours the side with more of them. `without references` compares those of them
-        that use no reference models, as the paper's own attacks do not. `headline` is chosen on the shadow models.
+        whole interval lies within {100 * claims.MARGIN:g} points of zero. `published` compares the attacks of the
+        literature with the largest AUC on the victim. For C1 the attack that is strongest on the original is used on
+        the compressed model, too, where another may be stronger. For C2 and C3 each side has its own. There are more
+        candidates for NR than for SR, and more for SR than for MR, which favours the side with more of them. `without
+        references` compares those of them that use no reference models, as the paper's own attacks do not. `headline`
+        is chosen on the shadow models.
         """
     )
     differences = cells.intervals_of(compared, "difference", "low", "high")
@@ -232,9 +235,9 @@ def _greedy_table(steps: pd.DataFrame) -> pd.DataFrame:
 def _accusations(table: pd.DataFrame) -> Iterator[Block]:
     yield Heading("What an accusation is worth")
     yield Text(
-        """The headline of each scenario with the largest AUC on the victim, at the threshold that gives 0.1 % false
+        f"""The headline of each scenario with the largest AUC on the victim, at the threshold that gives 0.1 % false
         alarms on the shadow models: how many members it finds, how many others it accuses, and which share of the
-        accused are members where 1, 10 or 50 % of all points are members (PPV)."""
+        accused are members where {cells.PRIORS_IN_WORDS} % of all points are members (PPV)."""
     )
     yield Table(accusations_table(rows.strongest_headlines(table)))
 
@@ -252,13 +255,14 @@ def _exposure(facts: RunFacts, points: pd.DataFrame) -> Iterator[Block]:
     if facts.kind.showable:
         yield Figure("exposed.png", "The members that are found first")
     yield Text(
-        f"""How many points are found while at most {exposure.FOUND_AT:.0%} of the non-members are accused. Counted are
-        the attacks on the original and on all models together that find anybody at this rate:"""
+        f"""How many points are found while at most {exposure.FOUND_AT:.0%} of the non-members are accused. Only attacks
+        that find at least one point at this rate count, on the original or on all models together:"""
     )
     yield Table(exposure.found_table(points))
     yield Text(
-        """Members that the headline on each version alone finds at the same rate; those that this version finds at
-        fewer false alarms than any other; and those that no other version finds:"""
+        """Members that the headline on each version alone finds at the same rate (`found`); those of them that no other
+        version finds with fewer false alarms, where ties count for the version listed first (`first`); and those that
+        no other version finds (`alone`):"""
     )
     yield Table(exposure.versions_table(points))
     yield from _accused(exposure.accused_table(points))
@@ -267,7 +271,10 @@ def _exposure(facts: RunFacts, points: pd.DataFrame) -> Iterator[Block]:
 
 def _accused(lists: pd.DataFrame) -> Iterator[Block]:
     if lists.empty:
-        yield Text("There is no list of accused: the headline was fitted on the very points that would vouch for it.")
+        yield Text(
+            """There is no list of accused: a p-value takes non-members that the attack has not seen, and the headline
+            was fitted on all that there are."""
+        )
         return
     yield Text(
         """A list of accused that comes with a guarantee: the expected share of non-members on it is at most `q`, if the
@@ -306,9 +313,9 @@ def _upper_bound(table: pd.DataFrame) -> Iterator[Block]:
         return
     yield Heading("What could be known")
     yield Text(
-        """AUC on one model: of the row `upper_bound`, no attack, which compares the victim with shadow models that
-        trained on a point and shadow models that did not; and of the headline, whose shadow models are the same here.
-        A usual run of the same seed says what an attacker from outside has."""
+        """AUC on one model. `upper bound` is no attack: it compares the victim with shadow models that trained on a
+        point and shadow models that did not. The headline uses the same shadow models here. A usual run of the same
+        seed says what an attacker from outside has."""
     )
     headlines = rows.headline_rows(table[table["scenario"] == "NR"]).set_index("variant").reindex(bounds.index)
     shown = pd.DataFrame({"variant": bounds.index})
@@ -338,8 +345,8 @@ def _controls(facts: RunFacts, table: pd.DataFrame) -> Iterator[Block]:
     yield Text(
         f"""Both controls must sit at an AUC of 50. `null` is the headline attack of each table on non-members alone.
         `blind` is a classifier that sees the {facts.kind.name} and no model, fitted on half of these points and
-        judged on the rest. {controls.count_at_chance(control_rows)} of {len(control_rows)} have 50 within their 95 %
-        interval, of which one in twenty misses it by chance.
+        judged on the rest. {controls.count_at_chance(control_rows)} of {len(control_rows)} intervals (95 %) contain 50;
+        by chance alone about one in twenty would not.
         {describe_control_test(controls.check_controls(control_rows))}
         All `null` rows compare the same two halves of the non-members, on related models, so they differ from 50
         together.

@@ -87,7 +87,7 @@ def _leakage(facts: SeedsFacts, findings: SeedsFindings) -> Iterator[Block]:
     yield Text(
         f"""All numbers are percent: mean ± standard deviation over {len(facts.seed_runs)} seeds. TPR is at a
         false-positive rate of at most 0.1 %. `published` is each run's attack of the literature with the largest AUC on
-        the victim, `headline` the attack that did best on the run's shadow models."""
+        the victim, `headline` the attack that was chosen on the run's shadow models."""
     )
     leading = findings.leading
     shown = leading[(leading["scenario"] != "MR") | (leading["variant"] == ALL)]
@@ -130,9 +130,9 @@ def _strength(strength: pd.DataFrame) -> Iterator[Block]:
 def _accusations(leading: pd.DataFrame) -> Iterator[Block]:
     yield Heading("What an accusation is worth")
     yield Text(
-        """The headlines at the threshold that gives 0.1 % false alarms on the shadow models. PPV is the share of
-        members among the accused where 1, 10 or 50 % of all points are members; it is undefined where a run accuses
-        nobody."""
+        f"""The headlines at the threshold that gives 0.1 % false alarms on the shadow models. PPV is the share of
+        members among the accused where {cells.PRIORS_IN_WORDS} % of all points are members; it is undefined where a run
+        accuses nobody."""
     )
     lines = []
     for scenario, variant in ACCUSERS:
@@ -168,9 +168,9 @@ def _found_again(findings: SeedsFindings) -> Iterator[Block]:
     accused, wrong = records["accused_in"].sum(), records["wrongly_accused_in"].sum()
     often = int((records["accused_in"] > 1).sum())
     yield Text(
-        f"""On the lists of accused of which at most {USUAL_SHARE:.0%} are expected to be non-members, members stand
-        {accused} times in all runs, {often} of them in more than one run. Points that are members of another run stand
-        there {wrong} times. `records.csv` has each record."""
+        f"""The lists of accused of all runs, of which at most {USUAL_SHARE:.0%} are expected to be non-members, hold
+        {accused} members and {wrong} non-members, all runs added up; {often} points stand on more than one list as
+        members. `records.csv` has each record."""
     )
 
 

@@ -34,7 +34,7 @@ def page_of_tuning(table: pd.DataFrame, config: dict, command: str, settings: di
         ),
         *_epsilon_note(table),
         Table(candidate_table(table)),
-        Text("Chosen, as a comparison of defences takes them, and as the stages do:"),
+        Text("What was chosen, first as a flag of `reproduce.py`, then as flags of `train.py`:"),
         *(Code(f"--defences {spelled}") for spelled in map(_for_comparison, chosen.to_dict("records"))),
         *(Code(flags) for flags in map(_for_stages, chosen.to_dict("records"))),
     ]

@@ -2,18 +2,18 @@
 
 import pandas as pd
 
-from compleak.findings.claims import HEAVY, HOLDS, MARGIN, NAMES
+from compleak.findings.claims import FAILS, HEAVY, HOLDS, MARGIN, NAMES
 from compleak.reports.figures.style import BLACK, BLUE, GREEN, MEDIUM, ORANGE, SKY, SMALL, new_figure, split_variant
 
 TITLES = {"C1": "C1: compressed - original", "C2": "C2: SR - best NR", "C3": "C3: MR - best SR"}
 COLOURS = {  # what a comparison is about, with the colour of its marker
     "90 % pruned": SKY,
-    "pruned less": BLUE,
+    "pruned otherwise": BLUE,
     "quantized": ORANGE,
     "clustered": GREEN,
     "all models": BLACK,
 }
-KINDS = {"pruning": "pruned less", "quantization": "quantized", "clustering": "clustered", "MR": "all models"}
+KINDS = {"pruning": "pruned otherwise", "quantization": "quantized", "clustering": "clustered", "MR": "all models"}
 BAND = {"color": BLACK, "alpha": 0.08, "linewidth": 0}
 ROW = 0.62  # inches a setting
 REST = 1.7  # inches for titles, axis and legend
@@ -23,7 +23,8 @@ SPREAD = 0.72  # of a row's height, over which its comparisons lie
 def across_figure(claims: pd.DataFrame, subtitle: str):
     """Differences of AUC in points with 95 % intervals: a panel a claim, a row a setting, comparisons top to bottom.
 
-    claims: `across.AcrossFindings.claims` of one form. A marker is full where the comparison holds.
+    claims: `across.AcrossFindings.claims` of one form. A marker is full where the comparison holds,
+    empty where it is undecided, and a cross where it does not hold.
     """
     settings = list(dict.fromkeys(zip(claims["data"], claims["network"], strict=True)))
     title = "The paper's claims across data sets and networks: differences of AUC, in points"
@@ -50,7 +51,8 @@ def _draw_row(axes, rows: pd.DataFrame, place: int) -> None:
         value, low, high = (100 * number for number in (row.difference, row.low, row.high))
         face = colour if row.verdict == HOLDS else "white"
         bars = [[max(0, value - low)], [max(0, high - value)]]
-        style = {"fmt": "o", "markersize": 4, "elinewidth": 1.1, "color": colour, "markerfacecolor": face}
+        shape = "x" if row.verdict == FAILS else "o"
+        style = {"fmt": shape, "markersize": 4, "elinewidth": 1.1, "color": colour, "markerfacecolor": face}
         axes.errorbar([value], [top + step * number], xerr=bars, **style)
 
 
@@ -78,7 +80,8 @@ def _add_legend(figure) -> None:
     marks = {"color": BLACK, "marker": "o", "linestyle": ""}
     handles += [
         Line2D([], [], label="holds", **marks),
-        Line2D([], [], label="undecided or does not hold", markerfacecolor="white", **marks),
+        Line2D([], [], label="undecided", markerfacecolor="white", **marks),
+        Line2D([], [], label="does not hold", **(marks | {"marker": "x"})),
         Patch(label=f"about as much: within {100 * MARGIN:g} points", **BAND),
     ]
     figure.legend(handles=handles, fontsize=SMALL, loc="outside lower left", ncols=4, frameon=False)

@@ -63,7 +63,8 @@ def draw_panel(axes, rows: pd.DataFrame) -> None:
     axes.grid(axis="x", **GRID)
     axes.margins(x=0.24, y=0.12)
     defended = rows[rows["defence"] != ""]
-    for (defence, attacker, fine_tuning), own in defended.groupby(["defence", "attacker", "fine_tuning"]):
+    curves = defended.groupby(["defence", "recipe", "attacker", "fine_tuning"])
+    for (defence, _, attacker, fine_tuning), own in curves:
         _draw_defence(axes, defence, own.sort_values("argument"), attacker != "non-adaptive", fine_tuning == PLAIN)
     _join_ways_of_fine_tuning(axes, defended)
     undefended = rows[rows["defence"] == ""]
@@ -111,8 +112,10 @@ def labels_of(rows: pd.DataFrame) -> list[Label]:
     """Defences with their argument, once for both attackers; undefended models with their network, if it matters."""
     labels = []
     networks = rows["network"].nunique()
+    recipes = rows.groupby("defence")["recipe"].nunique()
     for _, row in rows.drop_duplicates(TRAINED_WITH, keep="last").iterrows():
-        name = defence_name(row["defence"], row["argument"]) if row["defence"] else "no defence"
+        recipe = row["recipe"] if recipes[row["defence"]] > 1 else ""
+        name = defence_name(row["defence"], row["argument"], recipe) if row["defence"] else "no defence"
         network = f",\n{row['network']}" if not row["defence"] and networks > 1 else ""
         labels.append(
             Label(100 * row["accuracy_mean"], 100 * row["auc_mean"], name + network, colour_of(row["defence"]))
