@@ -56,7 +56,8 @@ def test_the_page_joins_seeds_tells_settings_apart_and_lies_beside_the_runs(tmp_
     assert (folder / "across.png").stat().st_size > 10_000
     page = (folder / "summary.md").read_text()
     assert page in capsys.readouterr().out
-    line = " | ".join(["does not hold (1 of 2)"] * 3 + ["undecided (0 of 1)"] * 3 + ["holds (1 of 1)"] * 3)
+    verdicts = ["does not hold (1 of 2 hold, 1 fails)", "undecided (0 of 1 hold)", "holds (1 of 1 hold)"]
+    line = " | ".join(verdict for verdict in verdicts for _ in range(3))
     assert f"| digits | vgg16_bn at width 0.5 | {line} |" in page
     links = "[1](../a_seed1/summary.md) [2](../a_seed2/summary.md)"
     assert f"| letters | mlp at width 0.5 | 50 | 1 | {links} | 100.0 | 51.0 " in page

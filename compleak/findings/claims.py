@@ -66,13 +66,13 @@ def comparisons(table: pd.DataFrame) -> Iterator[Comparison]:
 
 
 def overview(claims: pd.DataFrame) -> pd.DataFrame:
-    """One row for each claim and form: the verdict, how many comparisons there are and how many of them hold."""
+    """One row for each claim and form: the verdict, how many comparisons there are, how many hold and how many fail."""
     lines = []
     for claim in NAMES:
         for form in CLAIM_FORMS:
             verdicts = claims.loc[(claims["claim"] == claim) & (claims["form"] == form), "verdict"]
-            line = {"claim": claim, "form": form, "verdict": overall(verdicts)}
-            lines.append({**line, "comparisons": len(verdicts), "hold": int((verdicts == HOLDS).sum())})
+            line = {"claim": claim, "form": form, "verdict": overall(verdicts), "comparisons": len(verdicts)}
+            lines.append({**line, "hold": int((verdicts == HOLDS).sum()), "fail": int((verdicts == FAILS).sum())})
     return pd.DataFrame(lines)
 
 

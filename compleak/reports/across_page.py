@@ -13,7 +13,7 @@ from compleak.reports import cells
 from compleak.reports.figures.across import across_figure
 from compleak.reports.folder import write_report
 from compleak.reports.page import Block, Code, Figure, Heading, Table, Text, to_markdown
-from compleak.reports.run_page import CLAIM_TEXTS
+from compleak.reports.run_page import CLAIM_TEXTS, count_comparisons
 
 FORM = "headline"  # the attacks whose differences the figure shows
 
@@ -55,11 +55,12 @@ def _claims(findings: AcrossFindings) -> Iterator[Block]:
     yield Figure("across.png", "Every comparison of the claims, with its interval")
     yield Text(
         f"""The verdict on each claim, and how many of its comparisons hold. A claim holds where all of them do, and
-        does not hold where one is refuted. "About as much" (C1) holds where the whole interval lies within
-        {100 * MARGIN:g} points of zero. `published` compares the strongest attacks of the literature, picked with
-        hindsight, `without references` those of them that use no reference models, as the paper's own do not;
-        `headline` compares the attacks that were chosen on the shadow models. For C1 the attack that is strongest on
-        the original is used on the compressed model, too."""
+        does not hold where one fails. If nothing differed in eight independent comparisons, one of them would fail by
+        chance in 18 % of cases. "About as much" (C1) holds where the whole interval lies within {100 * MARGIN:g} points
+        of zero. `published` compares the strongest attacks of the literature, picked with hindsight, `without
+        references` those of them that use no reference models, as the paper's own do not; `headline` compares the
+        attacks that were chosen on the shadow models. For C1 the attack that is strongest on the original is used on
+        the compressed model, too."""
     )
     yield Table(verdict_table(findings.verdicts))
     yield Text(
@@ -74,7 +75,7 @@ def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
     lines: dict[tuple, dict] = {}
     for row in verdicts.itertuples():
         line = lines.setdefault((row.data, row.network), {"data": row.data, "network": row.network})
-        line[f"{row.claim} {row.form}"] = f"{row.verdict} ({row.hold} of {row.comparisons})"
+        line[f"{row.claim} {row.form}"] = f"{row.verdict} ({count_comparisons(row)})"
     columns = ["data", "network", *(f"{claim} {form}" for claim in NAMES for form in CLAIM_FORMS)]
     return pd.DataFrame(lines.values(), columns=columns)
 

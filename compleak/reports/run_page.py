@@ -187,9 +187,15 @@ def claims_table(overview: pd.DataFrame) -> pd.DataFrame:
             "says": overview["claim"].map(CLAIM_TEXTS),
             "attacks": overview["form"],
             "verdict": overview["verdict"],
-            "comparisons": [f"{row.hold} of {row.comparisons} hold" for row in overview.itertuples()],
+            "comparisons": [count_comparisons(row) for row in overview.itertuples()],
         }
     )
+
+
+def count_comparisons(row) -> str:
+    """`3 of 8 hold, 1 fails`: of a row of `claims.overview`, since a single one that fails decides the verdict."""
+    failing = f", {row.fail} {'fails' if row.fail == 1 else 'fail'}" if row.fail else ""
+    return f"{row.hold} of {row.comparisons} hold{failing}"
 
 
 def _family(findings: RunFindings) -> Iterator[Block]:
