@@ -29,10 +29,16 @@ MEASURED = ("accused", "acc", "auc", "tpr", "shadow_auc")
 # Processors with other vector instructions round the last bits differently. For most attacks that exchanges no two
 # scores: their numbers were equal to 1e-9 with SSE, AVX2 and AVX-512. A network's weights drift apart in training. An
 # AUC moved by up to 0.0003 there and the share of accused points by up to 0.01, while another seed moves at least one
-# number of each network by more than is allowed here.
-NETWORKS = ("samia", "nn", "nn_top3", "nn_cls", "rapid", "dsq", "MR", "seqmia_versions", "neural", "combined")
-TOLERANCE = 1e-6
-TOLERANCE_OF_NETWORKS = {"accused": 0.03, "acc": 0.015, "auc": 0.002, "tpr": 0.02, "shadow_auc": 0.002}
+# number of each network by more than is allowed here. From an Intel to an AMD processor `dsq` and the regression of
+# `label_only_augmentation` move further.
+NETWORKS = ("samia", "nn", "nn_top3", "nn_cls", "rapid", "MR", "seqmia_versions", "neural", "combined")
+EXACT = dict.fromkeys(MEASURED, 1e-6)
+OF_NETWORKS = {"accused": 0.03, "acc": 0.015, "auc": 0.002, "tpr": 0.02, "shadow_auc": 0.002}
+TOLERANCES = {
+    **dict.fromkeys(NETWORKS, OF_NETWORKS),
+    "dsq": OF_NETWORKS | {"accused": 0.08, "acc": 0.035, "shadow_auc": 0.015},
+    "label_only_augmentation/logistic_regression": dict.fromkeys(MEASURED, 1e-5),
+}
 
 
 def planted(world: str) -> World:
@@ -75,8 +81,7 @@ def test_every_attack_reproduces_its_recorded_numbers(world, scenario):
     measured = measure(world, scenario).set_index("attack")
     assert list(measured.index) == list(recorded.index)
     for attack, numbers in measured.iterrows():
-        for name in MEASURED:
-            tolerance = TOLERANCE_OF_NETWORKS[name] if attack in NETWORKS else TOLERANCE
+        for name, tolerance in TOLERANCES.get(attack, EXACT).items():
             assert numbers[name] == pytest.approx(recorded.loc[attack, name], abs=tolerance), f"{name} of {attack}"
 
 
