@@ -80,7 +80,7 @@ def sample_gradients(model, inputs: Tensor, labels: Tensor) -> tuple[dict[str, T
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if len(labels) == 0:  # Poisson sampling may take no point; the step then consists of noise alone
         none = {name: parameter.new_zeros(0, *parameter.shape) for name, parameter in trained.items()}
-        return none, inputs.new_zeros(0)
+        return none, torch.zeros(0, device=inputs.device)
 
     def loss(parameters, sample, label):
         value = F.cross_entropy(functional_call(model, parameters, (sample[None],)), label[None])
@@ -150,7 +150,7 @@ class DPSGD(Procedure):
 
     def step(self, model, optimizer, inputs, labels, reserve):
         optimizer.zero_grad(set_to_none=True)
-        total = inputs.new_zeros(())
+        total = torch.zeros((), device=inputs.device)  # inputs may be tokens, which are whole numbers
         size = CHUNK.get(inputs.device.type, CHUNK["cpu"])
         chunks = list(zip(inputs.split(size), labels.split(size), strict=True))
         for number, chunk in enumerate(chunks):

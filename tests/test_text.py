@@ -206,6 +206,17 @@ def test_dp_refuses_the_network_that_looks_at_whole_batches():
         DEFENCES["dp"].step.check(small_network("bert"))
 
 
+def test_dp_trains_a_text_network_also_where_it_draws_an_empty_batch():
+    model = small_network("gpt2").train()
+    ids, labels = token_batch(4), torch.arange(4) % 3
+    loss = F.cross_entropy(model.eval()(ids), labels).item()
+    procedure = DEFENCES["dp"].step(1.0, num_cls=3, seed=0)
+    optimizer = procedure.start(model, torch.optim.AdamW(model.parameters(), 1e-3), 8, 4, None)
+    procedure.begin_epoch(torch.Generator().manual_seed(0))
+    assert procedure.step(model, optimizer, ids, labels, None).item() == pytest.approx(loss, rel=1e-4)
+    assert procedure.step(model, optimizer, ids[:0], labels[:0], None).item() == 0
+
+
 # Compressions
 
 
