@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from core.errors import UserError, escape, one_line
+from core.files import sha256
 from core.project import PROJECT
 
 Modules = dict[str, ModuleType]  # by name, as in `sys.modules`
@@ -49,6 +51,11 @@ def code_files(file: Path) -> tuple[Path, ...]:
     modules = _neighbours.get(folder, {}).values()
     sources = {Path(module.__file__) for module in modules if getattr(module, "__file__", None)}
     return (file, *sorted(_relative_to(folder, source, file.parent) for source in sources))
+
+
+def code_hashes(file: Path) -> dict[str, str]:
+    """A short hash of each of `code_files`, by its path in the file's folder."""
+    return {os.path.relpath(source, file.parent): sha256(source)[:16] for source in code_files(file)}
 
 
 def _relative_to(folder: Path, source: Path, parent: Path) -> Path:

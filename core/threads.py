@@ -9,8 +9,10 @@ process used itself is taken off, and so is what niced processes use, which give
 last look, or from the import of this module, to now.
 """
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,3 +112,13 @@ def use_threads(count: int) -> None:
     """Let PyTorch, NumPy's libraries and scikit-learn use this many threads from now on."""
     torch.set_num_threads(count)
     threadpool_limits(count)
+
+
+@contextlib.contextmanager
+def same_threads_afterwards() -> Iterator[None]:
+    """Use as many threads after the block as before: a stopped training goes on with the number that it began with."""
+    count = threads_in_use()
+    try:
+        yield
+    finally:
+        use_threads(count)

@@ -325,6 +325,10 @@ def test_shadow_models_are_trained_from_a_plug_in(letters, tmp_path):
     weights = (tmp_path / "out" / "shadows" / "1" / "original.pt").read_bytes()
     run_task(tmp_path, content)
     assert (tmp_path / "out" / "shadows" / "1" / "original.pt").read_bytes() == weights
+    (tmp_path / "model.py").write_text(PLUGIN.replace("ReLU", "Tanh"))  # the same tensors, another network
+    refused(
+        tmp_path, content, "made with the code of model.py .* use the same code and settings, .* or delete .*shadows$"
+    )
 
 
 # Other forms of models

@@ -8,7 +8,7 @@ import pytest
 
 import models
 from core.errors import UserError
-from core.plugins import code_files, import_plugin, modules_beside
+from core.plugins import code_files, code_hashes, import_plugin, modules_beside
 
 LATE = "def get():\n    import {0}\n\n    return {0}\n"
 
@@ -87,6 +87,10 @@ def test_a_files_code_is_the_file_and_what_it_imported_from_its_folder(tmp_path,
     assert code_files(file) == (file, Path("plugin/near.py"))
     assert get().__file__ == str(tmp_path / "plugin" / "parts" / "late.py")
     assert code_files(file) == (file, Path("plugin/near.py"), Path("plugin/parts/late.py"))
+    before = code_hashes(file)
+    assert list(before) == ["a.py", "near.py", "parts/late.py"]
+    write(tmp_path / "plugin", near="import csv\n")
+    assert {name for name, digest in code_hashes(file).items() if digest != before[name]} == {"near.py"}
 
 
 def test_a_missing_file_or_function_is_named_in_one_line(tmp_path):

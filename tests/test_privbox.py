@@ -423,6 +423,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights_and_a_finished_one_is_no
     assert len(loads) == 1  # the first points, which tell whose state it is
     with pytest.raises(UserError, match="lr"):
         train_tiny(resume_file=file, lr=0.5)
+    with pytest.raises(UserError, match="made with the code of network.py None, not 12ab: look again$"):
+        train_tiny(resume_file=file, code={"network.py": "12ab"}, advice="look again")
 
 
 SHARED_NETWORK = tiny_network()
@@ -770,6 +772,15 @@ def test_a_shadow_may_import_from_its_folder_whenever_it_answers(world):
     (world / "shadow" / "shadow.py").write_text(LATE_MODEL)
     result, _ = run_entries(world / "run", ("ML-LEAK", ARGS["ML-LEAK"]))
     assert result.attacks[0].name == "ML-LEAK"
+
+
+def test_a_shadow_is_trained_anew_where_a_module_beside_its_file_has_changed(world):
+    (world / "shadow" / "models").mkdir()
+    (world / "shadow" / "shadow.py").write_text(LATE_MODEL)
+    for factor in (2, 3):
+        (world / "shadow" / "models" / "parts.py").write_text(f"FACTOR = {factor}\n")
+        run_entries(world / "run", ("ML-LEAK", ARGS["ML-LEAK"]))
+    assert len(list((world / "run" / "out" / "shadows").iterdir())) == 2
 
 
 def test_a_shadow_on_the_targets_own_data_swapped_is_run_with_a_warning(world, capsys):

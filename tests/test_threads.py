@@ -14,6 +14,7 @@ import train
 from attacks.common import classifiers
 from compleak.pipeline import workers
 from compleak.pipeline.workers import threads_for_each
+from compleak.training.plugin import train_plugin
 from core import threads
 from core.threads import Look, available_cores, cores_left, free_cores, look_at_cores, threads_for_stage
 
@@ -102,6 +103,18 @@ def test_a_second_look_soon_after_the_first_gives_the_same_answer_at_once():
     first = free_cores()
     started = time.monotonic()
     assert free_cores() == first and time.monotonic() - started < 0.1
+
+
+def test_a_training_of_a_plug_in_that_goes_on_leaves_the_number_of_threads_alone(tmp_path):
+    def make_network():
+        return torch.nn.Linear(4, 2)
+
+    points = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    recipe = {"epochs": 1, "lr": 0.01, "batch_size": 4, "seed": 0}
+    for count in (2, 1):
+        threads.use_threads(count)
+        train_plugin(make_network, points, np.arange(8) % 2, **recipe, resume_file=tmp_path / "state.pt", desc="test")
+        assert torch.get_num_threads() == count
 
 
 def test_a_resumed_training_uses_as_many_threads_as_it_began_with(tmp_path, monkeypatch, capsys):

@@ -23,6 +23,7 @@ from core.threads import use_threads
 
 FORMAT = 1
 WEIGHTS, META, RESUME = "model.pt", "meta.json", "resume.pt"
+SAME_SETTINGS = "use the same settings, another --run_name, or delete it"
 STOPPED = "stopped.pt"  # the state of a training that a defence ended early, from which a longer one may go on
 
 
@@ -100,14 +101,11 @@ def dropped(folder: Path) -> bool:
     return load_meta(folder).get("dropped", False)
 
 
-def refuse_difference(what: Path, found: dict, wanted: dict) -> None:
-    """UserError that names the first setting in which a stored output differs from what is asked for."""
+def refuse_difference(what: Path, found: dict, wanted: dict, advice: str = SAME_SETTINGS) -> None:
+    """UserError, with the advice, that names the first setting in which a stored output differs from what is wanted."""
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):
-            raise UserError(
-                f"{what} was made with {key} {found.get(key)}, not {wanted.get(key)}: "
-                "use the same settings, another --run_name, or delete it"
-            )
+            raise UserError(f"{what} was made with {key} {found.get(key)}, not {wanted.get(key)}: {advice}")
 
 
 def load_meta(folder: Path) -> dict:
@@ -201,10 +199,13 @@ def save_resume(path: Path, identity: dict, model: nn.Module, optimizer, procedu
     write_tensors(path, state)
 
 
-def load_resume(path: Path, identity: dict, model: nn.Module, optimizer, procedure) -> tuple[int, float]:
+def load_resume(
+    path: Path, identity: dict, model: nn.Module, optimizer, procedure, advice: str = SAME_SETTINGS
+) -> tuple[int, float]:
     """Put a stopped training back where it was: (epochs done, last loss); (0, nan) where there is none.
 
     It goes on with as many threads as it began with, so that its last bits are those of a training never stopped.
+    UserError, with the advice, where the state is that of another training.
     """
     if not path.exists():
         return 0, float("nan")
@@ -212,7 +213,7 @@ def load_resume(path: Path, identity: dict, model: nn.Module, optimizer, procedu
     parts = {"identity", "epoch", "loss", "model", "optimizer"}
     if not isinstance(state, dict) or not parts <= state.keys():
         raise UserError(f"{path} is not the state of a stopped training: delete it")
-    refuse_difference(path, state["identity"], identity)
+    refuse_difference(path, state["identity"], identity, advice)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     procedure.load_state_dict(state.get("procedure", {}))  # not there where an earlier version stopped

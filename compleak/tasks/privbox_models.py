@@ -17,7 +17,7 @@ from core import devices
 from core.console import say
 from core.errors import UserError
 from core.files import sha256
-from core.plugins import code_files, import_plugin, modules_beside
+from core.plugins import code_files, code_hashes, import_plugin, modules_beside
 from data.views import angles, rotate
 
 Answer = Callable[[np.ndarray], np.ndarray]  # network inputs (B, ...) -> outputs (B, C)
@@ -59,13 +59,14 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskRun:
-    """One run of a task file. The last two fill up while it runs."""
+    """One run of a task file. The last three fill up while it runs."""
 
     out: Path
     seed: int
     device: torch.device
     pairs: dict[Datasets, Pair]
     targets: dict[Plugin, AskedModel]
+    code: dict[Plugin, dict[str, str]] = field(default_factory=dict)  # hashes of the shadow models' code
     shadows: dict[str, AskedModel] = field(default_factory=dict)
     companies: dict[tuple[str, Datasets], Company] = field(default_factory=dict)  # by the model's key
 
@@ -83,6 +84,9 @@ def open_run(tasks: Sequence[PrivBoxTask], out: Path, seed: int, device: torch.d
     run = TaskRun(out, seed, device, pairs, targets)
     for task in tasks:
         check_task(task, run)
+    for task in tasks:
+        if task.shadow is not None:  # all code was run by now; what a training imports beyond it does not count
+            run.code[task.shadow.model] = code_hashes(task.shadow.model.code)
     return run
 
 
@@ -165,7 +169,7 @@ def shadow_of(task: PrivBoxTask, run: TaskRun) -> AskedModel:
 
 
 def shadow_key(task: PrivBoxTask, run: TaskRun) -> str:
-    code = sha256(task.shadow.model.code)
+    code = tuple(sorted(run.code[task.shadow.model].items()))
     points = run.pairs[task.shadow.datasets].members.fingerprint
     return short_hash((code, points, task.shadow.epochs, task.shadow.lr, task.batch_size, run.seed))
 

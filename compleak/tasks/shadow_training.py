@@ -8,6 +8,7 @@ half too. These data must not be the audited model's. A compressed version's sha
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,20 @@ from compleak.training.plugin import train_plugin
 from core import devices
 from core.errors import UserError
 from core.files import write_text
-from core.plugins import import_plugin, modules_beside
+from core.plugins import code_hashes, import_plugin, modules_beside
 from data.foreign import Points, Preprocessing, preprocess, read_points
+
+SHADOWS = "shadows"  # folder of an audit
+
+
+class Version(NamedTuple):
+    """The audited model that shadow models are trained like, the original or a compressed version of it."""
+
+    name: str
+    file: Path  # with get_model()
+    code: dict[str, str]  # hashes of the file and the modules beside it
+    preprocessing: Preprocessing
+    order: np.ndarray  # (C,) the network's output of each class of the data
 
 
 def train_shadows(opened: Sequence[OpenModel], task: Task) -> tuple[ShadowEntry, ...]:
@@ -33,19 +46,34 @@ def train_shadows(opened: Sequence[OpenModel], task: Task) -> tuple[ShadowEntry,
                 "under shadows:, or all models as Python files"
             )
     points = read_points(wanted.data, label_column=task.label_column, classes=task.classes)
-    return tuple(train_shadow(number, opened, points, task) for number in range(wanted.count))
+    versions = [version_of(model, points, task) for model in opened]
+    return tuple(train_shadow(number, versions, points, task) for number in range(wanted.count))
 
 
-def train_shadow(number: int, opened: Sequence[OpenModel], points: Points, task: Task) -> ShadowEntry:
-    folder = task.folder / "shadows" / str(number)
+def version_of(model: OpenModel, points: Points, task: Task) -> Version:
+    """What the shadow models of one audited model have in common. UserError where its classes are not the data's."""
+    how = preprocessing_for(model, task, points.kind)
+    first_point = network_inputs_of(points, np.arange(1), how, np.arange(1))
+    outputs = model.model.answer(first_point).shape[-1]
+    order = list(range(outputs)) if task.classes else order_of_classes(points.classes, outputs, model.model.class_names)
+    if order is None:
+        raise UserError(
+            f"{task.shadow_training.data} has the classes {shown(points.classes)}: name them in the model's order"
+        )
+    return Version(model.entry.name, code_of(model), code_hashes(code_of(model)), how, np.asarray(order))
+
+
+def train_shadow(number: int, versions: Sequence[Version], points: Points, task: Task) -> ShadowEntry:
+    """One shadow model in all versions."""
+    folder = task.folder / SHADOWS / str(number)
     count = len(points.labels)
     members = np.sort(np.random.default_rng([task.seed, 5, number]).permutation(count)[: count // 2])
     write_text(folder / "members.txt", "".join(f"{record}\n" for record in members))
     models = {}
-    for model in opened:
-        weights = folder / f"{model.entry.name}.pt"
-        train_version(model, points, members, weights, number, task)
-        models[model.entry.name] = ModelEntry(model.entry.name, str(code_of(model)), weights=weights)
+    for version in versions:
+        weights = folder / f"{version.name}.pt"
+        train_version(version, points, members, weights, number, task)
+        models[version.name] = ModelEntry(version.name, str(version.file), weights=weights)
     return ShadowEntry(models, folder / "members.txt", data=task.shadow_training.data)
 
 
@@ -55,21 +83,15 @@ def code_of(model: OpenModel) -> Path:
 
 
 def train_version(
-    model: OpenModel, points: Points, members: np.ndarray, weights: Path, number: int, task: Task
+    version: Version, points: Points, members: np.ndarray, weights: Path, number: int, task: Task
 ) -> None:
     """Train one version of a shadow model on its members, and write its weights."""
     recipe: ShadowTraining = task.shadow_training
-    how = preprocessing_for(model, task, points.kind)
-    load = functools.partial(network_inputs_of, points, members, how)
-    outputs = model.model.answer(load(np.arange(1))).shape[-1]
-    order = list(range(outputs)) if task.classes else order_of_classes(points.classes, outputs, model.model.class_names)
-    if order is None:
-        raise UserError(f"{recipe.data} has the classes {shown(points.classes)}: name them in the model's order")
-    with modules_beside(code_of(model).parent):
+    with modules_beside(version.file.parent):
         network = train_plugin(
-            import_plugin(code_of(model), "get_model"),
-            load,
-            np.asarray(order)[points.labels[members]],
+            import_plugin(version.file, "get_model"),
+            functools.partial(network_inputs_of, points, members, version.preprocessing),
+            version.order[points.labels[members]],
             epochs=recipe.epochs,
             lr=recipe.lr,
             batch_size=recipe.batch_size,
@@ -77,7 +99,9 @@ def train_version(
             seed=task.seed + 1 + number,
             device=devices.choose(task.device),
             resume_file=weights.with_suffix(".resume.pt"),
-            desc=f"shadow model {number} {model.entry.name}",
+            code=version.code,
+            advice=f"use the same code and settings, another --name or --out, or delete {task.folder / SHADOWS}",
+            desc=f"shadow model {number} {version.name}",
         )
     state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     write_tensors(weights, state)

@@ -22,7 +22,7 @@ from compleak.training.loop import WEIGHT_DECAY, Recipe, fit
 from core.console import say
 from core.errors import UserError
 from core.provenance import provenance
-from core.threads import threads_in_use, use_threads
+from core.threads import same_threads_afterwards
 from data.datasets import Dataset
 from defenses import DEFENCES, Procedure
 from defenses.trainer import Pair, Trainer
@@ -175,22 +175,21 @@ def trainer_of(
     reserve = reserve_on_device(assignment, data, device)
 
     def train(model: nn.Module, points: Pair, number: int = 0) -> dict:
-        threads = threads_in_use()
         procedure = source.new_procedure()
-        loss = fit(
-            model,
-            *points,
-            recipe._replace(seed=numbered_seed(assignment, number)),
-            flip=data.flip,
-            kind=data.kind,
-            device=device,
-            resume=checkpoints.resume_file(assignment.folder, number),
-            identity=identity,
-            desc=f"{title}{f', training {number}' if number else ''}",
-            procedure=procedure,
-            reserve=reserve,
-        )
-        use_threads(threads)  # a training that was stopped goes on with as many as it began with
+        with same_threads_afterwards():
+            loss = fit(
+                model,
+                *points,
+                recipe._replace(seed=numbered_seed(assignment, number)),
+                flip=data.flip,
+                kind=data.kind,
+                device=device,
+                resume=checkpoints.resume_file(assignment.folder, number),
+                identity=identity,
+                desc=f"{title}{f', training {number}' if number else ''}",
+                procedure=procedure,
+                reserve=reserve,
+            )
         spent = procedure.account(len(points[1]), recipe.batch_size, recipe.epochs, source.earlier_privacy)
         return {"loss": loss, **spent}
 

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attacks.common.networks import seeded
-from compleak.runs.checkpoints import load_resume, save_resume
+from compleak.runs.checkpoints import SAME_SETTINGS, load_resume, save_resume
 from compleak.training.loop import cosine, epoch_seed
 from core import devices
 from core.console import progress, say
 from core.errors import UserError
+from core.threads import same_threads_afterwards
 from defenses import Procedure
 
 Loader = Callable[[np.ndarray], np.ndarray]  # index (B,) int64 -> network inputs (B, ...)
@@ -54,6 +55,14 @@ class Points(NamedTuple):
     sample: np.ndarray  # the network inputs of the first points
 
 
+class StateFile(NamedTuple):
+    """Where the state of a training is kept, and what belongs to it."""
+
+    path: Path
+    identity: dict  # which training it is
+    advice: str  # what to do where the state is that of another one
+
+
 def train_plugin(
     make_network: Callable[[], nn.Module],
     inputs: np.ndarray | Loader,
@@ -66,6 +75,8 @@ def train_plugin(
     seed: int,
     device: torch.device | str = "cpu",
     resume_file: Path | None = None,
+    code: Mapping[str, str] | None = None,
+    advice: str = SAME_SETTINGS,
     desc: str,
 ) -> nn.Module:
     """Train a new network on all points by cross-entropy; it comes back on `device`, in evaluation mode.
@@ -77,7 +88,9 @@ def train_plugin(
 
     All that `make_network`, the loader and the network draw from the generators of torch, numpy and random depends on
     (seed, epoch) alone, and the generators are left as they were. `resume_file` holds the state after each epoch, the
-    last one too: a training that is asked for again is not repeated. None stores nothing.
+    last one too: a training that is asked for again is not repeated. None stores nothing. `code` is what
+    `core.plugins.code_hashes` says of the network's code, to which the state belongs; `advice` is what to do where the
+    state is that of another training.
 
     Raises UserError where the network is not a new one each time, does not take the inputs, does not answer with one
     output a class, or diverges; where the state is that of another training; and for another optimizer.
@@ -89,7 +102,10 @@ def train_plugin(
     network = build_network(make_network, seed, device, desc)
     points = look_at_points(inputs, labels, seed, device)
     objective = choose_objective(try_network(network, points, device, desc))
-    fit_plugin(network, points, recipe, objective, device, resume_file, desc)
+    identity = {**recipe._asdict(), **fingerprints(network, points, code or {})}
+    state = StateFile(resume_file, identity, advice) if resume_file else None
+    with same_threads_afterwards():
+        fit_plugin(network, points, recipe, objective, device, state, desc)
     return network.eval()
 
 
@@ -188,13 +204,12 @@ def cross_entropy_of_probabilities(outputs: Tensor, labels: Tensor) -> Tensor:
     return functional.nll_loss(outputs.clamp_min(1e-12).log(), labels)
 
 
-def fit_plugin(network, points: Points, recipe: Recipe, objective, device, resume_file: Path | None, desc: str) -> None:
-    """Train the network in place, from where the state in `resume_file` stands."""
+def fit_plugin(network, points: Points, recipe: Recipe, objective, device, state: StateFile | None, desc: str) -> None:
+    """Train the network in place, from where the state stands."""
     optimizer = make_optimizer(network, recipe)
-    identity = {**recipe._asdict(), **fingerprints(network, points)}
     start = 0
-    if resume_file is not None:
-        start, _ = load_resume(resume_file, identity, network, optimizer, Procedure())
+    if state is not None:
+        start, _ = load_resume(state.path, state.identity, network, optimizer, Procedure(), state.advice)
     bar = progress(range(start, recipe.epochs), desc, total=recipe.epochs)
     bar.update(start)
     with devices.repeatable():
@@ -204,8 +219,8 @@ def fit_plugin(network, points: Points, recipe: Recipe, objective, device, resum
             if not math.isfinite(loss):
                 raise UserError(f"{desc}: the training loss is {loss} in epoch {epoch + 1}: lower the learning rate")
             bar.set_postfix(loss=f"{loss:.3f}")
-            if resume_file is not None:
-                save_resume(resume_file, identity, network, optimizer, Procedure(), epoch + 1, loss)
+            if state is not None:
+                save_resume(state.path, state.identity, network, optimizer, Procedure(), epoch + 1, loss)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -232,10 +247,11 @@ def train_epoch(network, points: Points, optimizer, recipe: Recipe, objective, d
     return total / len(points.labels)
 
 
-def fingerprints(network: nn.Module, points: Points) -> dict[str, str]:
-    """What a stored state must have been trained from: the network's tensors by name and shape, and the points."""
+def fingerprints(network: nn.Module, points: Points, code: Mapping[str, str]) -> dict[str, str]:
+    """What a stored state must have been trained from: code, the network's tensors by name and shape, and points."""
     shapes = [(name, tuple(tensor.shape)) for name, tensor in network.state_dict().items()]
     return {
+        **{f"the code of {file}": digest for file, digest in code.items()},
         "network": digest(repr(shapes).encode()),
         "labels": digest(points.labels.numpy().tobytes()),
         "first_inputs": digest(np.ascontiguousarray(points.sample).tobytes()),
