@@ -26,6 +26,10 @@ class Procedure:
     def check(model: nn.Module) -> None:
         """UserError where this network cannot be trained like this."""
 
+    @staticmethod
+    def check_recipe(argument: float, optimizer: str, weight_decay: float) -> None:
+        """UserError where the defence with this argument does not go with the optimizer and its usual weight decay."""
+
     def start(self, model: nn.Module, optimizer, examples: int, batch_size: int, reserve: Tensor | None):
         """Get ready for a training on `examples` points; returns the optimizer to use.
 

@@ -19,6 +19,7 @@ import reproduce
 import train
 from clustering import clustering, kmeans
 from compleak.findings import defences
+from compleak.pipeline.comparison import check_defences, plans_of
 from compleak.pipeline.presets import PRESETS, Preset
 from compleak.runs import checkpoints
 from compleak.runs.create import create_run
@@ -148,6 +149,27 @@ def test_weight_decay_takes_the_place_of_the_recipes():
     weight.grad = torch.zeros(1)
     optimizer.step()
     assert weight.item() == pytest.approx(1 - 0.5 * 0.02)
+
+
+def test_weight_decay_that_is_not_above_the_optimizers_usual_one_is_refused_before_any_work(tmp_path):
+    named = [*NETWORK, "--root", str(tmp_path), "--defend", "weight_decay"]
+    says = "weight_decay 0.005 is not above 0.01, the usual weight decay of adamw: give a larger --defend_arg"
+    with pytest.raises(UserError, match=says):
+        train.main([*named, "--optimizer", "adamw"])
+    with pytest.raises(UserError, match="0.0005 is not above 0.0005, the usual weight decay of sgd"):
+        train.main([*named, "--defend_arg", "0.0005"])
+    plans = plans_of(reproduce.parse(["--preset", "text", "--model_name", "gpt2", "--defences", "weight_decay"]))
+    with pytest.raises(UserError, match=says):
+        check_defences(plans)
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_run_with_dp_is_not_compiled_by_whatever_name_it_is_opened(tmp_path):
+    named = [*NETWORK[:2], "--width", "0.25", "--model_name", "resnet18_gn", "--root", str(tmp_path)]
+    train.main([*named, *SMALL, "--defend", "dp"])
+    opened = ["--run_name", "digits_resnet18_gn_w0.25_dp_1", "--compile", "--prune_epochs", "1"]
+    with pytest.raises(UserError, match="--compile does not go with the defence dp"):
+        prune.main([*named, *opened])
 
 
 def test_the_inference_network_learns_to_tell_members_of_a_fixed_model():

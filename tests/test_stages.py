@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +41,7 @@ from compleak.runs.variants import (
 )
 from core.console import run_script
 from core.errors import UserError
+from pruning import prune
 from pruning.masks import Pruning
 
 MACHINE = {"device": torch.device("cpu"), "batch_size": 128}
@@ -123,6 +125,28 @@ def test_a_shadow_made_by_another_recipe_than_the_victim_is_refused(tiny_root, t
             CompLeakNR.main(attack_flags(tiny_root, *pruned()))
     finally:
         file.write_text(original_text)
+
+
+def test_a_model_of_another_recipe_than_the_runs_others_is_refused_before_it_is_trained(tmp_path, monkeypatch):
+    named = [*NETWORK, "--root", str(tmp_path)]
+    pruning = [*named, "--prune_sparsity", "0.6", "--no_augment", "--prune_epochs"]
+    train.main([*named, *TINY])
+    prune.main([*pruning, "1", "--roles", "shadow_model_0"])
+    monkeypatch.setattr("compleak.training.make.fit", None)  # a training that is begun fails
+    shutil.rmtree(tmp_path / "results/digits_resnet18_w0.125/shadow_model_0")
+    with pytest.raises(UserError, match="original: victim_model was made with epochs 1, not 2: use the same settings"):
+        train.main([*named, *TINY, "--epochs", "2", "--roles", "shadow_model_0"])
+    with pytest.raises(UserError, match="pruning_0.6: shadow_model_0 was made with epochs 1, not 3"):
+        prune.main([*pruning, "3", "--roles", "victim_model"])
+
+
+def test_a_command_that_is_refused_for_its_recipe_leaves_the_run_as_it_was(tiny_root, tiny_run):
+    stated = tiny_run.file.read_bytes()
+    with pytest.raises(UserError, match="made with lr"):
+        train.main(flags(tiny_root, *TINY, "--shadow_num", "4", "--lr", "0.01"))
+    with pytest.raises(UserError, match="made with lr"):
+        train.main(flags(tiny_root, *TINY, "--shadow_num", "4", "--lr", "0.01", "--roles", "shadow_model_3"))
+    assert tiny_run.file.read_bytes() == stated
 
 
 def test_other_data_under_the_same_name_is_refused(tiny_root, tmp_path):

@@ -9,7 +9,8 @@ from compleak.pipeline.plan import Stage, StageKey, stages_of_audit
 from compleak.pipeline.settings import PlanSettings, ReproduceSettings
 from compleak.runs.create import check_argument
 from compleak.runs.names import defence_suffix
-from compleak.runs.settings import UNDEFENDED, AnswersSettings, DefenceSettings
+from compleak.runs.settings import UNDEFENDED, AnswersSettings, DefenceSettings, TrainSettings
+from compleak.training.make import check_recipe
 from core.errors import UserError
 from defenses import DEFENCES
 
@@ -137,6 +138,7 @@ def check_defences(plans: Sequence[PlanSettings]) -> None:
         name = plan.run.identity["model_name"]
         if plan.run.defence.name:
             check_argument(plan.run.defence)
+            check_recipe(plan.run.defence, plan.stages.train.get("optimizer", TrainSettings.optimizer), plan.compile)
         if plan.run.defence.name and name in models.NAMES:
             features = None if name in models.FOR_IMAGES else 8
             DEFENCES[plan.run.defence.name].step.check(models.build(name, 2, 0.125, features))

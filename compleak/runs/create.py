@@ -1,6 +1,7 @@
 """Create a run: load the data, make the split and, for texts, the tokenizer, write run.json."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,11 @@ CHANGEABLE = ("shadow_num", "data_dir", "pretrained")  # what may differ when tr
 FROM_TOKENIZER = ("features", "tokenizer")  # of texts: what is known once there is a tokenizer
 
 
-def create_run(settings: TrainSettings) -> Run:
+def create_run(settings: TrainSettings, check: Callable[[Run], None] | None = None) -> Run:
     """The run of these settings, its run.json and index files written.
 
     A run that is there already must be the same but for more shadow models. UserError for whatever is wrong, before
-    anything is written.
+    anything is written; `check` may raise it as well.
     """
     named = settings.run.identity
     check_network(settings.run)
@@ -51,6 +52,8 @@ def create_run(settings: TrainSettings) -> Run:
         tokenizer = tokenizer_for(run, earlier, data.images[outside])
         run.config.update({"features": tokens.count(tokenizer), "tokenizer": tokenizers.fingerprint(tokenizer)})
     check_defence(run, split)
+    if check is not None:
+        check(run)
     write_run(run, split, audit, tokenizer)
     return run
 

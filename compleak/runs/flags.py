@@ -144,8 +144,8 @@ def add_defence_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--defend_lr",
         type=arguments.positive_float,
-        help="learning rate of defended originals; defended fine-tuning multiplies its own by as much as this is of "
-        f"{TrainSettings.lr:g} (default: as without a defence)",
+        help="learning rate of defended originals; in defended fine-tuning the stage's --lr is multiplied by "
+        f"--defend_lr / {TrainSettings.lr:g}, whatever the --lr of train.py was (default: as without a defence)",
     )
     group.add_argument(
         "--defend_batch_size",

@@ -15,7 +15,8 @@ from data.datasets import Reading
 from data.splits import COMPLEAK, DEFAULT_SEED
 
 DEFAULT_DATASET, DEFAULT_MODEL, DEFAULT_WIDTH = "cifar10", "resnet18", 1.0
-OPTIMIZERS = ("sgd", "adamw")
+WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 1e-2}  # PROTOCOL, section 2; Devlin et al. 2019, appendix A.2
+OPTIMIZERS = tuple(WEIGHT_DECAY)
 CLUSTERING_LR = 0.00001  # PROTOCOL, section 3; the other compressions' is `CompressSettings.lr`
 
 

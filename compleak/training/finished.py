@@ -12,8 +12,7 @@ from compleak.runs.run import Run, network
 from compleak.runs.variants import ORIGINAL, Variant
 from core.errors import UserError
 
-# in what the models of a run may differ
-OF_A_ROLE = {"members", "seed", "original", "defend", "defend_arg", "reserve", "calibration"}
+KEYS_THAT_DIFFER_BY_ROLE = {"members", "seed", "original", "defend", "defend_arg", "reserve", "calibration"}
 
 
 def load_model(run: Run, variant: Variant, role: str) -> nn.Module:
@@ -75,16 +74,35 @@ def recipe_of_defence(run: Run) -> set[str]:
 
 def refuse_other_recipe(run: Run, variant: Variant, role: str, made_from: dict) -> None:
     """UserError where the victim, if it is there yet, was made with other settings than this role."""
-    folder = run.role_dir(variant, VICTIM)
-    if not checkpoints.is_finished(folder):
-        return
-    victims = checkpoints.load_meta(folder)["made_from"]
-    may_differ = OF_A_ROLE
-    if made_from.get("defend") != victims.get("defend"):
-        may_differ = OF_A_ROLE | recipe_of_defence(run)
-    for key in sorted((made_from.keys() | victims.keys()) - may_differ):
-        if made_from.get(key) != victims.get(key):
+    if key := differing_setting(run, variant, VICTIM, made_from):
+        victims = checkpoints.load_meta(run.role_dir(variant, VICTIM))["made_from"]
+        raise UserError(
+            f"{run.name} {variant}: {role} was made with {key} {made_from.get(key)}, {VICTIM} with "
+            f"{victims.get(key)}: delete the one that is wrong and make it again with the other's settings"
+        )
+
+
+def refuse_unlike_other_roles(run: Run, variant: Variant, role: str, made_from: dict) -> None:
+    """UserError where this role's model, not made yet, would be made by another recipe than one that is there."""
+    for other in run.roles:
+        if other == role:
+            continue
+        if key := differing_setting(run, variant, other, made_from):
+            theirs = checkpoints.load_meta(run.role_dir(variant, other))["made_from"]
             raise UserError(
-                f"{run.name} {variant}: {role} was made with {key} {made_from.get(key)}, {VICTIM} with "
-                f"{victims.get(key)}: delete the one that is wrong and make it again with the other's settings"
+                f"{run.name} {variant}: {other} was made with {key} {theirs.get(key)}, not {made_from.get(key)}: use "
+                f"the same settings for {role}, another --run_name, or delete {run.role_dir(variant, other)}"
             )
+
+
+def differing_setting(run: Run, variant: Variant, role: str, made_from: dict) -> str | None:
+    """The first setting in which this role's model, if it is there yet, differs from what another is made from."""
+    folder = run.role_dir(variant, role)
+    if not checkpoints.is_finished(folder):
+        return None
+    theirs = checkpoints.load_meta(folder)["made_from"]
+    may_differ = KEYS_THAT_DIFFER_BY_ROLE
+    if made_from.get("defend") != theirs.get("defend"):
+        may_differ = may_differ | recipe_of_defence(run)
+    keys = sorted((made_from.keys() | theirs.keys()) - may_differ)
+    return next((key for key in keys if made_from.get(key) != theirs.get(key)), None)

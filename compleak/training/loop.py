@@ -50,7 +50,6 @@ def adamw(parameters: list, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
-WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 1e-2}  # PROTOCOL, section 2; Devlin et al. 2019, appendix A.2
 
 
 class Points(NamedTuple):

@@ -11,14 +11,16 @@ from scipy.special import softmax
 from torch import nn
 
 from compleak.runs import checkpoints
+from compleak.runs.flags import refuse_compiled_dp
 from compleak.runs.roles import role_seed
 from compleak.runs.run import dataset, split
 from compleak.runs.run import network as fresh_network
-from compleak.runs.settings import ModelSettings, TrainSettings
+from compleak.runs.settings import WEIGHT_DECAY, DefenceSettings, ModelSettings, TrainSettings
 from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment
 from compleak.training.evaluate import accuracy, ask
-from compleak.training.loop import WEIGHT_DECAY, Recipe, fit
+from compleak.training.finished import refuse_unlike_other_roles
+from compleak.training.loop import Recipe, fit
 from core.console import say
 from core.errors import UserError
 from core.provenance import provenance
@@ -51,9 +53,9 @@ class Source(NamedTuple):
 def recipe_of(settings: ModelSettings, assignment: Assignment) -> Recipe:
     """The recipe of one model: the stage's, with the model's own seed, and what its defence has of its own.
 
-    Only some kinds of input can be augmented.
+    Only some kinds of input can be augmented. UserError where the defence does not go with the recipe.
     """
-    augment = settings.augment and dataset(assignment.run).kind.augmentable
+    augment = settings.augment and assignment.run.kind.augmentable
     recipe = Recipe(
         settings.epochs,
         settings.lr,
@@ -64,7 +66,16 @@ def recipe_of(settings: ModelSettings, assignment: Assignment) -> Recipe:
         optimizer=settings.optimizer,
         compiled=settings.compile,
     )
-    return with_defence(recipe, assignment) if assignment.defence else recipe
+    if not assignment.defence:
+        return recipe
+    check_recipe(assignment.run.defence, settings.optimizer, settings.compile)
+    return with_defence(recipe, assignment)
+
+
+def check_recipe(defence: DefenceSettings, optimizer: str, compile: bool) -> None:
+    """UserError where the defence does not go with how its models are to be trained."""
+    refuse_compiled_dp(compile, [defence.name])
+    DEFENCES[defence.name].step.check_recipe(defence.argument, optimizer, WEIGHT_DECAY[optimizer])
 
 
 def with_defence(recipe: Recipe, assignment: Assignment) -> Recipe:
@@ -85,15 +96,18 @@ def with_defence(recipe: Recipe, assignment: Assignment) -> Recipe:
 def make_model(
     assignment: Assignment, recipe: Recipe | None, source: Source, *, device: torch.device, batch_size: int
 ) -> None:
-    """Make one model and save it; do nothing where it is there, copy it where another run has made the same.
+    """Make one model and save it; do nothing where it is there.
 
-    Without a recipe the network that the source starts from is not trained, and no defence of training acts on it.
+    Of a run with a defence it is copied where another run has made the same. Without a recipe the network that the
+    source starts from is not trained, and no defence of training acts on it. UserError where the run's other models are
+    made by another recipe.
     """
     title, folder = assignment.title, assignment.folder
-    made_from = {**source.made_from, **training_of(recipe, assignment)}
+    made_from = made_from_of(source, recipe, assignment)
     if checkpoints.is_done(folder, made_from):
         say(f"{title}: done before, {folder}")
         return
+    refuse_unlike_other_roles(assignment.run, assignment.variant, assignment.role, made_from)
     if assignment.run.defence.name and (twin := checkpoints.copy_identical_model(folder, made_from)):
         say(f"{title}: the same as {twin}, copied to {folder}")
         return
@@ -112,6 +126,11 @@ def make_model(
     say(f"{title}: {source.describe(meta)}; {folder}")
 
 
+def made_from_of(source: Source, recipe: Recipe | None, assignment: Assignment) -> dict:
+    """What a model is made from, as its meta.json says it."""
+    return {**source.made_from, **training_of(recipe, assignment)}
+
+
 def training_of(recipe: Recipe | None, assignment: Assignment) -> dict:
     """What a model's `made_from` says of its training; nothing where it is not trained."""
     if recipe is None:
@@ -127,11 +146,12 @@ def make_part(assignment: Assignment, recipe: Recipe, source: Source, number: in
     """Make one part of the whole training of an original beforehand; nothing where the model is there or is copied."""
     parts = DEFENCES[assignment.defence].parts
     title = f"{assignment.title} {parts.name} {number}"
-    made_from = {**source.made_from, **training_of(recipe, assignment)}
+    made_from = made_from_of(source, recipe, assignment)
     folder = assignment.folder
     if checkpoints.is_done(folder, made_from) or checkpoints.copy_identical_model(folder, made_from):
         say(f"{title}: its model is done, {folder}")
         return
+    refuse_unlike_other_roles(assignment.run, assignment.variant, assignment.role, made_from)
     data = dataset(assignment.run)
     trainer = trainer_of(assignment, recipe, source, data, made_from, device, title)
     members = on_device(data, assignment.members, device)

@@ -8,11 +8,12 @@ from torch import nn
 from compleak.runs import checkpoints
 from compleak.runs.create import create_run
 from compleak.runs.roles import selected_roles
-from compleak.runs.run import network
+from compleak.runs.run import Run, network
 from compleak.runs.settings import DefenceSettings, TrainSettings
 from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment, assign
-from compleak.training.make import Product, Source, describe_privacy, make_model, make_part, recipe_of
+from compleak.training.finished import refuse_unlike_other_roles
+from compleak.training.make import Product, Source, describe_privacy, made_from_of, make_model, make_part, recipe_of
 from core import devices
 from core.console import say
 from core.errors import UserError
@@ -29,7 +30,7 @@ def train_originals(settings: TrainSettings) -> None:
     use_threads(threads_for_stage(settings.threads))
     if settings.part is not None:
         check_part(settings.run.defence, settings.part)
-    run = create_run(settings)
+    run = create_run(settings, functools.partial(refuse_other_models, settings))
     for role in selected_roles(run.roles, settings.roles):
         assignment = assign(run, ORIGINAL, role)
         recipe = recipe_of(settings, assignment)
@@ -40,6 +41,19 @@ def train_originals(settings: TrainSettings) -> None:
             make_part(assignment, recipe, source, settings.part, device=device)
         else:
             say(f"{assignment.title}: not defended without --adaptive, so there is no part to make")
+
+
+def refuse_other_models(settings: TrainSettings, run: Run) -> None:
+    """UserError where originals of the run are there that other settings have made than these."""
+    for role in selected_roles(run.roles, settings.roles):
+        assignment = assign(run, ORIGINAL, role)
+        source = original_source(assignment, settings.slim_penalty)
+        made_from = made_from_of(source, recipe_of(settings, assignment), assignment)
+        if checkpoints.is_finished(assignment.folder):
+            stated = checkpoints.load_meta(assignment.folder)["made_from"]
+            checkpoints.refuse_difference(assignment.folder, stated, made_from)
+        else:
+            refuse_unlike_other_roles(run, ORIGINAL, role, made_from)
 
 
 def check_part(defence: DefenceSettings, number: int) -> None:
