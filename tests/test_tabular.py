@@ -24,7 +24,7 @@ from compleak.training.compress import LEAST_FEATURES, content_bytes
 from compleak.training.loop import Recipe
 from core.errors import UserError
 from data import datasets, inputs
-from defenses import Procedure
+from defenses import Procedure, build
 from pruning import masks
 from quantization import degrees, int8
 
@@ -264,6 +264,24 @@ def fit(folder, epochs=6):
     options = {"flip": False, "device": CPU, "resume": folder / "resume.pt", "identity": {}, "desc": "test"}
     options["kind"] = inputs.FEATURES
     return loop.fit(model, features.to(torch.uint8), labels - 1, recipe, **options), model.state_dict()
+
+
+@pytest.mark.parametrize("defence", ["adv", "dp"])
+def test_an_int8_network_with_dropout_is_the_same_whatever_random_numbers_were_drawn_before(tmp_path, defence):
+    features, labels = (torch.from_numpy(array) for array in table())
+    options = {"flip": False, "device": CPU, "identity": {}, "desc": "test", "kind": inputs.FEATURES}
+    options["reserve"] = (features[40:].to(torch.uint8), labels[40:] - 1)
+    trained = []
+    for seed in (1, 2):
+        torch.manual_seed(3)
+        model = int8.prepare(models.build("mlp", CLASSES, 0.25, features=FEATURES), "int8")
+        torch.manual_seed(seed)
+        procedure = build(defence, 1.0, num_cls=CLASSES, seed=5)
+        recipe = Recipe(1, 0.05, 16, 5, augment=False)
+        points = features[:40].to(torch.uint8), labels[:40] - 1
+        loop.fit(model, *points, recipe, resume=tmp_path / "resume.pt", procedure=procedure, **options)
+        trained.append(model.state_dict())
+    assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
 
 
 @pytest.mark.parametrize("stop", [1, 3])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from attacks.common.networks import seeded
 from compleak.runs.checkpoints import load_resume, save_resume, stopped_file, take_over_stopped
 from compleak.training.compiled import compiled, in_words
 from core import devices
@@ -94,7 +95,8 @@ def fit(
     optimizer = OPTIMIZERS[recipe.optimizer](trained, recipe)
     procedure = procedure or Procedure()
     reserve_inputs = kind.to_input(reserve[0]) if reserve else None
-    optimizer = procedure.start(model, optimizer, len(labels), recipe.batch_size, reserve_inputs)
+    with seeded(recipe.seed, device):  # a defence may ask the model for ranges of int8, and some networks have dropout
+        optimizer = procedure.start(model, optimizer, len(labels), recipe.batch_size, reserve_inputs)
     epochs = procedure.epochs(recipe.epochs)
     if procedure.stops_early:
         identity = as_undefended(identity)
