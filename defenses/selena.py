@@ -2,9 +2,9 @@
 (USENIX Security): SELENA.
 
 Split-AI (section 4.1): each member draws L of the K sub-models at random, its non-models, which are not trained on it.
-A sub-model is trained with true labels, by the run's own recipe, on the members of which it is no non-model. A member
-is answered with the mean posterior of its own non-models, and any other point with that of a random member's (algorithm
-1): both are answers of models that did not train on the point.
+A sub-model is trained with true labels, by the run's own recipe, on all members except those that drew it as a
+non-model. A member is answered with the mean posterior of its own non-models, and any other point with that of a random
+member's (algorithm 1): both are answers of models that did not train on the point.
 
 Self-distillation (section 4.2): a fresh network of the same kind is trained on the members with Split-AI's answers
 about them as soft labels, at temperature 1 and without the true labels. It is the model that is given away. Where
@@ -94,10 +94,15 @@ def make_sub_model(trainer: Trainer, members: Pair, number: int, *, argument: fl
 
     number: 0 to K - 1. UserError where any of the sub-models cannot be trained.
     """
-    file = sub_model_file(trainer.folder, number)
-    if is_made(trainer.folder / FILE, trainer.identity) or is_made(file, trainer.identity):
-        return
     sub_models = count_sub_models(argument)
+    files = sub_model_files(trainer.folder, sub_models)
+    file = files[number]
+    if is_made(trainer.folder / FILE, trainer.identity):
+        return
+    if is_foreign(file, trainer.identity):
+        refuse_all_foreign(files, trainer.identity)
+    if file.exists():
+        return
     non_models = draw_non_models(len(members[1]), sub_models, seed)
     check_draw(non_models, sub_models)
     trained_on = members_of(non_models, number)
@@ -127,14 +132,13 @@ def make_split_ai(trainer: Trainer, members: Pair, *, argument: float, seed: int
     What can be refused is refused before the first of them is trained.
     """
     numbers = range(count_sub_models(argument))
-    files = [sub_model_file(trainer.folder, number) for number in numbers]
+    files = sub_model_files(trainer.folder, len(numbers))
     if is_made(trainer.folder / FILE, trainer.identity):
         delete(files)  # which a kill may have left
         return
     non_models = draw_non_models(len(members[1]), len(numbers), seed)
     check_draw(non_models, len(numbers))
-    for file in files:
-        refuse_foreign(file, trainer.identity)
+    refuse_all_foreign(files, trainer.identity)
     for number in numbers:
         make_sub_model(trainer, members, number, argument=argument, seed=seed)
     parts = [read(file, trainer.identity) for file in files]
@@ -164,9 +168,9 @@ def targets_of(answers: np.ndarray, member_of: np.ndarray) -> np.ndarray:
     return answers[places[np.argsort(member_of[places])]]
 
 
-def sub_model_file(folder: Path, number: int) -> Path:
-    """Where a sub-model's answers are kept until those of all sub-models are joined."""
-    return folder / f"split_ai_{number}.npz"
+def sub_model_files(folder: Path, sub_models: int) -> list[Path]:
+    """Where each sub-model's answers are kept until those of all sub-models are joined."""
+    return [folder / f"split_ai_{number}.npz" for number in range(sub_models)]
 
 
 def delete(files: Iterable[Path]) -> None:
@@ -189,6 +193,27 @@ def refuse_foreign(file: Path, identity: dict) -> None:
     """UserError where the file is there and damaged, or another training left it."""
     if file.exists():
         read(file, identity, "delete this one file, and give the command again")
+
+
+def is_foreign(file: Path, identity: dict) -> bool:
+    """Whether the file is there and damaged, or another training left it."""
+    try:
+        refuse_foreign(file, identity)
+    except UserError:
+        return True
+    return False
+
+
+def refuse_all_foreign(files: Iterable[Path], identity: dict) -> None:
+    """UserError that names all of these files that are damaged or that another training left."""
+    foreign = [file for file in files if is_foreign(file, identity)]
+    if len(foreign) == 1:
+        refuse_foreign(foreign[0], identity)
+    if foreign:
+        raise UserError(
+            f"{foreign[0].parent}: {' '.join(file.name for file in foreign)} were made with other settings or are "
+            "damaged: delete these files, and give the command again"
+        )
 
 
 def read(file: Path, identity: dict, advice: str = "delete its folder and train the original again") -> dict:

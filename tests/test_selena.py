@@ -1,7 +1,10 @@
 """SELENA: who leaves out whom, what Split-AI answers, and runs whose student learns from it."""
 
+import shutil
+
 import numpy as np
 import pytest
+import torch
 from conftest import NETWORK, stopped_in
 
 import CompLeakNR
@@ -256,10 +259,26 @@ def test_a_file_of_another_recipe_is_refused_by_name_before_anything_is_trained(
     for more in (["--part", "3"], []):
         with pytest.raises(UserError, match="split_ai_3.npz was made with other settings: delete this one file"):
             train.main([*flags, "--epochs", "1", *more])
+    shutil.copy(left, left.with_name("split_ai_1.npz"))
+    for more in (["--part", "3"], []):
+        with pytest.raises(UserError, match="split_ai_1.npz split_ai_3.npz were made with .*: delete these files"):
+            train.main([*flags, "--epochs", "1", *more])
+    left.with_name("split_ai_1.npz").unlink()
     left.rename(left.with_name(selena.FILE))
     for more in (["--part", "0"], []):
         with pytest.raises(UserError, match="split_ai.npz was made with other settings: delete this one file"):
             train.main([*flags, "--epochs", "1", *more])
+
+
+def test_a_sub_model_whose_weights_are_no_longer_finite_is_refused(tmp_path, monkeypatch):
+    def ruin(model, *args, **options):
+        torch.nn.init.constant_(next(model.parameters()), torch.inf)
+        return 1.0
+
+    monkeypatch.setattr("compleak.training.make.fit", ruin)
+    with pytest.raises(UserError, match="sub-model 2, training 3: .* is no longer finite after training: lower --lr"):
+        train.main([*NETWORK, "--root", str(tmp_path), *SELENA, *SMALL, "--roles", VICTIM, "--part", "2"])
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_a_model_that_is_not_defended_has_no_parts_and_says_so(tmp_path, capsys):

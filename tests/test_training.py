@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import stopped_in
@@ -14,10 +15,10 @@ from compleak.pipeline.plan import stages_of_audit
 from compleak.runs import checkpoints
 from compleak.runs.settings import RunSettings, TrainSettings
 from compleak.runs.variants import ORIGINAL
-from compleak.training import compiled, loop
+from compleak.training import compiled, loop, plugin
 from compleak.training.assignment import assign
 from compleak.training.loop import Recipe
-from compleak.training.make import check_finite, recipe_of, training_of
+from compleak.training.make import recipe_of, training_of
 from core.errors import UserError
 from data.inputs import IMAGES
 from defenses import Procedure
@@ -116,10 +117,22 @@ def test_a_training_that_diverges_says_so(tmp_path):
         fit(tmp_path, lr=1e30)
 
 
+def test_a_training_that_diverges_after_its_state_was_stored_says_which_file_to_delete(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY", 1)
+    monkeypatch.setattr(loop, "train_epoch", lambda *args: 1.0 if args[6] == 0 else math.nan)
+    with pytest.raises(UserError, match="the training loss is nan in epoch 2: delete .*resume.pt and lower --lr$"):
+        fit(tmp_path)
+    monkeypatch.setattr(plugin, "train_epoch", lambda *args: 1.0 if args[6] == 0 else math.nan)
+    recipe = {"epochs": 2, "lr": 0.1, "batch_size": 4, "seed": 0, "resume_file": tmp_path / "plugin.pt"}
+    with pytest.raises(UserError, match="nan in epoch 2: delete .*plugin.pt and lower the learning rate$"):
+        plugin.train_plugin(lambda: nn.Linear(4, 2), np.zeros((8, 4), np.float32), [0, 1] * 4, **recipe, desc="test")
+
+
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_a_model_that_is_no_longer_finite_is_refused_by_the_name_of_its_tensor(value):
+def test_a_model_that_is_no_longer_finite_is_refused_by_the_name_of_its_tensor(tmp_path, value):
+    tensors = {"weight": torch.ones(2), "running_var": torch.tensor([1.0, value])}
     with pytest.raises(UserError, match="running_var is no longer finite after training: lower --lr"):
-        check_finite({"weight": torch.ones(2), "running_var": torch.tensor([1.0, value])}, "original victim_model")
+        loop.check_finite(tensors, "original victim_model", tmp_path / "resume.pt")
 
 
 def test_the_learning_rate_is_half_a_cosine_to_zero():

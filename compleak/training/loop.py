@@ -88,7 +88,7 @@ def fit(
     bits; `identity` says which training the state belongs to. `procedure` is the defence's training step, `reserve` the
     images and labels that the defence may use beside the members. A training that its defence stops early leaves its
     state for longer ones, which go on from it.
-    Raises UserError where the state belongs to another training, or the loss or a weight is no longer finite.
+    Raises UserError where the state belongs to another training, or the loss is no longer finite.
     """
     model.to(device, memory_format=torch.channels_last).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -111,7 +111,7 @@ def fit(
     with devices.repeatable(), in_words() if recipe.compiled else contextlib.nullcontext():
         for epoch in bar:
             loss = train_epoch(trained_model, members, others, optimizer, procedure, recipe, epoch)
-            check_loss(loss, desc, epoch)
+            check_loss(loss, desc, epoch, resume)
             bar.set_postfix(loss=f"{loss:.3f}")
             due = (epoch + 1) % SAVE_EVERY == 0 or time.monotonic() - saved > SAVE_AFTER
             if due and epoch + 1 < epochs:
@@ -127,9 +127,21 @@ def as_undefended(identity: dict) -> dict:
     return {key: value for key, value in identity.items() if key not in ("defend", "defend_arg")}
 
 
-def check_loss(loss: float, desc: str, epoch: int) -> None:
+def check_loss(loss: float, desc: str, epoch: int, resume: Path) -> None:
     if not math.isfinite(loss):
-        raise UserError(f"{desc}: the training loss is {loss} in epoch {epoch + 1}; lower --lr")
+        raise UserError(f"{desc}: the training loss is {loss} in epoch {epoch + 1}: {advice_to_lower_rate(resume)}")
+
+
+def advice_to_lower_rate(resume: Path | None, rate: str = "--lr") -> str:
+    """What to do where a training diverges. Its stored state belongs to the learning rate that was too high."""
+    return f"delete {resume} and lower {rate}" if resume and resume.exists() else f"lower {rate}"
+
+
+def check_finite(tensors: dict[str, torch.Tensor], desc: str, resume: Path) -> None:
+    """UserError where a weight or a buffer is infinite: such a model would answer nonsense much later."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{desc}: {name} is no longer finite after training: {advice_to_lower_rate(resume)}")
 
 
 def train_epoch(

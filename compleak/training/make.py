@@ -20,9 +20,8 @@ from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment
 from compleak.training.evaluate import accuracy, ask
 from compleak.training.finished import refuse_unlike_other_roles
-from compleak.training.loop import Recipe, fit
+from compleak.training.loop import Recipe, check_finite, fit
 from core.console import say
-from core.errors import UserError
 from core.provenance import provenance
 from core.threads import same_threads_afterwards
 from data.datasets import Dataset
@@ -119,7 +118,7 @@ def make_model(
     if recipe is not None:
         training_facts = train_network(network, assignment, recipe, source, data, made_from, device)
     product = source.finish(network)
-    check_finite(product.tensors, title)
+    check_finite(product.tensors, title, checkpoints.resume_file(folder))
     facts = {**product.facts, **training_facts, **accuracies(product.model, assignment, data, device, batch_size)}
     facts |= {"seconds": round(time.monotonic() - started, 1), **provenance(device)}
     meta = checkpoints.save(folder, product.tensors, made_from, facts)
@@ -196,6 +195,8 @@ def trainer_of(
 
     def train(model: nn.Module, points: Pair, number: int = 0) -> dict:
         procedure = source.new_procedure()
+        resume = checkpoints.resume_file(assignment.folder, number)
+        desc = f"{title}{f', training {number}' if number else ''}"
         with same_threads_afterwards():
             loss = fit(
                 model,
@@ -204,12 +205,14 @@ def trainer_of(
                 flip=data.flip,
                 kind=data.kind,
                 device=device,
-                resume=checkpoints.resume_file(assignment.folder, number),
+                resume=resume,
                 identity=identity,
-                desc=f"{title}{f', training {number}' if number else ''}",
+                desc=desc,
                 procedure=procedure,
                 reserve=reserve,
             )
+        if number:  # the model itself is checked as it is saved
+            check_finite(model.state_dict(), desc, resume)
         spent = procedure.account(len(points[1]), recipe.batch_size, recipe.epochs, source.earlier_privacy)
         return {"loss": loss, **spent}
 
@@ -279,13 +282,6 @@ def accuracies(model: nn.Module, assignment: Assignment, data: Dataset, device: 
         name: accuracy(model, data.images[index], data.labels[index], device, batch_size, data.kind)
         for name, index in parts.items()
     }
-
-
-def check_finite(tensors: dict[str, torch.Tensor], title: str) -> None:
-    """UserError where a weight or a buffer is infinite: such a model would answer nonsense much later."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{title}: {name} is no longer finite after training: lower --lr")
 
 
 def describe_privacy(facts: dict) -> str:

@@ -1,7 +1,8 @@
 """Training of a network of anybody's on anybody's points: shadow models from a plug-in's `get_model()`.
 
-It has no augmentation and no defence, unlike `loop.fit`, and promises the same: the same seed gives the same weights,
-a stopped training goes on after its last whole epoch, and nobody else's random numbers change.
+As with `loop.fit`, the same seed gives the same weights, whether or not the training was stopped on the way. Unlike it,
+this training has no augmentation and no defence, stores its state after each epoch, and leaves everybody else's random
+numbers as they were.
 """
 
 import contextlib
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attacks.common.networks import seeded
-from compleak.runs.checkpoints import SAME_SETTINGS, load_resume, save_resume
-from compleak.training.loop import cosine, epoch_seed
+from compleak.runs.checkpoints import load_resume, save_resume
+from compleak.training.loop import advice_to_lower_rate, cosine, epoch_seed
 from core import devices
 from core.console import progress, say
 from core.errors import UserError
@@ -76,7 +77,7 @@ def train_plugin(
     device: torch.device | str = "cpu",
     resume_file: Path | None = None,
     code: Mapping[str, str] | None = None,
-    advice: str = SAME_SETTINGS,
+    advice: str = "use the same settings, or delete it",
     desc: str,
 ) -> nn.Module:
     """Train a new network on all points by cross-entropy; it comes back on `device`, in evaluation mode.
@@ -217,7 +218,8 @@ def fit_plugin(network, points: Points, recipe: Recipe, objective, device, state
             with reproducible(epoch_seed(recipe.seed, epoch), device):
                 loss = train_epoch(network, points, optimizer, recipe, objective, device, epoch)
             if not math.isfinite(loss):
-                raise UserError(f"{desc}: the training loss is {loss} in epoch {epoch + 1}: lower the learning rate")
+                advice = advice_to_lower_rate(state and state.path, "the learning rate")
+                raise UserError(f"{desc}: the training loss is {loss} in epoch {epoch + 1}: {advice}")
             bar.set_postfix(loss=f"{loss:.3f}")
             if state is not None:
                 save_resume(state.path, state.identity, network, optimizer, Procedure(), epoch + 1, loss)
@@ -231,7 +233,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def train_epoch(network, points: Points, optimizer, recipe: Recipe, objective, device, epoch: int) -> float:
-    """One pass over the points, and its mean loss. Batches are of nearly equal size, so that none is a single point."""
+    """One pass over the points, and its mean loss. The sizes of batches differ by one point at most."""
     network.train()
     batches = Procedure().batches(torch.randperm(len(points.labels)), recipe.batch_size, torch.default_generator)
     total = 0.0
