@@ -77,3 +77,9 @@ def share_up_to_one(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
     return value
+
+
+def spelled(number: float) -> str:
+    """A number as it is typed: the shortest form that reads back as the very same number."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))

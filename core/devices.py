@@ -16,6 +16,8 @@ def choose(name: str | None) -> torch.device:
         torch.ones(1, dtype=torch.float64, device=device).item()  # a device without float64 values is of no use here
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
+        if name is None:
+            raise UserError(f"the GPU cannot be used here ({reason}): free it, or give --device cpu") from error
         raise UserError(f"--device {name} cannot be used here ({reason}): leave it out or use cpu") from error
     return device
 

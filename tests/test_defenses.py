@@ -499,6 +499,7 @@ def test_snapshots_of_early_stopping_are_the_one_training_stopped_there_and_each
         ("--defend dp --undefended_original --run_name mine", "mine_dp_1_undefended_original"),
         ("--defend dp --defend_lr 0.5 --defend_batch_size 64", "digits_resnet18_dp_1_lr0.5_batch64"),
         ("--defend selena --undefended_finetuning", "digits_resnet18_selena_25_undefended_finetuning"),
+        ("--width 0.12345678 --defend ppb --defend_arg 3.1415926", "digits_resnet18_w0.123457_ppb_3.14159"),
     ],
 )
 def test_a_runs_folder_name_and_its_command_name_its_defence(flags, folder):
@@ -506,6 +507,7 @@ def test_a_runs_folder_name_and_its_command_name_its_defence(flags, folder):
     assert name_of(run) == folder
     again = train.parse(flags_of(run.identity, run.defence, folder, run.root)).run
     assert name_of(again) == folder
+    assert again.defence == run.defence and again.identity["width"] == run.identity["width"]
 
 
 def test_defence_flags_without_a_defence_are_refused():

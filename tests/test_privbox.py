@@ -23,7 +23,7 @@ from compleak.tasks.privbox_models import AskedModel, ask, open_run
 from compleak.tasks.privbox_run import fitting, make_alike, run_privbox
 from compleak.tasks.yaml_files import check_keys, read_yaml
 from compleak.training import plugin as plugin_training
-from compleak.training.plugin import train_plugin
+from compleak.training.plugin import train_plugin, try_plugin
 from core.errors import UserError
 from data.views import angles, rotate
 
@@ -435,6 +435,9 @@ SHARED_NETWORK = tiny_network()
     [
         (lambda: SHARED_NETWORK, {}, "get_model() gives the same network each time"),
         (torch.nn.Flatten, {}, "without parameters to train"),
+        (lambda: None, {}, "get_model() gives NoneType: let it return a torch.nn.Module"),
+        (lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3)), {}, "with lazy layers"),
+        (tiny_network, {"batch_size": 2}, "one of the batches would be a single point"),
         (lambda: torch.nn.Linear(5, 3), {}, "does not take points of shape (1, 4, 4)"),
         (lambda: torch.nn.Conv2d(1, 3, 1), {}, "the network answers (33, 3, 4, 4); one output for each class"),
         (
@@ -451,6 +454,12 @@ def test_a_network_that_cannot_be_trained_is_refused_in_one_line(make_network, c
     with pytest.raises(UserError) as refusal:
         train_plugin(make_network, POINTS, options.pop("labels"), **options)
     assert words in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("given", [None, [tiny_network()]])
+def test_what_is_no_network_is_refused_in_one_line_when_it_is_tried(given):
+    with pytest.raises(UserError, match="gives (NoneType|list): let it return a torch.nn.Module"):
+        try_plugin(lambda: given, POINTS, LABELS, seed=3, desc="shadow")
 
 
 def test_a_network_with_the_same_weights_at_every_seed_is_warned_of(capsys):

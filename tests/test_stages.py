@@ -39,6 +39,7 @@ from compleak.runs.variants import (
     compressed_variant,
     parse_variant,
 )
+from core import devices
 from core.console import run_script
 from core.errors import UserError
 from pruning import prune
@@ -346,6 +347,49 @@ def test_bad_arguments_get_one_line(command, says, tmp_path, capsys, monkeypatch
     out, err = capsys.readouterr()
     assert stopped.value.code == 2 and says in err and len(err.strip().splitlines()) == 1, err
     assert not list(tmp_path.rglob("*.*"))
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch calls its error for a GPU."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 3 TiB"),
+        OutOfMemoryError("CUDA out of memory.\nTried to allocate 3 TiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3 bytes"),
+    ],
+)
+def test_a_full_memory_ends_in_one_line(error, capsys):
+    def fail(_):
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        run_script(fail)
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2 and err.count("\n") == 1
+    assert "the memory is full" in err and "smaller --batch_size" in err
+
+
+def test_another_error_of_torch_is_not_taken_for_a_full_memory():
+    def fail(_):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        run_script(fail)
+
+
+def test_a_gpu_that_was_not_asked_for_and_is_full_is_called_the_gpu(monkeypatch):
+    def fill(*_, **__):
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 3 TiB")
+
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices.torch, "ones", fill)
+    with pytest.raises(
+        UserError, match=r"^the GPU cannot be used here \(CUDA out of memory\): free it, or give --device"
+    ):
+        devices.choose(None)
 
 
 def test_missing_models_are_named_with_the_command_that_makes_them(tiny_root):

@@ -112,6 +112,16 @@ def test_reproduce_compiles_all_that_it_trains_and_no_dp_sgd():
         reproduce.parse(["--compile", "--defences", "dp:1"])
 
 
+def test_a_batch_of_one_point_is_refused_before_training_where_the_network_cannot_be_trained_on_it(tmp_path):
+    def normalised_rows():
+        return nn.Sequential(nn.Flatten(), nn.Linear(3072, 3), nn.BatchNorm1d(3))
+
+    with pytest.raises(UserError, match=r"a single point, .* \(Expected more than 1 value .*: give another batch size"):
+        fit(tmp_path, 1, normalised_rows, batch_size=1)
+    fit(tmp_path, 1, normalised_rows, batch_size=39)  # the 40 points fall into 20 and 20, not into 39 and 1
+    fit(tmp_path, 1, one_layer, batch_size=1)
+
+
 def test_a_training_that_diverges_says_so(tmp_path):
     with pytest.raises(UserError, match="lower --lr"):
         fit(tmp_path, lr=1e30)

@@ -304,7 +304,7 @@ def spelled(defence: DefenceSettings | AnswersSettings) -> str:
     if isinstance(defence, AnswersSettings):
         return str(defence)
     numbers = [getattr(defence, part) for part in PARTS_OF_A_DEFENCE]
-    return ":".join([defence.name, *(f"{number:g}" for number in numbers if number is not None)])
+    return ":".join([defence.name, *(arguments.spelled(number) for number in numbers if number is not None)])
 
 
 def shown_command(

@@ -10,6 +10,7 @@ from compleak.reports import cells
 from compleak.reports.folder import write_report
 from compleak.reports.page import Block, Bullets, Code, Heading, Table, Text, to_markdown
 from compleak.runs.run import Run
+from core.arguments import spelled
 
 
 def write_tuning_page(runs: Sequence[Run], folder: Path, command: str, settings: dict[str, str]) -> str:
@@ -70,9 +71,9 @@ def candidate_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _for_comparison(row: dict) -> str:
-    return f"{row['defence']}:{row['argument']:g}:{row['lr']:g}:{row['batch_size']}"
+    return f"{row['defence']}:{spelled(row['argument'])}:{spelled(row['lr'])}:{row['batch_size']}"
 
 
 def _for_stages(row: dict) -> str:
-    flags = f"--defend {row['defence']} --defend_arg {row['argument']:g}"
-    return f"{flags} --defend_lr {row['lr']:g} --defend_batch_size {row['batch_size']}"
+    flags = f"--defend {row['defence']} --defend_arg {spelled(row['argument'])}"
+    return f"{flags} --defend_lr {spelled(row['lr'])} --defend_batch_size {row['batch_size']}"

@@ -12,6 +12,7 @@ from compleak.runs.settings import (
     RunSettings,
     TrainSettings,
 )
+from core.arguments import spelled
 from core.errors import UserError
 from core.project import PROJECT
 from defenses import DEFENCES_OF_ANSWERS
@@ -69,12 +70,12 @@ def flags_of(identity: dict, defence: DefenceSettings, run_name: str | None, roo
     """
     words = ["--dataset_name", identity["dataset_name"], "--model_name", identity["model_name"]]
     if identity["width"] != DEFAULT_WIDTH:
-        words += ["--width", f"{identity['width']:g}"]
+        words += ["--width", spelled(identity["width"])]
     if identity["image_size"]:
         words += ["--image_size", str(identity["image_size"])]
     if defence != UNDEFENDED:
-        words += ["--defend", defence.name, "--defend_arg", f"{defence.argument:g}"]
-        words += [] if defence.lr is None else ["--defend_lr", f"{defence.lr:g}"]
+        words += ["--defend", defence.name, "--defend_arg", spelled(defence.argument)]
+        words += [] if defence.lr is None else ["--defend_lr", spelled(defence.lr)]
         words += [] if defence.batch_size is None else ["--defend_batch_size", str(defence.batch_size)]
         words += ["--adaptive"] if defence.adaptive else []
         words += ["--undefended_original"] if defence.undefended_original else []

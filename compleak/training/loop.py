@@ -1,6 +1,7 @@
 """The one training loop, for original models and compressed ones. It can be stopped at any moment and goes on later."""
 
 import contextlib
+import copy
 import math
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from compleak.runs.checkpoints import load_resume, save_resume, stopped_file, ta
 from compleak.training.compiled import compiled, in_words
 from core import devices
 from core.console import progress
-from core.errors import UserError
+from core.errors import UserError, one_line
 from data.inputs import IMAGES, InputKind
 from defenses import Procedure
 
@@ -94,6 +95,9 @@ def fit(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = OPTIMIZERS[recipe.optimizer](trained, recipe)
     procedure = procedure or Procedure()
+    if smallest_batch(len(labels), recipe.batch_size) == 1:
+        with seeded(recipe.seed, device):
+            refuse_single_points(copy.deepcopy(model), kind.to_input(images[:1]), desc)
     reserve_inputs = kind.to_input(reserve[0]) if reserve else None
     with seeded(recipe.seed, device):  # a defence may ask the model for ranges of int8, and some networks have dropout
         optimizer = procedure.start(model, optimizer, len(labels), recipe.batch_size, reserve_inputs)
@@ -120,6 +124,22 @@ def fit(
     if epochs < recipe.epochs:
         save_resume(stopped_file(resume.parent), identity, model, optimizer, procedure, epochs, loss)
     return loss
+
+
+def smallest_batch(count: int, batch_size: int) -> int:
+    """The size of the smallest of the batches, as equal as can be, that `Procedure.batches` makes of so many points."""
+    return count // math.ceil(count / batch_size)
+
+
+def refuse_single_points(model: nn.Module, point: torch.Tensor, desc: str) -> None:
+    """UserError where the network, which is spoilt, cannot be trained on one point (1, ...), as with batch norm."""
+    try:
+        model.train()(point)
+    except ValueError as error:
+        raise UserError(
+            f"{desc}: one of the batches would be a single point, on which the network cannot be trained "
+            f"({one_line(error)}): give another batch size"
+        ) from error
 
 
 def as_undefended(identity: dict) -> dict:

@@ -10,6 +10,7 @@ import hashlib
 import math
 import random
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parameter import is_lazy
 
 from attacks.common.networks import seeded
 from compleak.runs.checkpoints import load_resume, save_resume
-from compleak.training.loop import advice_to_lower_rate, cosine, epoch_seed
+from compleak.training.loop import (
+    advice_to_lower_rate,
+    cosine,
+    epoch_seed,
+    refuse_single_points,
+    smallest_batch,
+)
 from core import devices
 from core.console import progress, say
 from core.errors import UserError
@@ -103,6 +111,9 @@ def train_plugin(
     network = build_network(make_network, seed, device, desc)
     points = look_at_points(inputs, labels, seed, device)
     objective = choose_objective(try_network(network, points, device, desc))
+    if smallest_batch(len(points.labels), batch_size) == 1:
+        with reproducible(seed, device):
+            refuse_single_points(make_network().to(device), torch.as_tensor(points.sample[:1]).to(device), desc)
     identity = {**recipe._asdict(), **fingerprints(network, points, code or {})}
     state = StateFile(resume_file, identity, advice) if resume_file else None
     with same_threads_afterwards():
@@ -121,8 +132,7 @@ def try_plugin(
 ) -> int:
     """The number of outputs of the network that `train_plugin` would train; raises the UserErrors that come before."""
     device = torch.device(device)
-    with reproducible(seed, device):
-        network = make_network().to(device)
+    network = make_checked(make_network, seed, device, desc).to(device)
     return try_network(network, look_at_points(inputs, labels, seed, device), device, desc).shape[1]
 
 
@@ -146,10 +156,8 @@ def reproducible(seed: int, device: torch.device):
 
 def build_network(make_network: Callable[[], nn.Module], seed: int, device: torch.device, desc: str) -> nn.Module:
     """A new network, on the device. It is made twice, because a plug-in may hand out one that others use or trained."""
-    with reproducible(seed, device):
-        network = make_network()
-    with reproducible(seed + 1, device):
-        another = make_network()
+    network = make_checked(make_network, seed, device, desc)
+    another = make_checked(make_network, seed + 1, device, desc)
     if network is another:
         raise UserError(f"{desc}: get_model() gives the same network each time: let it make a new one")
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -161,6 +169,17 @@ def build_network(make_network: Callable[[], nn.Module], seed: int, device: torc
             "has seen points that it should not have"
         )
     return network.to(device)
+
+
+def make_checked(make_network: Callable[[], nn.Module], seed: int, device: torch.device, desc: str) -> nn.Module:
+    """The network that get_model() gives at this seed. UserError where it is none, or sizes of its layers are open."""
+    with reproducible(seed, device):
+        network = make_network()
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{desc}: get_model() gives {type(network).__name__}: let it return a torch.nn.Module")
+    if any(map(is_lazy, chain(network.parameters(), network.buffers()))):
+        raise UserError(f"{desc}: get_model() gives a network with lazy layers, such as LazyLinear: state their sizes")
+    return network
 
 
 def look_at_points(inputs: np.ndarray | Loader, labels: np.ndarray, seed: int, device: torch.device) -> Points:
