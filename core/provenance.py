@@ -15,7 +15,7 @@ from core.project import PROJECT
 
 
 def provenance(device: torch.device) -> dict:
-    """How to make this output again, and on which machine it was made."""
+    """This process's command line, the commit, the versions of libraries, and the machine."""
     return {
         "command": shlex.join(["python", os.path.relpath(sys.argv[0], PROJECT), *sys.argv[1:]]),
         "commit": commit(),

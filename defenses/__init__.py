@@ -101,7 +101,7 @@ DEFENCES = {
     "relaxloss": Defence("alpha, the loss that training keeps to", 1.0, RelaxLoss),
     "label_smoothing": Defence("epsilon, the share of the label for all classes", 0.1, LabelSmoothing, most=1.0),
     "early_stopping": Defence("share of the epochs after which training ends", 0.5, EarlyStopping, most=1.0),
-    "weight_decay": Defence("factor in place of the usual 5e-4, or 0.01 with AdamW", 0.005, WeightDecay),
+    "weight_decay": Defence("factor in place of the usual 5e-4 (AdamW: 0.01), and above it", 0.005, WeightDecay),
     "selena": Defence(
         "the number of sub-models, of which 0.4 leave out each member",
         25.0,

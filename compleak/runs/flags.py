@@ -26,7 +26,7 @@ from data.pictures import SIDE
 from defenses import DEFENCES, DEFENCES_OF_ANSWERS, DefenceOfAnswers
 from pruning import masks
 
-OF_A_DEFENCE = {  # flags that need --defend -> the setting
+SETTINGS_OF_A_DEFENCE = {  # flags that need --defend -> the setting
     "--defend_arg": "argument",
     "--defend_lr": "lr",
     "--defend_batch_size": "batch_size",
@@ -161,12 +161,12 @@ def add_defence_flags(parser: argparse.ArgumentParser) -> None:
     spared.add_argument(
         "--undefended_original",
         action="store_true",
-        help="defend fine-tuning after compression alone, as where an existing model is compressed",
+        help="train the original without the defence, and use the defence only while fine-tuning compressed models",
     )
     spared.add_argument(
         "--undefended_finetuning",
         action="store_true",
-        help="defend the original alone, as where a defended model is compressed with a stock recipe",
+        help="train the original with the defence, and fine-tune compressed models without it",
     )
 
 
@@ -178,8 +178,8 @@ def add_answers_flag(group) -> None:
         type=answers_of_text,
         default=AS_THEY_ARE,
         metavar="|".join([*(name + ":NUMBER" * bool(defence.argument) for name, defence in defences), "none"]),
-        help=f"attack what this defence of answers lets people see; {'; '.join(meanings)}; with --adaptive also of the "
-        "shadow models (default: none)",
+        help="attack the answers as this defence lets people see them. The NUMBER of each: "
+        f"{'; '.join(meanings)}. With --adaptive the shadow models' answers are defended, too (default: none)",
     )
 
 
@@ -253,9 +253,9 @@ def add_layout_flag(group) -> None:
         choices=splits.LAYOUTS,
         default=splits.COMPLEAK,
         help="who gets which points: compleak, a third and a sixth for the victim, half for the attacker; selena, "
-        "10 %% and 75 %% for the victim, 15 %% for the attacker, but the paper's sizes for as many points as "
-        "Purchase100, Texas100 or CIFAR-100 has, and so for CIFAR-10; online, the victim as with compleak, and shadow "
-        "models trained on its points, too, for the row upper_bound (default: %(default)s)",
+        "10 %% and 75 %% for the victim, 15 %% for the attacker, and for data sets of 197,324, 67,330 or 60,000 points "
+        "the sizes in the SELENA paper; online, the victim as with compleak, and shadow models trained on its points, "
+        "too, for the row upper_bound (default: %(default)s)",
     )
 
 
@@ -330,7 +330,7 @@ def defence_settings(args: argparse.Namespace) -> DefenceSettings:
     if args.defend:
         return with_argument(settings)
     answers = getattr(args, "answers", None)  # a flag of the attack scripts, which --adaptive goes with as well
-    given = [flag for flag, said in OF_A_DEFENCE.items() if getattr(settings, said) != getattr(UNDEFENDED, said)]
+    given = [flag for flag, key in SETTINGS_OF_A_DEFENCE.items() if getattr(settings, key) != getattr(UNDEFENDED, key)]
     if answers and answers.name and "--adaptive" in given:
         given.remove("--adaptive")
     if given:

@@ -24,7 +24,9 @@ def read(file: Path, stated: str) -> str:
     try:
         tokenizer = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({error}): without it no text can; run train.py again") from error
+        raise UserError(
+            f"{file} cannot be read ({error}): without the tokenizer no text can be read: run train.py again"
+        ) from error
     refuse_difference(file, {"tokenizer": fingerprint(tokenizer)}, {"tokenizer": stated})
     return tokenizer
 

@@ -20,13 +20,13 @@ def compiled(model: nn.Module) -> nn.Module:
     Batches have at most two sizes, and each is compiled for itself. What earlier trainings compiled is forgotten, since
     torch goes on without compiling once the same code has been compiled for several models.
     """
-    with in_words():
+    with compile_errors_as_user_errors():
         torch.compiler.reset()
         return torch.compile(model, dynamic=False, backend=BACKEND)
 
 
 @contextlib.contextmanager
-def in_words() -> Iterator[None]:
+def compile_errors_as_user_errors() -> Iterator[None]:
     """UserError, in one line, where torch cannot compile on this machine: it finds out in the first step."""
     from torch._dynamo.exc import TorchDynamoException
 

@@ -17,7 +17,7 @@ def predict(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 def ask(
     model: nn.Module, points: np.ndarray, device: torch.device, batch_size: int, bar=None, kind: InputKind = IMAGES
 ) -> np.ndarray:
-    """(n, C) float32 logits of images or features, without augmentation: the one way in which any point is queried."""
+    """(n, C) float32 logits of images, features or tokens, without augmentation: the one way of asking."""
     model.to(device, memory_format=torch.channels_last).eval()
     answers = []
     for start in range(0, len(points), batch_size):

@@ -13,7 +13,7 @@ from torch import nn
 
 from attacks.common.networks import seeded
 from compleak.runs.checkpoints import load_resume, save_resume, stopped_file, take_over_stopped
-from compleak.training.compiled import compiled, in_words
+from compleak.training.compiled import compile_errors_as_user_errors, compiled
 from core import devices
 from core.console import progress
 from core.errors import UserError, one_line
@@ -112,7 +112,8 @@ def fit(
     bar = progress(range(start, epochs), desc, total=epochs)
     bar.update(start)
     trained_model = compiled(model) if recipe.compiled else model
-    with devices.repeatable(), in_words() if recipe.compiled else contextlib.nullcontext():
+    errors_in_words = compile_errors_as_user_errors() if recipe.compiled else contextlib.nullcontext()
+    with devices.repeatable(), errors_in_words:
         for epoch in bar:
             loss = train_epoch(trained_model, members, others, optimizer, procedure, recipe, epoch)
             check_loss(loss, desc, epoch, resume)

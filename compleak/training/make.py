@@ -38,7 +38,7 @@ class Product(NamedTuple):
 
 
 class Source(NamedTuple):
-    """In what an original and a compressed model differ."""
+    """The steps that differ between making an original and making a compressed model."""
 
     made_from: dict  # beside recipe and defence
     new_procedure: Callable[[], Procedure]  # the training step of the defence, anew for each training
