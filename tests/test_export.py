@@ -21,6 +21,7 @@ from compleak.runs.run import dataset, finished_variants, open_run
 from compleak.runs.variants import ORIGINAL, parse_variant
 from core.errors import UserError
 from data.inputs import FEATURES, IMAGES
+from models.foreign.onnx_description import describe_onnx
 from models.to_onnx import graph_of, onnx_model
 from pruning import prune
 from quantization import degrees, ptq, qat, to_onnx
@@ -127,6 +128,15 @@ def test_int8_layers_stand_between_the_two_halves_of_a_quantization():
     assert [node.op_type for node in proto.graph.node[:5]] == [
         *("QuantizeLinear", "DequantizeLinear", "DequantizeLinear", "Gemm", "Relu")
     ]
+
+
+@pytest.mark.parametrize(
+    ("degree", "described"),
+    [("int8_static", "int8 (static)"), ("int8_dynamic", "int8 (dynamic)"), ("int4", "int4 (weights only)")],
+)
+def test_an_audit_says_of_an_exported_network_how_it_was_quantized(degree, described):
+    description = describe_onnx(proto_of(*compressed("mlp", degree)))
+    assert description == f"ONNX, opset 21, 3 of 3 weighted layers on {described}"
 
 
 def test_what_has_no_onnx_form_is_named():

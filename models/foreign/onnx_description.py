@@ -14,9 +14,10 @@ FLOATS = {"FLOAT": "float32", "FLOAT16": "float16", "DOUBLE": "float64", "BFLOAT
 def describe_onnx(model) -> str:
     """Such as "ONNX, opset 17, 3 of 3 weighted layers on int8 (static)".
 
-    A layer is weighted if one of its inputs is stored in the file. It counts as quantized statically if the scales of
-    weights and activations are stored (QuantizeLinear and DequantizeLinear around it, or a QLinear operator),
-    dynamically if the activations' scales are worked out from each batch, and by weight only if activations stay float.
+    A layer is weighted if one of its inputs is stored in the file and has two axes or more. It counts as quantized
+    statically if the scales of weights and activations are stored (QuantizeLinear and DequantizeLinear around it, or a
+    QLinear operator), dynamically if the activations' scales are worked out from each batch (DynamicQuantizeLinear, or
+    an operator for such scales), and by weight only if activations stay float.
     """
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     begin = f"ONNX, opset {opset}" if opset is not None else "ONNX"
@@ -62,8 +63,8 @@ def _layer_kind(node, weights: dict[str, str], makers: dict) -> str | None:
         return f"{_number_name(kinds[0])} ({'static' if node.op_type in STATIC else 'dynamic'})"
     if kinds[0] in FLOATS:
         return FLOATS[kinds[0]]
-    is_static = any(_is_dequantized(name, makers) for name, source in sources.items() if source not in weights)
-    return f"{_number_name(kinds[0])} ({'static' if is_static else 'weights only'})"
+    activations = [name for name, source in sources.items() if source not in weights]
+    return f"{_number_name(kinds[0])} ({_scaling(activations, makers)})"
 
 
 def _source(name: str, weights: dict[str, str], makers: dict) -> str:
@@ -76,12 +77,26 @@ def _source(name: str, weights: dict[str, str], makers: dict) -> str:
     return name
 
 
-def _is_dequantized(name: str, makers: dict) -> bool:
-    """Whether values were quantized before a layer, with nothing but changes of shape in between."""
-    while name in makers and makers[name].op_type in (*PASS_ON, "Flatten"):
-        name = makers[name].input[0]
-    is_quantized = name in makers and makers[name].op_type == "DequantizeLinear"
-    return is_quantized and makers[name].input[0] in makers  # a stored bias is dequantized as well
+def _scaling(activations: list[str], makers: dict) -> str:
+    """How a layer's inputs were quantized before it: with stored scales, with computed ones, or not at all."""
+    dequantized = [node for name in activations if _is_dequantized(node := _maker(name, makers), makers)]
+    if not dequantized:
+        return "weights only"
+    has_computed_scale = any(_maker(node.input[1], makers) is not None for node in dequantized)
+    return "dynamic" if has_computed_scale else "static"
+
+
+def _is_dequantized(node, makers: dict) -> bool:
+    """Whether a node gives float values of codes that were computed; a stored bias is dequantized as well."""
+    return node is not None and node.op_type == "DequantizeLinear" and _maker(node.input[0], makers) is not None
+
+
+def _maker(name: str, makers: dict):
+    """The node that computes a value, changes of shape left aside; None where it is stored or an input of the graph."""
+    node = makers.get(name)
+    while node is not None and node.op_type in (*PASS_ON, "Flatten"):
+        node = makers.get(node.input[0])
+    return None if node is None or node.op_type == "Constant" else node
 
 
 def _number_name(kind: str) -> str:
