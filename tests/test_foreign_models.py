@@ -603,16 +603,16 @@ def get_model():
 
 def save_weights(file: Path, model: nn.Module | None = None) -> Path:
     weights = (model or foreign.torch_mlp()).state_dict()
-    if file.suffix == ".pt":
-        torch.save(weights, file)
-    else:
+    if file.suffix == ".safetensors":
         from safetensors.torch import save_file
 
         save_file(weights, file)
+    else:
+        torch.save(weights, file)
     return file
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".bin", ".safetensors"])
 @pytest.mark.parametrize("form", ["file", "folder"])
 def test_a_python_file_with_weights_beside_it_answers(tmp_path, suffix, form):
     file = foreign.write_plugin(tmp_path)
@@ -659,10 +659,38 @@ def test_weights_within_a_checkpoint_and_of_data_parallel_training_fit(tmp_path)
     assert torch.equal(module[0].weight, foreign.torch_mlp()[0].weight)
 
 
-def test_a_pickle_among_the_weights_is_never_opened(tmp_path):
+@pytest.mark.parametrize("wrap", ["nn.DataParallel(net)", "Wrapped(net)"])
+def test_a_network_whose_own_names_begin_with_module_takes_its_own_weights(tmp_path, wrap):
+    body = f"""
+from torch import nn
+
+
+class Wrapped(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs):
+        return self.module(inputs)
+
+
+def get_model():
+    net = nn.Sequential(nn.Linear({foreign.FEATURES}, {foreign.CLASSES}))
+    return {wrap}
+"""
+    module = import_plugin(foreign.write_plugin(tmp_path, body), "get_model")()
+    own = {name: torch.ones_like(tensor) for name, tensor in module.state_dict().items()}
+    for number, weights in enumerate((own, {f"module.{name}": 2 * tensor for name, tensor in own.items()})):
+        torch.save(weights, tmp_path / f"{number}.pt")
+        load_weights(module, tmp_path / f"{number}.pt")
+        assert all((tensor == number + 1).all() for tensor in module.state_dict().values())
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".bin"])
+def test_a_pickle_among_the_weights_is_never_opened(tmp_path, suffix):
     trap = tmp_path / "trapped"
     file = foreign.write_plugin(tmp_path)
-    weights = tmp_path / "weights.pt"
+    weights = tmp_path / f"weights{suffix}"
     for content in (foreign.Trap(trap), {"0.weight": foreign.Trap(trap)}, foreign.torch_mlp()):
         torch.save(content, weights)
         assert "nothing was loaded" in refusal(file)
@@ -770,6 +798,43 @@ def test_an_image_folder_answers_as_its_model_does(vision):
     assert not model.runs_code
 
 
+def test_a_convolutional_network_of_an_image_folder_takes_any_size_whatever_its_configuration_states(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ConvNextConfig(hidden_sizes=[4] * 4, depths=[1] * 4)
+    transformers.ConvNextForImageClassification(config).save_pretrained(tmp_path)
+    model = opened(tmp_path)
+    assert config.image_size == 224
+    assert model.input_shape == (3, None, None)
+    assert model.answer(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, 2)
+
+
+SMALL_SWIN = {"embed_dim": 4, "depths": [1], "num_heads": [1], "window_size": 2}
+SMALL_BEIT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+SMALL_BEIT["use_relative_position_bias"] = True
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("Swin", SMALL_SWIN), ("Beit", SMALL_BEIT)])
+def test_a_network_with_a_bias_for_each_place_takes_images_of_one_size(tmp_path, name, sizes):
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{name}Config")(image_size=16, patch_size=4, **sizes)
+    getattr(transformers, f"{name}ForImageClassification")(config).save_pretrained(tmp_path)
+    assert opened(tmp_path).input_shape == (3, 16, 16)
+
+
+def test_texts_for_roberta_are_cut_to_the_positions_behind_its_padding_id(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    words = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", "good"]
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = transformers.RobertaConfig(vocab_size=6, max_position_embeddings=12, pad_token_id=1, **sizes)
+    transformers.RobertaForSequenceClassification(config).save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    transformers.BertTokenizerFast(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    model = opened(tmp_path)
+    ids = model.tokenize(["good " * 30])
+    assert ids.shape == (1, 10)
+    assert np.isfinite(model.answer(ids)).all()
+
+
 def test_a_text_folder_tokenizes_and_answers_whatever_fills_the_rows_up(text):
     folder, original = text
     model = opened(folder)
@@ -861,6 +926,11 @@ def test_a_tflite_layer_answers_as_numpy_does(tmp_path, layer, signature):
     np.testing.assert_allclose(model.answer(inputs), inputs @ weights + bias, rtol=1e-5, atol=1e-5)
     assert (model.input_shape, model.input_dtype, model.fixed_batch) == ((foreign.FEATURES,), "float32", None)
     assert "float32" in model.description
+
+
+def test_a_free_axis_of_a_tflite_file_is_no_fixed_size(tmp_path, layer):
+    file = foreign.write_tflite(tmp_path / "layer.tflite", *layer, signature=[1, -1])
+    assert opened(file).input_shape == (None,)
 
 
 def test_a_tflite_layer_for_three_rows_is_asked_in_batches_of_three(tmp_path, layer):

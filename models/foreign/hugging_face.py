@@ -22,6 +22,7 @@ TOKENIZER_FILES = (
 )
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
+OF_PLACES = ("position", "pos_embed", "attention_bias")  # in names of tensors that have an entry for each place
 
 
 def open_hugging_face(spec: ModelSpec) -> ForeignModel:
@@ -38,7 +39,7 @@ def open_hugging_face(spec: ModelSpec) -> ForeignModel:
     transformers = import_transformers("Hugging Face folders need the package transformers", extra="huggingface")
     model = _load(folder, transformers, kind)
     tokenizer = _tokenizer(folder, transformers) if kind == TEXTS else None
-    takes = _image_inputs(model.config) if kind == IMAGES else Inputs((None,), "int64")
+    takes = _image_inputs(model) if kind == IMAGES else Inputs((None,), "int64")
     ask = _image_answers(spec, model) if kind == IMAGES else _text_answers(spec, model, tokenizer)
     return ForeignModel(
         description=f"Hugging Face {type(model).__name__}, {_numbers(model)}",
@@ -177,12 +178,20 @@ def quiet(transformers) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _image_inputs(config) -> Inputs:
-    """Images (channels, height, width), with the size that the configuration fixes, if it does."""
-    size = getattr(config, "image_size", None)
+def _image_inputs(model) -> Inputs:
+    """Images (channels, height, width), with the size that the model fixes, if it does.
+
+    Convolutional networks state the size that they were trained at as well, but take any.
+    """
+    size = getattr(model.config, "image_size", None) if _has_places(model) else None
     sizes = tuple(size) if isinstance(size, list | tuple) else (size, size)
-    channels = getattr(config, "num_channels", None)
+    channels = getattr(model.config, "num_channels", None)
     return Inputs((channels, *sizes), "float32")
+
+
+def _has_places(model) -> bool:
+    """Whether the model learns something about each place of an image, and so takes images of one size."""
+    return any(part in name for name in model.state_dict() for part in OF_PLACES)
 
 
 def _image_answers(spec: ModelSpec, model) -> Callable[[np.ndarray], np.ndarray]:
@@ -233,7 +242,7 @@ def _tokenizer_files(folder: Path, kind: str) -> tuple[Path, ...]:
 def _tokenize(folder: Path, model, tokenizer) -> Callable[[list[str]], np.ndarray]:
     """Make `tokenize`: texts -> token ids (B, L) int64, cut to what the model takes and filled up to the longest."""
     padding = _padding_id(folder, model, tokenizer)
-    limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
+    limits = [_positions(model), tokenizer.model_max_length]
     longest = min(limit for limit in limits if limit)
 
     def tokenize(texts: list[str]) -> np.ndarray:
@@ -244,6 +253,18 @@ def _tokenize(folder: Path, model, tokenizer) -> Callable[[list[str]], np.ndarra
         return ids
 
     return tokenize
+
+
+def _positions(model) -> int | None:
+    """The largest number of tokens for which the model has positions; None where it does not say so.
+
+    RoBERTa and its descendants leave out the positions up to the padding id, and give its place an embedding that is
+    not trained.
+    """
+    count = getattr(model.config, "max_position_embeddings", None)
+    embeddings = [part for name, part in model.named_modules() if name.endswith("position_embeddings")]
+    left_out = [part.padding_idx + 1 for part in embeddings if getattr(part, "padding_idx", None) is not None]
+    return count and count - max(left_out, default=0)
 
 
 def _class_names(config) -> tuple[str, ...] | None:

@@ -4,7 +4,7 @@ Such a file is the user's own code and is run as such. Weights are read without 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from core.plugins import code_files, import_plugin, modules_beside
 from .answers import Inputs, answer_function, choose_tensor, to_array
 from .spec import ForeignModel, ModelSpec
 
-WEIGHTS = (".pt", ".pth", ".safetensors")
+WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+PREFIX = "module."  # with which nn.DataParallel saves the names of weights
 PADDLE = (
     "are Paddle weights, which PyTorch cannot read: load them with paddle.load, write the arrays under the names of "
     "your PyTorch model, and save them with safetensors.numpy.save_file as .safetensors"
@@ -26,18 +27,22 @@ NESTED = ("state_dict", "model_state_dict", "model")  # where trainers put the w
 
 
 def load_weights(module: nn.Module, file: Path) -> None:
-    """Fill a module with the weights in a .pt (a state dict) or .safetensors file, on the processor.
+    """Fill a module with the weights in a .safetensors file or in a state dict (.pt, .pth, .ckpt, .bin).
 
-    Nothing in the file is run: a .pt is read with `weights_only=True`. UserError if it holds more than tensors, or if
-    its names or shapes are not those of the module.
+    The module is on the processor. Nothing in the file is run: a state dict is read with `weights_only=True`. UserError
+    if it holds more than tensors, or if its names or shapes are not those of the module.
     """
-    weights = _read_weights(file)
-    if weights and all(name.startswith("module.") for name in weights):  # as nn.DataParallel saves them
-        weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    weights = _without_prefix(_read_weights(file), module.state_dict())
     try:
         module.load_state_dict(weights)
     except Exception as error:
         raise UserError(f"the weights in {file} do not fit the model ({one_line(error)})") from error
+
+
+def _without_prefix(weights: dict[str, torch.Tensor], wanted: Mapping) -> dict[str, torch.Tensor]:
+    """The weights without the prefix of nn.DataParallel, where more of the wanted names are met without it."""
+    stripped = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
+    return stripped if len(stripped.keys() & wanted.keys()) > len(weights.keys() & wanted.keys()) else weights
 
 
 def _read_weights(file: Path) -> dict[str, torch.Tensor]:

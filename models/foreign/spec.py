@@ -16,7 +16,7 @@ class ModelSpec(NamedTuple):
     )
     input: str | None = None  # name of the input, where there are several
     output: str | None = None  # name of the output, where there are several
-    weights: Path | None = None  # of a .py: .pt or .safetensors; None: the one beside it, if there is exactly one
+    weights: Path | None = None  # of a .py, a state dict or .safetensors; None: the only one beside it
 
 
 class ForeignModel(NamedTuple):
@@ -27,7 +27,7 @@ class ForeignModel(NamedTuple):
     answer: Callable[[np.ndarray], np.ndarray]  # inputs (B, ...) -> the network's output (B, ...), float32 or float64
     input_shape: tuple[int | None, ...] | None  # without the batch axis; None for a free axis; None: unknown
     input_dtype: str  # "float32", "float16", "uint8", "int64", ...
-    fixed_batch: int | None  # the model takes batches of this size only; `answer` then fills them up and cuts them
+    fixed_batch: int | None  # `answer` pads the last batch to this size and drops the padded rows
     class_names: tuple[str, ...] | None  # in the order of the outputs, where the model file names them
     preprocessing: dict | None  # what the model's files say of it, as it stands there
     tokenize: Callable[[list[str]], np.ndarray] | None  # texts -> token ids (B, L) that `answer` takes

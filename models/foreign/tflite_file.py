@@ -18,8 +18,8 @@ class Tensor(NamedTuple):
 
     name: str
     index: int
-    shape: tuple[int, ...]
-    free_batch: bool  # the file says that the batch axis is free
+    shape: tuple[int, ...]  # a free axis has some length that the file happens to state
+    is_free: tuple[bool, ...]  # of each axis: whether the file says that it may have any length
     dtype: np.dtype
     scale: float | None  # real value = scale * (stored value - zero_point); None: stored values are real values
     zero_point: int
@@ -39,9 +39,10 @@ def open_tflite(spec: ModelSpec, threads: int) -> ForeignModel:
         return _ask(interpreter, source, target, batch)
 
     dtype = "float32" if source.scale is not None else source.dtype.name
-    any_batch = source.free_batch or _takes_two(ask, source, dtype)
+    any_batch = source.is_free[0] or _takes_two(ask, source, dtype)
     batch = None if any_batch else source.shape[0]
-    takes = Inputs(source.shape[1:], dtype, batch or 1, batch)
+    lengths = [None if free else length for length, free in zip(source.shape, source.is_free, strict=True)]
+    takes = Inputs(tuple(lengths[1:]), dtype, batch or 1, batch)
     return ForeignModel(
         description=_describe(interpreter),
         files=(spec.file,),
@@ -77,12 +78,14 @@ def _tensors(details: list[dict]) -> dict[str, Tensor]:
         points = detail["quantization_parameters"]["zero_points"]
         dtype = np.dtype(detail["dtype"])
         is_quantized = dtype.type in WHOLE and len(scales) == 1
-        signature = detail.get("shape_signature", detail["shape"])
+        shape = tuple(int(size) for size in detail["shape"])
+        signature = detail.get("shape_signature", shape)
+        states_axes = len(signature) == len(shape)  # a file without free axes may leave the signature empty
         tensors[detail["name"]] = Tensor(
             name=detail["name"],
             index=detail["index"],
-            shape=tuple(int(size) for size in detail["shape"]),
-            free_batch=len(signature) > 0 and int(signature[0]) == -1,
+            shape=shape,
+            is_free=tuple(int(size) == -1 for size in (signature if states_axes else shape)),
             dtype=dtype,
             scale=float(scales[0]) if is_quantized else None,
             zero_point=int(points[0]) if is_quantized else 0,
@@ -128,8 +131,8 @@ def _takes_two(ask, source: Tensor, dtype: str) -> bool:
     if source.shape[0] != 1:
         return False
     rows = np.random.default_rng(0).uniform(0, 2, (2, *source.shape[1:])).astype(dtype)
-    alone = np.concatenate([ask(row[np.newaxis]) for row in rows])
     try:
+        alone = np.concatenate([ask(row[np.newaxis]) for row in rows])
         together = ask(rows)
     except (RuntimeError, ValueError):
         return False
@@ -137,7 +140,7 @@ def _takes_two(ask, source: Tensor, dtype: str) -> bool:
 
 
 def _describe(interpreter) -> str:
-    """Such as "TensorFlow Lite, 12 tensors, weights on int8"."""
+    """Such as "TensorFlow Lite, 12 tensors, quantized on int8"."""
     details = interpreter.get_tensor_details()
     kinds = {np.dtype(detail["dtype"]).name for detail in details}
     quantized = sorted(kinds & {"int8", "uint8", "int16"})
