@@ -94,6 +94,8 @@ def turn_into_linear(network: nn.Module, conv1d: type[nn.Module]) -> nn.Module:
 
 def check_pretrained(folder: Path, kind: str) -> None:
     """UserError where a folder holds no weights of this kind of network in safetensors, or asks for code."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder} with pretrained weights: check --pretrained")
     stated = read_json_object(folder / "config.json").get("model_type")
     if stated != kind:
         raise UserError(f"{folder} holds a network of type {stated}, not {kind}: choose another --pretrained folder")

@@ -521,6 +521,11 @@ def test_the_blind_control_is_a_property_of_the_images_and_the_split(tiny_root, 
     assert np.array_equal(first, again, equal_nan=True)
 
 
+def test_pretrained_weights_are_refused_by_every_stage_of_a_run_on_images(tiny_root):
+    with pytest.raises(UserError, match="--pretrained is for bert and gpt2, not for resnet18: leave it out"):
+        open_run(train.parse([*flags(tiny_root), "--pretrained", "x"]).run)
+
+
 def test_a_run_remembers_its_settings_and_refuses_another_network(tiny_root):
     with pytest.raises(UserError, match="made with width 0.125, not 0.25"):
         open_run(train.parse([*flags(tiny_root), "--width", "0.25"]).run)

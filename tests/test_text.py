@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import lzma
+import shutil
 import sys
 
 import numpy as np
@@ -40,7 +41,7 @@ from defenses import DEFENCES
 from models.text import LENGTH, turn_into_linear
 from models.tools import weighted_layers
 from pruning import masks, prune
-from quantization import qat
+from quantization import ptq, qat
 from quantization.degrees import DEGREES
 
 CPU = torch.device("cpu")
@@ -199,6 +200,16 @@ def test_a_run_starts_from_a_small_pretrained_folder_under_a_root_that_is_not_th
     train.main([*named, *RECIPE, "--epochs", "1", "--max_points", "50"])
     qat.main([*named, *RECIPE, "--quantized_epochs", "1"])
     assert (tmp_path / "not/there/results_quantization/mine_gpt2_int8/victim_model/meta.json").exists()
+    copy = shutil.copytree(tmp_path / "saved", tmp_path / "copy")
+    ptq.main([*named, "--pretrained", str(copy), "--degree", "int4", "--roles", "victim_model"])
+    transformers.GPT2LMHeadModel(config).save_pretrained(copy)
+    with pytest.raises(UserError, match="was made with weights .*, not "):
+        ptq.main([*named, "--pretrained", str(copy), "--degree", "int8_dynamic"])
+    (copy / "config.json").unlink()
+    with pytest.raises(UserError, match="there is no file .*config.json"):
+        ptq.main([*named, "--pretrained", str(copy), "--degree", "int8_dynamic"])
+    with pytest.raises(UserError, match="there is no folder .*nowhere with pretrained weights"):
+        ptq.main([*named, "--pretrained", str(tmp_path / "nowhere"), "--degree", "int8_dynamic"])
 
 
 def test_dp_refuses_the_network_that_looks_at_whole_batches():

@@ -1,25 +1,21 @@
 """Create a run: load the data, make the split and, for texts, the tokenizer, write run.json."""
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 import models
-from compleak.runs import names, places, tokenizers
+from compleak.runs import names, places, pretrained, tokenizers
 from compleak.runs.checkpoints import refuse_difference
 from compleak.runs.roles import selected_roles
 from compleak.runs.run import Run, load_dataset, network, path_from_root, path_of, read_config, reserve_of, whole_split
 from compleak.runs.settings import DEFAULT_WIDTH, DefenceSettings, RunSettings, TrainSettings
 from core.errors import UserError, escape
-from core.files import sha256, write_json, write_text
+from core.files import write_json, write_text
 from data import datasets, index_files, splits, tokens
 from data.inputs import IMAGES, KINDS, PATCHES
 from data.pictures import SIDE
 from defenses import DEFENCES
-from models import text
-from models.foreign.hugging_face import weight_files
 
 CHANGEABLE = ("shadow_num", "data_dir", "pretrained")  # what may differ when train.py is run again
 FROM_TOKENIZER = ("features", "tokenizer")  # of texts: what is known once there is a tokenizer
@@ -81,7 +77,7 @@ def config_of(settings: TrainSettings, data: datasets.Dataset) -> dict:
         "data_dir": path_from_root(settings.run, "data_dir"),
         **settings.run.reading._asdict(),
         "pretrained": path_from_root(settings.run, "pretrained"),
-        "weights": fingerprint_of(settings.run.pretrained),
+        "weights": pretrained.fingerprint(settings.run.pretrained),
         "tokenizer": None,
         "data": data.fingerprint,
         "images": len(data.labels),
@@ -148,7 +144,7 @@ def check_network(settings: RunSettings) -> None:
         advice = f"use --model_name {' or '.join(models.names_for(kind.name))}"
         raise UserError(f"{dataset_name} is {kind.one_set}, {model_name} a network for {taken.sets}: {advice}")
     if settings.pretrained is not None:
-        check_pretrained(settings.pretrained, model_name)
+        pretrained.check(settings.pretrained, model_name)
         if settings.identity["width"] != DEFAULT_WIDTH:
             raise UserError(f"--pretrained: the folder's {model_name} has a size of its own, so leave --width out")
     if kind is IMAGES:
@@ -166,21 +162,6 @@ def check_size(model_name: str, side: int) -> None:
         )
     if side < PATCHES:
         raise UserError(f"--image_size must be at least {PATCHES}, not {side}")
-
-
-def check_pretrained(folder: Path, model_name: str) -> None:
-    """UserError where the network cannot start from pretrained weights, or the folder holds none for it."""
-    if model_name not in models.FOR_TEXT:
-        raise UserError(f"--pretrained is for {' and '.join(models.FOR_TEXT)}, not for {model_name}: leave it out")
-    text.check_pretrained(folder, model_name)
-
-
-def fingerprint_of(pretrained: Path | None) -> str | None:
-    """A short hash of a pretrained network, its weights and its config.json; None where there is none."""
-    if pretrained is None:
-        return None
-    files = [pretrained / "config.json", *weight_files(pretrained)]
-    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()[:16]
 
 
 def check_classes(data: datasets.Dataset, dataset_name: str, num_cls: int | None) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 import models
-from compleak.runs import checkpoints, names, places, tokenizers
+from compleak.runs import checkpoints, names, places, pretrained, tokenizers
 from compleak.runs.roles import VICTIM, roles_of
 from compleak.runs.settings import UNDEFENDED, DefenceSettings, RunSettings
 from compleak.runs.variants import ORIGINAL, TECHNIQUES, Variant, compressed_variant, in_paper_order
@@ -95,10 +95,18 @@ def open_run(settings: RunSettings) -> Run:
     if settings.defence != UNDEFENDED:
         typed |= settings.defence.as_config()
     checkpoints.refuse_difference(file, {key: config[key] for key in typed}, typed)
+    if settings.pretrained is not None:
+        refuse_other_pretrained(file, config, settings.pretrained)
     for key in ("data_dir", "pretrained"):
         if getattr(settings, key) is not None:
             config[key] = path_from_root(settings, key)
     return Run(settings.root, name, config)
+
+
+def refuse_other_pretrained(file: Path, config: dict, folder: Path) -> None:
+    """UserError where the folder of --pretrained holds other weights than those that the run started from."""
+    pretrained.check(folder, config["model_name"])
+    checkpoints.refuse_difference(file, {"weights": config["weights"]}, {"weights": pretrained.fingerprint(folder)})
 
 
 def read_config(file: Path) -> dict:

@@ -69,7 +69,9 @@ def import_transformers(need: str, extra: str):
 
 
 def read_json_object(file: Path) -> dict:
-    """The object in a JSON file that came with a model. UserError if it is damaged."""
+    """The object in a JSON file that came with a model. UserError if it is missing or damaged."""
+    if not file.is_file():
+        raise UserError(f"there is no file {file}: save the model again")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
