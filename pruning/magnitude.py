@@ -29,23 +29,30 @@ def keep_largest(values: Tensor, sparsity: float) -> Tensor:
 
 
 def pruned_count(number: int, sparsity: float) -> int:
-    """How many of so many values, filters or channels are pruned: floor(sparsity * number), of the decimal fraction.
+    """How many of so many values, filters or channels are pruned.
 
-    The nearest float to 0.7 is a little less, so that 0.7 * 90 would be rounded down to 62.
+    floor(sparsity * number), computed with the decimal number that was typed: as a float 0.7 is slightly less than 0.7.
     """
     return math.floor(Fraction(str(sparsity)) * number)
 
 
 def check_pruned(model: nn.Module, masks: dict[str, Tensor], sparsity: float) -> str:
-    """Assert that the masks prune the right number of weights in every layer, and say how many."""
+    """Assert that the masks prune the right number of weights in every layer, and say how many.
+
+    Weights that the masks keep may be zero as well, in the original or after fine-tuning: they are counted apart.
+    """
     assert masks.keys() == {f"{name}.weight" for name in weighted_layers(model)}, "not every layer is pruned"
     pruned = 0
     total = 0
+    kept_zeros = 0
     for name, mask in masks.items():
         count = int((~mask).sum())
         assert count == pruned_count(mask.numel(), sparsity), f"{name}: {count} of {mask.numel()} weights pruned"
         pruned += count
         total += mask.numel()
+        kept_zeros += int((model.get_parameter(name).detach().cpu()[mask] == 0).sum())
+    further = f"; {kept_zeros:,} of the others are zero as well" if kept_zeros else ""
     return (
-        f"exactly floor({sparsity:g} n) of n weights are zero in each of {len(masks)} layers ({pruned:,} of {total:,})"
+        f"exactly floor({sparsity:g} n) of n weights are pruned to zero in each of {len(masks)} layers "
+        f"({pruned:,} of {total:,}{further})"
     )

@@ -79,6 +79,6 @@ def check_pruned(model: nn.Module, masks: dict[str, Tensor], sparsity: float) ->
     assert pruned == pruned_count(total, sparsity), f"{pruned} of {total} channels pruned"
     assert min(left) > 0, f"{layers[left.index(0)].norm}: no channel is left"
     return (
-        f"exactly floor({sparsity:g} n) of all n = {total:,} channels are zero ({pruned:,}), gamma, beta "
+        f"exactly floor({sparsity:g} n) of all n = {total:,} channels are pruned to zero ({pruned:,}), gamma, beta "
         f"and filter, in {len(layers)} layers together; {left.count(1)} of these are left with one channel"
     )

@@ -66,7 +66,7 @@ def channel_masks(model: nn.Module, channels: Channels, kept: Tensor) -> dict[st
 
 
 def kept_channels(model: nn.Module, masks: dict[str, Tensor], channels: Channels) -> Tensor:
-    """The mask (C,) that `channel_masks` made these masks from; asserts that they are what it would make."""
+    """Which channels are kept, (C,) bool, read from the masks; asserts that all masks agree on it."""
     first = channels.parameters(model)[0]
     kept = masks[first].flatten(1).any(dim=1) if masks[first].dim() > 1 else masks[first]
     for name, mask in channel_masks(model, channels, kept).items():
@@ -87,6 +87,6 @@ def check_pruned(model: nn.Module, masks: dict[str, Tensor], sparsity: float) ->
         pruned += count
         total += len(kept)
     return (
-        f"exactly floor({sparsity:g} n) of n filters are zero in each of {len(layers)} convolutions "
+        f"exactly floor({sparsity:g} n) of n filters are pruned to zero in each of {len(layers)} convolutions "
         f"({pruned:,} of {total:,}), with their bias and normalisation"
     )

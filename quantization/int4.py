@@ -138,6 +138,20 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor
         weights += count
     assert_equal_outputs(prepared, restored, inputs)
     return (
-        f"quantization {degree}: {weights:,} 4-bit weights in {len(sources)} layers, two a byte, with a scale for each "
-        f"{GROUP} of them; restored outputs equal those of the rounded model on {len(inputs)} points"
+        f"quantization {degree}: {weights:,} 4-bit weights in {len(sources)} layers, two a byte, with "
+        f"{describe_scales(list(sources.values()))}; restored outputs equal those of the rounded model on "
+        f"{len(inputs)} points"
+    )
+
+
+def describe_scales(layers: list[Rounded]) -> str:
+    """How many weights share a scale, and in how many layers where it is not the same in all."""
+    whole_channels = sum(group_size(source.layer.weight) != GROUP for source in layers)
+    if not whole_channels:
+        return f"a scale for each {GROUP} of them"
+    if whole_channels == len(layers):
+        return "a scale for each output channel"
+    return (
+        f"a scale for each {GROUP} of them in {len(layers) - whole_channels} layers and for each output channel in "
+        f"{whole_channels}"
     )

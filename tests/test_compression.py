@@ -212,6 +212,17 @@ def test_a_layer_of_equal_weights_is_pruned_to_the_exact_count():
     assert (masks.prepare(model, Pruning("l1unstructure", 0.9))[0].weight == 0).sum() == 63
 
 
+@pytest.mark.parametrize(("zeros", "says"), [(3, "(5 of 10)"), (7, "(5 of 10; 2 of the others are zero as well)")])
+def test_weights_that_were_zero_before_pruning_are_counted_apart_from_the_pruned_ones(zeros, says):
+    model = nn.Sequential(nn.Linear(10, 1))
+    nn.init.ones_(model[0].weight)
+    model[0].weight.detach()[:, :zeros] = 0
+    prepared = masks.prepare(model, Pruning("l1unstructure", 0.5))
+    restored = masks.unpack(nn.Sequential(nn.Linear(10, 1)), masks.pack(prepared))
+    line = magnitude.check_pruned(restored, masks.masks_of(prepared), 0.5)
+    assert line == f"exactly floor(0.5 n) of n weights are pruned to zero in each of 1 layers {says}"
+
+
 def test_the_pruned_file_holds_one_bit_a_weight_and_the_kept_values():
     prepared = masks.prepare(float_model(), Pruning("l1unstructure", 0.9))
     packed = masks.pack(prepared)

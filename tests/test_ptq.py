@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -184,6 +185,21 @@ def test_four_bit_weights_are_within_half_a_step_of_their_groups_grid(inputs, si
     rounded = int4.unpack(skeleton, tensors)[0].dequantized().view(-1, size)
     assert ((rounded - weight).abs() <= scale[:, None] / 2 + 1e-6).all()
     assert torch.allclose(rounded.abs().amax(dim=1), weight.abs().amax(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ([128, 64], "with a scale for each 64 of them; restored"),
+        ([96, 7], "with a scale for each output channel; restored"),
+        ([64, 7, 64], "with a scale for each 64 of them in 2 layers and for each output channel in 1; restored"),
+    ],
+)
+def test_an_int4_model_says_which_weights_share_a_scale(inputs, says):
+    network = nn.Sequential(*(nn.Linear(*sizes) for sizes in pairwise([*inputs, 5])))
+    prepared, tensors = quantized(network, "int4")
+    restored = int4.unpack(network, tensors)
+    assert says in int4.verify(prepared, restored, "int4", torch.ones(2, inputs[0]))
 
 
 def test_activations_of_int4_are_not_rounded():
