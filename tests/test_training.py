@@ -13,10 +13,11 @@ import models
 import reproduce
 from compleak.pipeline.plan import stages_of_audit
 from compleak.runs import checkpoints
-from compleak.runs.settings import RunSettings, TrainSettings
-from compleak.runs.variants import ORIGINAL
+from compleak.runs.settings import CompressSettings, RunSettings, TrainSettings
+from compleak.runs.variants import ORIGINAL, compressed_variant
 from compleak.training import compiled, loop, plugin
 from compleak.training.assignment import assign
+from compleak.training.compress import compressed_source
 from compleak.training.loop import Recipe
 from compleak.training.make import recipe_of, training_of
 from core.errors import UserError
@@ -143,6 +144,25 @@ def test_a_model_that_is_no_longer_finite_is_refused_by_the_name_of_its_tensor(t
     tensors = {"weight": torch.ones(2), "running_var": torch.tensor([1.0, value])}
     with pytest.raises(UserError, match="running_var is no longer finite after training: lower --lr"):
         loop.check_finite(tensors, "original victim_model", tmp_path / "resume.pt")
+
+
+class Overflowing(nn.Module):
+    """A layer with finite weights whose answers are infinite."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.flatten(1) + math.inf
+
+
+@pytest.mark.parametrize("diverged", ["weights", "answers"])
+def test_a_compression_that_diverged_ends_in_advice_and_not_in_an_assertion(tiny_run, monkeypatch, diverged):
+    variant = compressed_variant("pruning", "0.6")
+    assignment = assign(tiny_run, variant, "victim_model")
+    source = compressed_source(assignment, CompressSettings(run=None, variant=variant), CPU)
+    prepared = source.start() if diverged == "weights" else Overflowing()
+    for parameter in prepared.parameters():
+        nn.init.constant_(parameter, math.nan)
+    with pytest.raises(UserError, match="no longer finite after training: lower --lr"):
+        source.finish(prepared)
 
 
 def test_the_learning_rate_is_half_a_cosine_to_zero():

@@ -13,9 +13,11 @@ from compleak.runs.run import Run, dataset, open_run
 from compleak.runs.settings import CompressSettings, QuantizeSettings
 from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment, assign, points_fingerprint
+from compleak.training.evaluate import predict
 from compleak.training.finished import fill_network, finished_folder, model_meta
-from compleak.training.make import Product, Source, describe_privacy, make_model, recipe_of
+from compleak.training.make import Product, Source, check_finite, describe_privacy, make_model, recipe_of
 from core import devices
+from core.errors import UserError
 from core.threads import threads_for_stage, use_threads
 
 LEAST_FEATURES = 8  # of a table; with fewer, and in narrow networks, scales and biases weigh more
@@ -63,11 +65,13 @@ def compressed_source(
 
     def finish(prepared: nn.Module) -> Product:
         prepared.eval()
+        if variant.is_fine_tuned:
+            refuse_diverged(assignment, prepared, device)
         tensors = variant.module.pack(prepared)
         check_quantized_size(assignment, tensors, original_tensors())
         restored = fill_network(run, variant, tensors).to(device, memory_format=torch.channels_last)
-        stated = verify(assignment, prepared, restored, device)
-        facts = {"property": stated, "test_accuracy_before": original["test_accuracy"]}
+        property_text = verify(assignment, prepared, restored, device)
+        facts = {"property": property_text, "test_accuracy_before": original["test_accuracy"]}
         return Product(tensors, restored, {**facts, **inherited_privacy(assignment, original)})
 
     def describe(meta: dict) -> str:
@@ -95,10 +99,10 @@ def inputs_at(run: Run, points: np.ndarray, batch_size: int, device: torch.devic
 
 
 def inherited_privacy(assignment: Assignment, original: dict) -> dict:
-    """The privacy of a model that is not fine-tuned with noise, where its original was trained with noise.
+    """Which privacy guarantee a compressed model keeps from an original trained with DP-SGD.
 
-    Without fine-tuning it is the original's, from which all of the model is computed; fine-tuning without noise leaves
-    no guarantee.
+    Without fine-tuning the model is computed from the original alone, and keeps all of its guarantee. Fine-tuning
+    without noise leaves none. What fine-tuning with noise spends, the training itself says.
     """
     if "privacy" not in original:
         return {}
@@ -107,11 +111,23 @@ def inherited_privacy(assignment: Assignment, original: dict) -> dict:
     return {} if assignment.defence else {"privacy": {**original["privacy"], "epsilon": None, "history": None}}
 
 
-def verify(assignment: Assignment, prepared: nn.Module, restored: nn.Module, device: torch.device) -> str:
-    """Assert what the technique states of its models, on some of the model's own members; returns it in words."""
+def refuse_diverged(assignment: Assignment, prepared: nn.Module, device: torch.device) -> None:
+    """UserError where fine-tuning has left weights or answers that are not finite."""
+    check_finite(prepared.state_dict(), assignment.title)
+    if not predict(prepared, checked_inputs(assignment, device)).isfinite().all():
+        raise UserError(f"{assignment.title}: the answers are no longer finite after training: lower --lr")
+
+
+def checked_inputs(assignment: Assignment, device: torch.device) -> torch.Tensor:
+    """Network inputs (n, ...): some of the model's own members."""
     data = dataset(assignment.run)
     points = data.images[assignment.members[:CHECKED_IMAGES]]
-    inputs = data.kind.to_input(torch.from_numpy(points).to(device))
+    return data.kind.to_input(torch.from_numpy(points).to(device))
+
+
+def verify(assignment: Assignment, prepared: nn.Module, restored: nn.Module, device: torch.device) -> str:
+    """Assert what the technique states of its models, on some of the model's own members; returns it in words."""
+    inputs = checked_inputs(assignment, device)
     with devices.exact():
         return assignment.variant.module.verify(prepared, restored, assignment.variant.parsed_degree, inputs)
 
@@ -119,9 +135,10 @@ def verify(assignment: Assignment, prepared: nn.Module, restored: nn.Module, dev
 def check_quantized_size(
     assignment: Assignment, tensors: dict[str, torch.Tensor], original_tensors: dict[str, torch.Tensor]
 ) -> None:
-    """Assert that a quantized model of full width is as small as PROTOCOL §3 says.
+    """Assert that a quantized model has at most the share of its original's bytes that its degree states.
 
-    A pretrained network has a size of its own, and may be small.
+    Networks in which scales and biases weigh more are not checked: those narrower than full width, those for tables of
+    few columns, and pretrained ones, which have a size of their own and may be small.
     """
     run, variant = assignment.run, assignment.variant
     features = run.config["features"] or LEAST_FEATURES
