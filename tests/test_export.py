@@ -276,19 +276,36 @@ def test_a_file_that_answers_otherwise_is_not_left_behind(run, tmp_path, monkeyp
     answers_of_file = exporting.answers_of_file
     monkeypatch.setattr(exporting, "answers_of_file", lambda *args: answers_of_file(*args) * 1.01)
     with pytest.raises(UserError, match=r"logits differ from .* largest difference is 0.01 .* 0.001 is allowed"):
-        export.main(flags(run, tmp_path, "--variants", "original"))
-    assert not list(tmp_path.rglob("*.onnx"))
+        export.main(flags(run, tmp_path / "out", "--variants", "original"))
+    assert not (tmp_path / "out").exists()
 
 
-def test_the_number_that_was_judged_is_named_with_its_limit(tmp_path, monkeypatch):
+def test_a_model_that_fails_late_leaves_an_earlier_export_as_it_was(run, tmp_path, monkeypatch):
+    export.main(flags(run, tmp_path, "--variants", "original"))
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    load_model = exporting.load_model
+
+    def load_all_but_clustered_models(run, variant, role):
+        if variant != ORIGINAL:
+            raise UserError("model.pt is damaged or was replaced")
+        return load_model(run, variant, role)
+
+    monkeypatch.setattr(exporting, "load_model", load_all_but_clustered_models)
+    monkeypatch.setattr(exporting, "metadata_of", lambda *args: {"another": "version"})
+    with pytest.raises(UserError, match="damaged"):
+        export.main(flags(run, tmp_path, "--variants", "original", "clustering_4"))
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_the_number_that_was_judged_is_named_with_its_limit(monkeypatch):
     """A model that rounds is judged by the median, every other by the largest difference; NaN is never close."""
     monkeypatch.setattr(exporting.to_onnx, "rounds_inputs", lambda model: model == "rounds")
-    exporting.refuse_difference("rounds", exporting.Difference(largest=0.9, median=0.04), tmp_path)
+    exporting.refuse_difference("rounds", exporting.Difference(largest=0.9, median=0.04), "int8")
     with pytest.raises(UserError, match=r"median difference is 0.06 of the largest logit, and 0.05 is allowed"):
-        exporting.refuse_difference("rounds", exporting.Difference(largest=0.9, median=0.06), tmp_path)
+        exporting.refuse_difference("rounds", exporting.Difference(largest=0.9, median=0.06), "int8")
     for largest in (0.002, np.nan):
         with pytest.raises(UserError, match=f"largest difference is {largest} of the largest logit, and 0.001 is"):
-            exporting.refuse_difference("float", exporting.Difference(largest=largest, median=0.0), tmp_path)
+            exporting.refuse_difference("float", exporting.Difference(largest=largest, median=0.0), "original")
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])

@@ -1,9 +1,13 @@
 """Finished models of a run as ONNX files, and the task with which audit.py audits them on the run's own points.
 
-Every file is run in onnxruntime before it counts as written, and its answers are compared with the checkpoint's.
+Every file is run in onnxruntime, and its answers are compared with the checkpoint's. The files are written into a
+folder of their own and moved to their places when all are right.
 """
 
+import contextlib
 import importlib.util
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +26,7 @@ from compleak.training.evaluate import predict
 from compleak.training.finished import finished_folder, load_model, model_meta
 from core.console import progress, say
 from core.errors import UserError
-from core.files import sha256, write_atomically, write_json, write_text
+from core.files import make_folder, sha256, write_atomically, write_json, write_text
 from core.provenance import provenance
 from core.threads import threads_for_stage, threads_in_use, use_threads
 from data.inputs import InputKind
@@ -30,13 +34,14 @@ from models.to_onnx import INPUT, onnx_model
 from quantization import to_onnx
 
 CHECKED_POINTS = 64
-# Largest difference of a logit, as a share of the largest logit.
+# What the largest difference of a logit may be, as a share of the largest logit.
 FLOAT_TOLERANCE = 1e-3
-# The same for models that round the inputs of their layers, but of the median logit. onnxruntime computes QDQ layers in
-# integers, with rounded biases: half of the logits of our networks move by less than 0.01, single ones by up to 0.05
-# before training, and by less than 0.002 and up to 0.007 after it.
+# What the median difference may be, as a share of the largest logit, of models that round the inputs of their layers.
+# onnxruntime computes QDQ layers in integers, with rounded biases: half of the logits of our networks move by less than
+# 0.01, single ones by up to 0.05 before training, and by less than 0.002 and up to 0.007 after it.
 ROUNDED_TOLERANCE = 0.05
 POINTS, TASK, FACTS = "points.npz", "task.yaml", "export.json"
+UNFINISHED = ".unfinished"
 
 
 class Difference(NamedTuple):
@@ -49,27 +54,55 @@ class Difference(NamedTuple):
 def export_models(settings: ExportSettings) -> Path:
     """Write the models that the settings name, and what audit.py needs where they say so; returns the folder.
 
-    UserError, before anything is written, where a model is missing or cannot be exported.
+    UserError, with no file left or changed, where a model is missing, cannot be exported or answers otherwise than its
+    checkpoint.
     """
     refuse_missing_libraries(settings.audit)
     use_threads(threads_for_stage(settings.threads))
     run = open_run(settings.run)
     roles = run.roles if settings.audit else selected_roles(run.roles, settings.roles)
     variants = exported_variants(run, settings)
-    questions = [(role, variant) for role in roles for variant in variants]
-    for role, variant in questions:
+    models_to_export = [(role, variant) for role in roles for variant in variants]
+    for role, variant in models_to_export:
         refuse_unexportable(run, variant, role)
     targets = targets_of(run)
     inputs = checked_inputs(run, targets)
     models = {}
-    for role, variant in progress(questions, "exporting"):
-        file = model_file(variant, role)
-        models[file] = export_model(run, variant, role, inputs, settings.out / file)
+    with unfinished_folder(settings.out) as unfinished:
+        for role, variant in progress(models_to_export, "exporting"):
+            file = model_file(variant, role)
+            models[file] = export_model(run, variant, role, inputs, unfinished / file)
+        if settings.audit:
+            write_audit(run, targets, variants, unfinished)
+        facts = {"run": run.name, "data": run.config["data"], "models": models}
+        write_json(unfinished / FACTS, {**facts, **provenance(torch.device("cpu"))})
+        move_files(unfinished, settings.out)
+    say(f"{len(models)} models: {settings.out}")
     if settings.audit:
-        write_audit(run, targets, variants, settings.out)
-    facts = {"run": run.name, "data": run.config["data"], "models": models}
-    write_json(settings.out / FACTS, {**facts, **provenance(torch.device("cpu"))})
+        say(f"{len(targets.points)} points and the task for audit.py: {settings.out / TASK}")
     return settings.out
+
+
+@contextlib.contextmanager
+def unfinished_folder(out: Path) -> Iterator[Path]:
+    """A folder within `out`, removed with all that is in it when the block ends, and `out` with it if it is empty."""
+    make_folder(out)
+    folder = out / f"{UNFINISHED}-{os.getpid()}"
+    make_folder(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            out.rmdir()
+
+
+def move_files(source: Path, target: Path) -> None:
+    """Move all files to the same places below another folder, export.json last."""
+    files = [file.relative_to(source) for file in source.rglob("*") if file.is_file()]
+    for file in sorted(files, key=lambda file: (file.name == FACTS, file)):
+        make_folder((target / file).parent)
+        (source / file).replace(target / file)
 
 
 def refuse_missing_libraries(audit: bool) -> None:
@@ -120,20 +153,14 @@ def export_model(run: Run, variant: Variant, role: str, inputs: torch.Tensor, fi
         writers=to_onnx.WRITERS,
         metadata=metadata_of(run, variant, role),
     )
-    differences = []
-
-    def write(part: Path) -> None:
-        part.write_bytes(proto.SerializeToString())
-        differences.append(difference(expected, answers_of_file(part, inputs.numpy())))
-        refuse_difference(model, differences[-1], file)
-
-    write_atomically(file, write)
-    (measured,) = differences
+    write_atomically(file, lambda part: part.write_bytes(proto.SerializeToString()))
+    measured = difference(expected, answers_of_file(file, inputs.numpy()))
+    refuse_difference(model, measured, f"{variant} {role}")
     size = file.stat().st_size
     say(
         f"{variant} {role}: {checkpoints.megabytes(size)}; logits differ from the checkpoint's by up to "
         f"{measured.largest:.1e} of the largest logit, half of them by less than {measured.median:.1e}, on "
-        f"{len(inputs)} points; {file}"
+        f"{len(inputs)} points"
     )
     meta = model_meta(run, variant, role)
     return {"sha256": sha256(file), "bytes": size, "checkpoint": meta["sha256"], "difference": measured._asdict()}
@@ -161,16 +188,21 @@ def difference(expected: np.ndarray, answers: np.ndarray) -> Difference:
     return Difference(float(shares.max()), float(np.median(shares)))
 
 
-def refuse_difference(model: nn.Module, measured: Difference, file: Path) -> None:
+def refuse_difference(model: nn.Module, measured: Difference, title: str) -> None:
     """UserError where a file's answers are not the model's; models that round are judged by the median difference."""
     if to_onnx.rounds_inputs(model):
-        which, value, most = "median", measured.median, ROUNDED_TOLERANCE
+        which = "median"
+        value = measured.median
+        limit = ROUNDED_TOLERANCE
     else:
-        which, value, most = "largest", measured.largest, FLOAT_TOLERANCE
-    if not value <= most:  # NaN is refused as well
+        which = "largest"
+        value = measured.largest
+        limit = FLOAT_TOLERANCE
+    if not value <= limit:  # NaN is refused as well
         raise UserError(
-            f"{file} is not written: onnxruntime's logits differ from the checkpoint's. Their {which} difference is "
-            f"{value:.3g} of the largest logit, and {most:g} is allowed: try another version of onnxruntime"
+            f"{title}: onnxruntime's logits differ from the checkpoint's, so nothing is exported. Their {which} "
+            f"difference is {value:.3g} of the largest logit, and {limit:g} is allowed: try another version of "
+            "onnxruntime"
         )
 
 
@@ -204,7 +236,6 @@ def write_audit(run: Run, targets: Targets, variants: list[Variant], out: Path) 
     for file, positions in point_lists(run, targets):
         write_text(out / file, "".join(f"{position}\n" for position in positions))
     write_text(out / TASK, task_text(run, variants))
-    say(f"{len(targets.points)} points and the task for audit.py: {out / TASK}")
 
 
 def point_lists(run: Run, targets: Targets) -> Iterator[tuple[str, np.ndarray]]:
