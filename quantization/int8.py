@@ -24,7 +24,6 @@ from quantization.embeddings import Int8Embedding, RoundedEmbedding, pack_embedd
 from quantization.rounding import MIN_SCALE, codes_of, per_channel, round_channels
 
 DEGREE = "int8"
-EXPECTED_DEGREE = DEGREE
 INPUT_LEVELS = 255
 MOMENTUM = 0.01  # of the moving averages of input ranges
 

@@ -31,16 +31,18 @@ def parse(argv=None) -> QuantizeSettings:
     group.add_argument(
         "--calibration_points",
         type=arguments.positive_int,
-        default=QuantizeSettings.calibration_points,
-        help="members of a model that int8_static reads input ranges from, at most (default: %(default)s)",
+        help="members of a model that int8_static reads input ranges from, at most "
+        f"(default: {QuantizeSettings.calibration_points})",
     )
     add_roles_flag(group)
     args = parser.parse_args(argv)
+    if args.calibration_points and not degrees.DEGREES[args.degree].needs_calibration:
+        parser.error(f"--calibration_points is for int8_static, not for {args.degree}: leave it out")
     return QuantizeSettings(
         **stage_options(args),
         variant=compressed_variant("quantization", args.degree),
         roles=None if args.roles is None else tuple(args.roles),
-        calibration_points=args.calibration_points,
+        calibration_points=args.calibration_points or QuantizeSettings.calibration_points,
     )
 
 

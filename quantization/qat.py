@@ -18,16 +18,18 @@ from compleak.runs.settings import CompressSettings
 from compleak.runs.variants import compressed_variant
 from compleak.training.compress import compress_models
 from core.console import run_script
-from quantization import degrees
+from quantization import degrees, int8
 
 
 def parse(argv=None) -> CompressSettings:
     parser = stage_parser(__doc__)
     add_training_flags(parser, "--quantized_epochs", epochs=CompressSettings.epochs, lr=CompressSettings.lr)
-    parser.add_argument("--degree", default="int8", help="int8 is the only one (default: %(default)s)")
+    parser.add_argument("--degree", default=int8.DEGREE, help="int8 is the only one (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.degree in degrees.POST_TRAINING:
         parser.error(f"--degree {args.degree} needs no training, expected int8: use quantization/ptq.py")
+    if args.degree != int8.DEGREE:
+        parser.error(f"--degree {args.degree} is none, expected int8")
     return CompressSettings(**model_options(args), variant=compressed_variant("quantization", args.degree))
 
 

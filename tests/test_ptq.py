@@ -213,19 +213,22 @@ def test_activations_of_int4_are_not_rounded():
 # ---- the stage
 
 
+CALIBRATION = {"int8_static": ["--calibration_points", "40"]}
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A tiny run with all models that are quantized without training."""
     where = [*NETWORK, "--root", str(tmp_path_factory.mktemp("ptq"))]
     train.main([*where, *TINY])
     for degree in POST_TRAINING:
-        ptq.main([*where, "--degree", degree, "--calibration_points", "40"])
+        ptq.main([*where, "--degree", degree, *CALIBRATION.get(degree, [])])
     return open_run(train.parse(where).run)
 
 
 def settings_of(run, degree, **changes):
-    settings = ptq.parse([*NETWORK, "--root", str(run.root), "--degree", degree, "--calibration_points", "40"])
-    return replace(settings, **changes)
+    more = CALIBRATION.get(degree, [])
+    return replace(ptq.parse([*NETWORK, "--root", str(run.root), "--degree", degree, *more]), **changes)
 
 
 @every_degree
