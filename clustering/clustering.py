@@ -3,7 +3,8 @@
     python clustering/clustering.py --dataset_name cifar10 --model_name resnet18 --num_cls 10 \\
         --lr 0.00001 --epochs 30 --bit 2
 
-Needs train.py's models. --bit 2, 3, 4 gives 4, 8, 16 clusters; each layer is saved as codes and a codebook.
+Needs train.py's models. --bit 2, 3, 4 gives 4, 8, 16 clusters, as in the paper, and 1 to 8 are possible; each layer is
+saved as codes and a codebook.
 Gives results_clustering/<dataset>_<model>_<clusters>/{victim_model,shadow_model_0,...}/.
 """
 

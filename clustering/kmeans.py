@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from models.tools import assert_equal_outputs, load_exactly, take, unchanged_tensors, weighted_layers
+from models.tools import assert_equal_outputs, load_exactly, pop_checked, unchanged_tensors, weighted_layers
 
 CLUSTERS = tuple(2**bit for bit in range(1, 9))
 EXPECTED_DEGREE = f"a number of clusters 2, 4, ..., {CLUSTERS[-1]}"
@@ -187,11 +187,11 @@ def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     state = dict(tensors)
     for name, layer in weighted_layers(skeleton).items():
         shape, numel = layer.weight.shape, layer.weight.numel()
-        codebook = take(state, f"{name}.codebook", layer.weight.dtype)
+        codebook = pop_checked(state, f"{name}.codebook", layer.weight.dtype)
         if codebook.dim() != 1 or len(codebook) not in CLUSTERS:
             raise ValueError(f"{name}.codebook has shape {tuple(codebook.shape)}, not 2, 4, 8, ... or 256 values")
         bit = CLUSTERS.index(len(codebook)) + 1
-        packed = take(state, f"{name}.codes", torch.uint8, (math.ceil(numel * bit / 8),))
+        packed = pop_checked(state, f"{name}.codes", torch.uint8, (math.ceil(numel * bit / 8),))
         bits = np.unpackbits(packed.numpy(), count=numel * bit, bitorder="little").reshape(numel, bit)
         codes = np.packbits(bits, axis=1, bitorder="little")  # (n, 1)
         state[f"{name}.weight"] = codebook[torch.from_numpy(codes).int()].view(shape)
@@ -204,15 +204,15 @@ def verify(prepared: nn.Module, restored: nn.Module, clusters: int, inputs: Tens
     Returns one line that says so. `restored` is what `unpack` made of the tensors of `prepared`.
     """
     layers = weighted_layers(restored)
-    most = 0
+    most_values = 0
     for name, source in weighted_layers(prepared).items():
         weight = layers[name].weight.detach().cpu()
         distinct = len(weight.unique())
         assert distinct <= clusters, f"{name}: {distinct} distinct weights, more than {clusters}"
         assert torch.equal(weight, source.weight.detach().cpu()), f"{name}: the restored weights differ"
-        most = max(most, distinct)
+        most_values = max(most_values, distinct)
     assert_equal_outputs(prepared, restored, inputs)
     return (
-        f"clustering {clusters}: at most {most} distinct weights in each of {len(layers)} layers; "
+        f"clustering {clusters}: at most {most_values} distinct weights in each of {len(layers)} layers; "
         f"restored outputs equal on {len(inputs)} points"
     )

@@ -66,8 +66,9 @@ def build(
     (fan-out). The caller seeds torch. `mlp` and the networks for texts have dropout, whose draws come from torch's
     global generator. `pretrained` is a folder from which a network for texts takes its weights.
 
-    Raises ValueError for an unknown name, fewer than two classes, a width that is not a positive number, or features
-    that do not go with the network. UserError where transformers is missing or the pretrained folder does not fit.
+    Raises ValueError for an unknown name, fewer than two classes, a width that is not a positive number, or features or
+    a pretrained folder that do not go with the kind of network. UserError where transformers is missing or the folder
+    holds no fitting weights.
     """
     if name not in NETWORKS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(NAMES)}")
@@ -76,6 +77,8 @@ def build(
     if isinstance(width, bool) or not isinstance(width, Real) or not (math.isfinite(width) and width > 0):
         raise ValueError(f"width must be a positive number, not {width!r}")
     _check_features(name, features)
+    if pretrained and NETWORKS[name].takes != "text":
+        raise ValueError(f"{name} starts from no pretrained folder, as networks for texts do")
     size = () if features is None else (features,)
     start = {"pretrained": pretrained} if pretrained else {}
     return _initialise_convolutions(NETWORKS[name].builder(*size, num_classes, width, **start))

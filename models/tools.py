@@ -103,12 +103,14 @@ def _positions(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Module, int]]:
 
 
 def unchanged_tensors(prepared: nn.Module) -> dict[str, Tensor]:
-    """Copies on the CPU of all tensors that a parametrisation leaves alone: biases and normalisations."""
+    """Copies on the CPU of all parameters and buffers that have no parametrisation, by name."""
     state = prepared.state_dict()
     return {name: t.detach().cpu().clone() for name, t in state.items() if ".parametrizations." not in name}
 
 
-def take(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: Sequence[int] | None = None) -> Tensor:
+def pop_checked(
+    tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: Sequence[int] | None = None
+) -> Tensor:
     """Remove `name` from `tensors` and return it. ValueError where it is missing or has another type or shape."""
     tensor = tensors.pop(name, None)
     if not isinstance(tensor, Tensor):
@@ -126,7 +128,7 @@ def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """
     rest = dict(tensors)
     wanted = model.state_dict()
-    state = {name: take(rest, name, tensor.dtype, tensor.shape) for name, tensor in wanted.items()}
+    state = {name: pop_checked(rest, name, tensor.dtype, tensor.shape) for name, tensor in wanted.items()}
     if rest:
         raise ValueError(f"{next(iter(rest))} belongs to no layer of this network")
     model.load_state_dict(state)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from models.tools import assert_equal_outputs, cost, load_exactly, take, unchanged_tensors
+from models.tools import assert_equal_outputs, cost, load_exactly, pop_checked, unchanged_tensors
 from pruning import magnitude, slim, structured
 
 
@@ -144,9 +144,9 @@ def unpack(skeleton: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
 def _unpack_parameter(tensors: dict[str, Tensor], name: str, parameter: Tensor) -> Tensor:
     """A masked parameter of the shape and type of `parameter`; its two tensors are removed from `tensors`."""
     numel = parameter.numel()
-    packed = take(tensors, f"{name}.mask", torch.uint8, (math.ceil(numel / 8),))
+    packed = pop_checked(tensors, f"{name}.mask", torch.uint8, (math.ceil(numel / 8),))
     mask = torch.from_numpy(np.unpackbits(packed.numpy(), count=numel)).bool().view(parameter.shape)
-    kept = take(tensors, f"{name}.kept", parameter.dtype, (int(mask.sum()),))
+    kept = pop_checked(tensors, f"{name}.kept", parameter.dtype, (int(mask.sum()),))
     return torch.zeros(parameter.shape, dtype=kept.dtype).masked_scatter(mask, kept)
 
 

@@ -5,8 +5,9 @@
     python pruning/prune.py --dataset_name cifar10 --model_name resnet18 --pruner_name l1structure \\
         --prune_sparsity 0.5 --shrink
 
-Needs train.py's models. --pruner_name says what exactly that share of is zero afterwards: of each layer's weights
-(l1unstructure), of each convolution's filters (l1structure, l2structure), of all batch-norm channels (slim).
+Needs train.py's models. --pruner_name chooses what is set to zero; --prune_sparsity is the share of it. l1unstructure
+takes weights of each layer, l1structure and l2structure filters of each convolution, slim batch-norm channels of the
+whole network.
 Gives results_pruning/<run>_<sparsity>/{victim_model,shadow_model_0,...}/, and <run>_<pruner>_<sparsity>/ of other
 pruners than l1unstructure. --shrink adds shrunk.pt2, the smaller dense network with the same outputs (torch.export),
 and shrunk.json, what it costs.
@@ -55,7 +56,7 @@ def parse(argv=None) -> PruneSettings:
         "--prune_sparsity",
         type=arguments.proper_share,
         default=0.7,
-        help="share of what is pruned to remove, in (0, 1) (default: %(default)s)",
+        help="share of the weights, filters or channels to set to zero, between 0 and 1 (default: %(default)s)",
     )
     parser.add_argument(
         "--shrink",

@@ -130,7 +130,8 @@ def verify(prepared: nn.Module, restored: nn.Module, degree: str, inputs: Tensor
 def assert_company_changes_nothing(model: nn.Module, inputs: Tensor) -> None:
     """Assert that the first half of the inputs gets bit-equal logits beside the second half and beside extreme values.
 
-    Tokens have no extreme values: texts are asked beside the others read backwards.
+    Token ids cannot be scaled, so for texts the second half of the batch is reversed instead: each of its texts is read
+    backwards.
 
     Both batches have one size: another size may have other kernels, which round in another way.
     """

@@ -1,6 +1,6 @@
 """Embeddings with int8 weights, for every kind of int8 model: a grid for each row, which is the vector of one token.
 
-What reaches an embedding are tokens, which are not rounded.
+Token ids are an embedding's input and are not rounded.
 """
 
 import torch

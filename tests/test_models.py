@@ -1,6 +1,7 @@
 """The networks: sizes known from the literature, shapes at every width, and the form the compressions rely on."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,6 +100,7 @@ def test_the_mobilenet_keeps_four_by_four_pixels_to_the_end():
         (("resnet18", 10, 1.0, 446), "resnet18 takes images"),
         (("mlp", 10), "features"),
         (("mlp", 10, 1.0, 0), "features"),
+        (("resnet18", 10, 1.0, None, Path("folder")), "resnet18 starts from no pretrained folder"),
     ],
 )
 def test_bad_arguments_are_named(arguments, named):

@@ -15,7 +15,7 @@ __all__ = ["ForeignModel", "ModelSpec", "load_weights", "open_model", "plugin_fi
 
 HUGGING_FACE = "folder of Hugging Face"
 PREPROCESSING = "preprocessor_config.json"
-TAKEN = ".onnx, .pt2, .tflite, .py, a Hugging Face folder, or a folder with one .py file"
+ACCEPTED_FORMATS = ".onnx, .pt2, .tflite, .py, a Hugging Face folder, or a folder with one .py file"
 WEIGHTS_ONLY = (
     "holds weights without their network, or a network as pickled code: give a .py file with get_model() and let "
     "`weights:` in a task file name the weights (or put them beside it), or export the model to ONNX"
@@ -65,7 +65,9 @@ def _open(spec: ModelSpec, threads: int) -> ForeignModel:
         HUGGING_FACE: lambda: open_hugging_face(spec),
     }
     if kind not in openers:
-        raise UserError(f"{spec.file} {REFUSED.get(kind, 'is no model file that can be opened')}; models are {TAKEN}")
+        raise UserError(
+            f"{spec.file} {REFUSED.get(kind, 'is no model file that can be opened')}; models are {ACCEPTED_FORMATS}"
+        )
     return openers[kind]()
 
 
@@ -76,5 +78,5 @@ def _kind(file: Path) -> str:
     if (file / "config.json").is_file():
         return HUGGING_FACE
     if not any(file.glob("*.py")):
-        raise UserError(f"the folder {file} holds neither a config.json nor a .py file; models are {TAKEN}")
+        raise UserError(f"the folder {file} holds neither a config.json nor a .py file; models are {ACCEPTED_FORMATS}")
     return ".py"
