@@ -63,6 +63,45 @@ def test_audited_points_without_a_reference_are_left_out_and_counted(tmp_path, c
     assert metrics.auc(scores[asked], truth[asked]) == pytest.approx(rows.loc["rmia", "auc"])
 
 
+def train_every_shadow_model_on(points):
+    def change(member):
+        member[1:, points] = True
+
+    return change
+
+
+def test_points_that_are_left_out_tell_no_attack_whether_they_are_members(tmp_path, monkeypatch):
+    """All shadow models trained on two members and two others, which are few enough to be copies by chance."""
+    _, arrays = write_world(tmp_path)
+    audited, is_member = arrays["audit"][0], arrays["member"][0]
+    lonely = np.r_[np.flatnonzero(audited & is_member)[:2], np.flatnonzero(audited & ~is_member)[:2]]
+    file, _ = write_world(tmp_path, member=train_every_shadow_model_on(lonely))
+    seen = []
+    (gap,) = (row for row in attacks.NR if row.name == "gap")
+    spy = gap._replace(run=lambda models, **options: seen.extend(models) or gap.run(models, **options))
+    monkeypatch.setitem(attacks.KNOWN, "NR", (spy,))
+    CompLeakNR.main(["--signals", str(file), "--attacks", "gap"])
+    (view,) = seen
+    assert not view.audit[0, lonely].any() and (view.member[0, lonely] == -1).all()
+    assert (view.member[0, view.audit[1:].any(axis=0)] == 0).all()
+
+
+def test_the_null_control_halves_all_audited_non_members_and_not_those_that_have_a_reference(tmp_path):
+    """What was asked in the members' call was answered with more confidence. A third of the others are left out."""
+    _, arrays = write_world(tmp_path)
+    others = np.flatnonzero(arrays["audit"][0] & ~arrays["member"][0])
+    assert len(others) == 60
+
+    def add_confidence(logits):
+        right = np.arange(logits.shape[2]) == arrays["labels"][:, None]
+        logits[0, others[:30]] += 100 * right[others[:30]]
+
+    changes = {"member": train_every_shadow_model_on(others[:20]), "logits": add_confidence}
+    file, _ = write_world(tmp_path, **changes)
+    null = CompLeakNR.main(["--signals", str(file), "--attacks", "yeom2018"]).set_index("attack").loc["null"]
+    assert (null["n_member"], null["n_nonmember"], null["auc"]) == (10, 30, 1)
+
+
 def test_a_shadow_model_none_of_whose_points_has_a_reference_still_serves_the_other_attacks(tmp_path, capsys):
     """The only shadow model is trained on half of the victim's non-members: no other model says how hard they are."""
     _, arrays = write_world(tmp_path, models=2)

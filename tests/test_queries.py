@@ -94,8 +94,17 @@ def test_the_null_control_finds_a_transform_that_only_members_get():
     rng = np.random.default_rng(0)
     truth = np.arange(4000) < 2000
     honest = rng.normal(size=4000) + truth  # a leak, but one path for all points
-    scores, _, half = null_control(honest, honest > 0, truth)
+    in_call = np.arange(4000) < 3000
+    scores, _, half = null_control(honest, honest > 0, truth, in_call)
     assert abs(metrics.auc(scores, half) - 0.5) < 0.04
-    betrayed = honest + 2 * (np.arange(4000) < 3000)  # the members' call, with half of the non-members, is augmented
-    scores, _, half = null_control(betrayed, betrayed > 0, truth)
+    betrayed = honest + 2 * in_call  # the members' call, with half of the non-members, is augmented
+    scores, _, half = null_control(betrayed, betrayed > 0, truth, in_call)
     assert metrics.auc(scores, half) > 0.8
+
+
+def test_the_null_control_halves_points_of_one_call_by_their_order():
+    scores = np.arange(6.0)
+    truth = np.array([True, False, True, False, False, False])
+    for in_call in (truth, np.ones(6, dtype=bool)):
+        others, _, half = null_control(scores, scores > 0, truth, in_call)
+        assert others.tolist() == [1, 3, 4, 5] and half.tolist() == [True, True, False, False]

@@ -12,7 +12,7 @@ import torch
 import attacks
 from compleak.audits.attackers import Attacker, as_known, attacker_of, halves_of, parts_of
 from compleak.audits.columns import with_columns
-from compleak.audits.controls import blind_control, reference_control
+from compleak.audits.controls import blind_control, in_members_call, reference_control
 from compleak.audits.first_stage import pair_files
 from compleak.audits.job import Job
 from compleak.audits.split_ai import with_split_ai
@@ -89,7 +89,8 @@ def make_table(
     if warning := copies_in_words(next(iter(usable.values()))):
         say(warning)
     unfinished = UnfinishedTable(target.out, settings.scenario, made_from)
-    attacked = attack_jobs(settings, target, attacker, usable, made_from, device, unfinished)
+    whole_audit = next(iter(records.values())).audit
+    attacked = attack_jobs(settings, target, attacker, usable, whole_audit, made_from, device, unfinished)
     table = pd.DataFrame(attacked.rows)
     facts = {"made_from": made_from, "left_out": attacked.left_out, **provenance(device)}
     arrays = [in_file_order(values, records, usable) for values in (attacked.scores, attacked.p_values)]
@@ -183,17 +184,20 @@ def attack_jobs(
     target: Target,
     attacker: Attacker,
     records: dict[Path, signals_file.Record],
+    whole_audit: np.ndarray,
     made_from: dict,
     device,
     unfinished: UnfinishedTable,
 ) -> Attacked:
     """The rows of all jobs, then of the controls that a table has once, and the scores (A,) behind them.
 
-    Scores go by `attack` or `attack/classifier`. Those of the second job and all after it begin with `<job>/`. Of an
-    attacker who knows half of the points, `half` says which fit judged each point.
+    whole_audit: (R, N) bool, the audit sets as the files have them; the records may leave points out. Scores go by
+    `attack` or `attack/classifier`. Those of the second job and all after it begin with `<job>/`. Of an attacker who
+    knows half of the points, `half` says which fit judged each point.
     """
     file, record = next(iter(records.items()))
     truth = record.truth
+    in_call = in_members_call(record, whole_audit)
     seed, code = made_from["seed"], made_from["code"]
     halves = halves_of(attacker, record, seed)
     first_stage_folder = None if target.run else settings.out
@@ -202,10 +206,10 @@ def attack_jobs(
     unsaid = set() if settings.attacks else {row.key for row in chosen if needs_extra_answers(row)}
     rows, scores, p_values, left_out = [], {}, {}, {}
     for name, files in target.jobs.items():
-        parts = parts_of(attacker, halves, [records[path] if path else None for path in files])
+        parts = parts_of(attacker, halves, [records[path] if path else None for path in files], whole_audit)
         hashes = made_from["signals"][name]
         pairs = [pair_files(files, hashes, seed, code, first_stage_folder, part.name) for part in parts]
-        job = Job(settings.scenario, name, parts, pairs, truth, options, attacker.needs, unfinished, unsaid)
+        job = Job(settings.scenario, name, parts, pairs, truth, in_call, options, attacker.needs, unfinished, unsaid)
         job_rows, job_scores = job.run(chosen)
         prefix = f"{name}/" if rows else ""
         scores |= {prefix + key: values for key, values in job_scores.items()}

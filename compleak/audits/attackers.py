@@ -160,19 +160,35 @@ def halves_of(attacker: Attacker, record: Record, seed: int) -> list[Half]:
     return halves
 
 
-def parts_of(attacker: Attacker, halves: Sequence[Half], records: Sequence[Record | None]) -> list[Part]:
-    """The fits of this attacker on these models. halves: of `halves_of`; records: None where there is no model."""
-    audited = np.flatnonzero(next(record for record in records if record is not None).audit[0])
+def parts_of(
+    attacker: Attacker,
+    halves: Sequence[Half],
+    records: Sequence[Record | None],
+    whole_audit: np.ndarray | None = None,
+) -> list[Part]:
+    """The fits of this attacker on these models. halves: of `halves_of`; records: None where there is no model.
+
+    whole_audit: (R, N) bool, the audit sets as the files have them, where the records leave points out; else None.
+    """
+    record = next(record for record in records if record is not None)
+    whole_audit = record.audit if whole_audit is None else whole_audit
+    audited = np.flatnonzero(record.audit[0])
     parts = []
     for half in halves:
-        views = [None if record is None else view_of(attacker, record, half) for record in records]
+        views = [None if record is None else view_of(attacker, record, half, whole_audit) for record in records]
         parts.append(Part(half, audited, views))
     return parts
 
 
-def view_of(attacker: Attacker, record: Record, half: Half) -> attacks.Signals:
-    """What the attacker knows of one model."""
-    return attacker_view(record) if attacker.name == SHADOWS else known_half_view(record, half)
+def view_of(attacker: Attacker, record: Record, half: Half, whole_audit: np.ndarray) -> attacks.Signals:
+    """What the attacker knows of one model.
+
+    Which points are the attacker's own follows from the whole audit sets, (R, N) bool. Of the victim's points that the
+    record leaves out, its audit set and membership say together who is a member.
+    """
+    if attacker.name == KNOWN_HALF:
+        return known_half_view(record, half)
+    return attacker_view(record._replace(audit=whole_audit))._replace(audit=record.audit)
 
 
 def known_half_view(record: Record, half: Half) -> attacks.Signals:

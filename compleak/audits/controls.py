@@ -21,15 +21,31 @@ from core.errors import UserError
 from core.files import write_atomically
 
 
-def null_control(scores: np.ndarray, decision: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The attack on the victim's non-members alone: scores, decisions, and which half was queried like members.
+def in_members_call(record: signals_file.Record, whole_audit: np.ndarray) -> np.ndarray:
+    """(A,) bool: which of the victim's audited points of the record went through the call in which members are asked.
 
-    The first half in file order went through the members' call (`queries.targets.query_calls`). No attack can tell the
-    halves apart unless members are loaded or queried in another way than non-members.
+    These are the members and, in file order, the first half of the non-members (`queries.targets.query_calls`).
+    whole_audit: (R, N) bool, the audit sets as the file has them; the record may leave points out.
+    """
+    is_other = whole_audit[0] & ~record.member[0]
+    in_first_half = np.cumsum(is_other) <= is_other.sum() // 2
+    return (record.member[0] | in_first_half)[record.audit[0]]
+
+
+def null_control(
+    scores: np.ndarray, decision: np.ndarray, truth: np.ndarray, in_call: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """The attack on the victim's non-members alone: scores, decisions, and which of them were queried like members.
+
+    No attack can tell the two kinds apart unless members are loaded or queried in another way than non-members.
+    in_call: (n,) bool, of `in_members_call`. Where all of these non-members, or none, were queried like members,
+    nothing can be said about the call, and the first half is compared with the second.
     """
     others = np.flatnonzero(~truth)
-    first_half = np.arange(len(others)) < len(others) // 2
-    return scores[others], decision[others], first_half
+    like_members = in_call[others]
+    if like_members.all() or not like_members.any():
+        like_members = np.arange(len(others)) < len(others) // 2
+    return scores[others], decision[others], like_members
 
 
 def blind_control(run: Run | None, file: Path, record: signals_file.Record, seed: int, code: str) -> np.ndarray | None:

@@ -30,9 +30,9 @@ class Job:
     """The attacks on one target.
 
     parts: the fits, and the points that each of them judges; pairs: for each part the files of MR's first stages;
-    truth: (A,) bool, the victim's membership, which no attack sees; needs: what the attacker of an attack had to have,
-    in words; unsaid: keys of attacks that are left out without a line on the terminal where the signals lack what the
-    attacks read.
+    truth: (A,) bool, the victim's membership, which no attack sees; in_call: (A,) bool, of `in_members_call`; needs:
+    what the attacker of an attack had to have, in words; unsaid: keys of attacks that are left out without a line on
+    the terminal where the signals lack what the attacks read.
     """
 
     def __init__(
@@ -42,13 +42,14 @@ class Job:
         parts: Sequence[Part],
         pairs: Sequence[list[PairFile]],
         truth: np.ndarray,
+        in_call: np.ndarray,
         options: dict,
         needs: Callable[[attacks.Attack], str],
         unfinished: UnfinishedTable,
         unsaid: Set[str] = frozenset(),
     ) -> None:
         self.scenario, self.name = scenario, name
-        self.parts, self.truth = parts, truth
+        self.parts, self.truth, self.in_call = parts, truth, in_call
         self.pairs = {part.name: files for part, files in zip(parts, pairs, strict=True)}
         self.options, self.needs, self.unfinished = options, needs, unfinished
         self.unsaid = unsaid
@@ -240,10 +241,11 @@ class Job:
 
     def null_row(self, verdicts: Verdicts) -> dict:
         """The null control of one attack."""
-        judged, truth = verdicts.of(verdicts.is_scored), self.truth[verdicts.is_scored]
-        scores, decision, first_half = null_control(judged.scores, judged.decision, truth)
+        is_scored = verdicts.is_scored
+        judged = verdicts.of(is_scored)
+        controlled = null_control(judged.scores, judged.decision, self.truth[is_scored], self.in_call[is_scored])
         names = control_names(self.scenario, self.name, "null")
-        return measured_row(names, scores, decision, first_half, seed=self.options["seed"], seconds=0.0)
+        return measured_row(names, *controlled, seed=self.options["seed"], seconds=0.0)
 
 
 def too_few_points(attack: attacks.Attack) -> str:
