@@ -13,6 +13,7 @@ import train
 from compleak.audits import job, metrics
 from compleak.audits.controls import reference_control
 from compleak.audits.target import Target, folder_for
+from compleak.audits.usable import without_copies
 from compleak.findings.one_run import findings_of_run
 from compleak.queries import signals_file
 from compleak.queries.signals_file import Record
@@ -20,6 +21,8 @@ from compleak.runs.create import create_run
 from core.errors import UserError
 from data import splits
 from tests.planted import draw_half_roles, planted_signals, write_signals
+
+POINTS = 1505  # of a world with copies, which do not fall into the same third by their order
 
 
 def write_world(folder, models=4, **changes):
@@ -144,7 +147,7 @@ def test_the_control_of_references_is_left_out_where_no_member_has_one(capsys):
 
 @pytest.mark.parametrize(("pairs", "says"), [(3, None), (4, "8 of 120 audited points are copies .* 116 are distinct")])
 def test_many_copies_among_the_audited_points_are_counted_in_one_line(tmp_path, capsys, pairs, says):
-    """Points outside the audit set do not count, although all of them are copies."""
+    """Points outside the victim's audit set do not count, although all of them are copies."""
     file, arrays = write_world(tmp_path, models=2)
     audited = np.flatnonzero(arrays["audit"][0])
     group = np.full(300, 1000)
@@ -153,7 +156,51 @@ def test_many_copies_among_the_audited_points_are_counted_in_one_line(tmp_path, 
     np.savez(file, **arrays, group=group)
     CompLeakNR.main(["--signals", str(file), "--attacks", "gap"])
     printed = capsys.readouterr().out
-    assert re.search(says, printed) if says else "copies" not in printed
+    assert re.search(says, printed) if says else "audited points are copies" not in printed
+
+
+def write_pool_twice(folder, models=2, **world) -> tuple[Path, np.ndarray]:
+    """A planted world in which all points but the victim's stand twice, with the same membership; and its truth."""
+    planted = planted_signals(models, POINTS, **world)
+    (signals,) = planted.variants
+    order = np.r_[np.arange(POINTS), np.flatnonzero(signals.member[0] == 0)]
+    doubled = {name: getattr(signals, name)[:, order] for name in ("logits", "member", "audit")}
+    file = folder / "twice.npz"
+    write_signals(file, signals._replace(**doubled, labels=signals.labels[order], probes={}), planted.truth)
+    np.savez(file, **np.load(file), group=order)
+    return file, planted.truth
+
+
+def test_attacks_learn_from_one_copy_of_a_shadow_models_points_and_accuse_nobody_by_the_other(tmp_path, capsys):
+    """With both copies the AUC on the shadow model was 0.8, and a third of the non-members had p-values below 5 %."""
+    file, truth = write_pool_twice(tmp_path, leak=0)
+    table = CompLeakNR.main(["--signals", str(file), "--attacks", "calibrated"]).set_index("attack")
+    assert table.loc["calibrated", "shadow_log_auc"] < 0.25  # 0.14 is chance
+    p_values = np.load(tmp_path / "twice/NR_p_values.npz")["twice"]
+    assert (p_values[~truth] <= 0.05).mean() < 0.12
+    said = "of 1204 points of the shadow models 602 are distinct: the attacks learn from one of each"
+    assert said in capsys.readouterr().out
+
+
+def test_no_shadow_model_is_judged_on_a_copy_of_what_another_one_is_learned_from(tmp_path):
+    file, _ = write_pool_twice(tmp_path, models=4)
+    record = signals_file.load(file)
+    audit = record.audit.copy()
+    audit[1, :POINTS] = audit[2, POINTS:] = False  # these two models are audited on other copies
+    record = record._replace(audit=audit | record.audit[0] & (np.arange(4) == 0)[:, None])
+    (thinned,) = without_copies({"model": record}, seed=0).values()
+    learned_from = np.flatnonzero(thinned.audit[1:].any(axis=0))
+    assert len(set(record.group[learned_from])) == len(learned_from) > 500
+    np.testing.assert_array_equal(thinned.audit[0], record.audit[0])
+    assert not (thinned.audit & ~record.audit).any()
+
+
+def test_shadow_models_with_too_few_distinct_points_are_used_with_a_warning(capsys):
+    world = planted_signals(2, 300, seed=1)
+    (signals,) = world.variants
+    record = Record(signals.logits, signals.labels, signals.member == 1, signals.audit, {}, np.zeros(300, dtype=int))
+    assert without_copies({"model": record}, seed=0)["model"] is record
+    assert "of 180 points of the shadow models 1 are distinct, too few to learn from" in capsys.readouterr().out
 
 
 def test_a_file_with_the_victim_alone_is_refused_in_one_line_where_shadow_models_are_asked_for(tmp_path):

@@ -18,7 +18,7 @@ from compleak.audits.job import Job
 from compleak.audits.split_ai import with_split_ai
 from compleak.audits.table import TableFiles, UnfinishedTable, control_names, measured_row
 from compleak.audits.target import Target, check_out, target_of
-from compleak.audits.usable import copies_in_words, with_references
+from compleak.audits.usable import copies_in_words, with_references, without_copies
 from compleak.audits.verdicts import number_of_part
 from compleak.queries import signals_file
 from compleak.queries.probes import PROBES
@@ -84,7 +84,7 @@ def make_table(
 ) -> pd.DataFrame:
     """Run the attacks on what the files of the target hold, and write the table and the scores; returns the table."""
     records = with_columns(records, target.run, chosen_attacks(settings))
-    usable = with_references(as_known(attacker, records))
+    usable = without_copies(with_references(as_known(attacker, records)), made_from["seed"])
     usable = with_split_ai(usable, target.run, attacker, chosen_attacks(settings), made_from["seed"], device)
     if warning := copies_in_words(next(iter(usable.values()))):
         say(warning)

@@ -1,10 +1,11 @@
-"""What of a signals file the attacks can be run on, points that have a reference, and how many copies are among it."""
+"""Selects the audit points that have a reference model, and counts copies among them."""
 
 from typing import TypeVar
 
 import numpy as np
 
 from attacks.common.references import known_outsiders, reference_count
+from compleak.audits.halves import one_of_each_group
 from compleak.queries.signals_file import Record, attacker_view
 from core.console import say
 
@@ -28,6 +29,37 @@ def with_references(records: dict[Name, Record]) -> dict[Name, Record]:
         "model that was not would be their reference"
     )
     return {name: record._replace(audit=audit) for name, record in records.items()}
+
+
+def without_copies(records: dict[Name, Record], seed: int) -> dict[Name, Record]:
+    """The records in whose shadow models' audit sets no two points are copies of each other.
+
+    The records describe the same points. Attacks are fitted on these audit sets. A fit that saw a copy of a point knows
+    the point: `calibrated` then read an AUC of 0.8 on a shadow model that leaks nothing, and its threshold accused
+    accordingly. Which copy stays is drawn for all shadow models at once, so that none learns from a copy that another
+    one is judged on. Where too few points of a model would be left, the records stay as they are, with a warning.
+    """
+    record = next(iter(records.values()))
+    audit = record.audit.copy()
+    audit[1:] &= one_copy(record, seed)
+    before, after = (int(audited[1:].any(axis=0).sum()) for audited in (record.audit, audit))
+    if after == before:
+        return records
+    copies = f"of {before} points of the shadow models {after} are distinct"
+    if not has_both_kinds(record, audit):
+        say(f"{copies}, too few to learn from one of each: copies give each other away, so trust no threshold here")
+        return records
+    say(f"{copies}: the attacks learn from one of each")
+    return {name: record._replace(audit=audit) for name, record in records.items()}
+
+
+def one_copy(record: Record, seed: int) -> np.ndarray:
+    """(N,) bool: a random one of each group of copies among the points on which shadow models are audited."""
+    points = np.flatnonzero(record.audit[1:].any(axis=0))
+    group = None if record.group is None else record.group[points]
+    drawn = np.zeros(record.audit.shape[1], dtype=bool)
+    drawn[points] = one_of_each_group(group, len(points), seed)
+    return drawn
 
 
 def count_lacking(lacking: np.ndarray, audit: np.ndarray) -> str:
