@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from attacks.common.queries import checked_probe
 from attacks.common.signals import Result, Signals, Unusable, audit_rows, check_same_points
 from attacks.common.thresholds import balanced_threshold
 
@@ -22,13 +23,13 @@ SMALLEST = 1e-6  # distance whose logarithm stands for that of 0
 def boundary(models: Sequence[Signals], *, seed: int = 0, classifier: str = "hop_skip_jump") -> Result:
     """Log-distances of the victim's audit points, (A,), NaN where it was not measured. `seed` is unused.
 
-    classifier: how it was measured, a key of COLUMNS. Raises Unusable where no audited point of a shadow or of the
-    victim has a distance.
+    classifier: how it was measured, a key of COLUMNS. Raises Unusable where there is no shadow model, without the probe
+    "boundary", or where no audited point of a shadow or of the victim has a distance.
     """
     check_same_points(models)
     shadow, victim = audit_rows(models[0])
     column = COLUMNS[classifier]
-    by_model = [model.probes["boundary"][..., column] for model in models]  # (R, N) each
+    by_model = [checked_probe(model, "boundary")[..., column] for model in models]  # (R, N) each
     distances = np.mean([np.log(np.maximum(distance, SMALLEST)) for distance in by_model], axis=0)
     shadow_scores, scores = (distances[rows].astype(np.float64) for rows in (shadow, victim))
     measured = ~np.isnan(shadow_scores)

@@ -26,7 +26,8 @@ FORMS = ("mean", "logistic_regression")
 def label_only_augmentation(models: Sequence[Signals], *, seed: int, classifier: str = "mean") -> Result:
     """Scores of the victim's audit points, (A,): shares of right answers, or log-odds of membership.
 
-    classifier: one of FORMS, ValueError for another. Raises Unusable where there is no shadow model.
+    classifier: one of FORMS, ValueError for another. Raises Unusable where there is no shadow model, or
+    without the probe "correct" and the probe "augmented".
     """
     if classifier not in FORMS:
         raise ValueError(f"unknown form {classifier!r}: use {' or '.join(FORMS)}")

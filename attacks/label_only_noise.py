@@ -11,36 +11,24 @@ With several versions of a model, the shares of all of them are averaged: ours, 
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
-from attacks.common.folds import score_out_of_fold
+from attacks.common.queries import checked_probe
 from attacks.common.signals import Result, Signals, audit_rows, check_same_points, stack_rows
-from attacks.common.thresholds import decide
+from attacks.common.thresholds import choose_and_decide
 
 
 def label_only_noise(models: Sequence[Signals], *, seed: int = 0) -> Result:
     """The victim's audit points' shares of right answers, (A,), at the strength that is best. `seed` is unused.
 
     Each shadow's row is scored at the strength that is best on rows of other shadows and points. Raises Unusable where
-    there is no shadow model.
+    there is no shadow model, or without the probe "noise".
     """
     check_same_points(models)
     shadow, victim = audit_rows(models[0])
     rows = stack_rows(shadow, victim)
-    shares = np.mean([model.probes["noise"][rows] for model in models], axis=0, dtype=np.float64)  # (n, L)
+    by_model = [checked_probe(model, "noise")[rows] for model in models]
+    shares = np.mean(by_model, axis=0, dtype=np.float64).T  # (L, n)
     member = models[0].member[shadow]
-    fitted_on, applied_to = np.split(shares, [len(member)])
-    shadow_scores, scores = score_out_of_fold(fit, fitted_on, member, shadow, applied_to)
-    number = best_strength(fitted_on, member)
-    return decide(shadow_scores, member, scores)._replace(chosen=f"strength {number + 1} of {shares.shape[1]}")
-
-
-def fit(shares, member):
-    """A function from shares (n, L) to those at the strength with the best AUC on these rows, (n,)."""
-    best = best_strength(shares, member)
-    return lambda shares: shares[:, best]
-
-
-def best_strength(shares, member) -> int:
-    """Which column of (n, L) has the best AUC; the first of equally good ones."""
-    return int(np.argmax([roc_auc_score(member, column) for column in shares.T]))
+    of_shadows, of_victim = np.split(shares, [len(member)], axis=1)
+    names = [f"strength {number + 1} of {len(shares)}" for number in range(len(shares))]
+    return choose_and_decide(names, of_shadows, member, shadow, of_victim.__getitem__)

@@ -59,5 +59,5 @@ def fill_variance(variance, count) -> np.ndarray:
     """The variances, (R, N), with the mean of all in place of those that are unknown or zero."""
     common = np.nanmean(variance) if (count > 1).any() else 1.0
     if not common > 0:
-        raise Unusable("lira needs references that do not all answer alike")
+        raise Unusable("it needs references that do not all answer alike")
     return np.where(np.nan_to_num(variance) > 0, variance, common)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from attacks.common.networks import ROWS_AT_ONCE, Recipe, choose_recipe, one_cycle, sgd, standardise, train_and_decide
+from attacks.common.queries import checked_probe
 from attacks.common.signals import Result, Signals, Unusable, audit_rows
 from attacks.common.statistics import posterior
 
@@ -49,20 +50,18 @@ def rows_at_once(num_classes: int) -> int:
 def tokens(target: Signals, rows) -> np.ndarray:
     """(n, C, 3): posterior, sensitivity and one-hot label of each class, in the model's order."""
     is_label = np.arange(target.logits.shape[-1]) == target.labels[rows[1]][:, None]
-    return np.stack([posterior(target.logits[rows]), target.probes["sensitivity"][rows], is_label], axis=-1)
+    return np.stack([posterior(target.logits[rows]), checked_probe(target, "sensitivity")[rows], is_label], axis=-1)
 
 
 def samia(target: Signals, *, seed: int, recipe: str = "fast", device="cpu", progress=None) -> Result:
     """Log-odds of membership of the victim's audit points, (A,).
 
     recipe: "paper" or "fast" (`attacks.common.networks`); progress: a callable that wraps the iterable of epochs, or
-    None. Raises Unusable without the probe "sensitivity" or for more than about 2,000 classes, ValueError for another
-    recipe.
+    None. Raises Unusable where there is no shadow model, without the probe "sensitivity", or for more than about 2,000
+    classes, ValueError for another recipe.
     """
     shadow, victim = audit_rows(target)
     at_once = rows_at_once(target.logits.shape[-1])
-    if "sensitivity" not in target.probes:
-        raise Unusable("samia needs the sensitivity of the posteriors, and these signals hold none")
     fitted_on, applied_to = standardise(tokens(target, shadow), tokens(target, victim))
     member = target.member[shadow]
     return train_and_decide(

@@ -15,6 +15,7 @@ answer comes from a sub-model that was trained on the point.
 
 import numpy as np
 
+from attacks.common.queries import checked_probe
 from attacks.common.signals import Result, Signals, audit_rows
 from attacks.common.statistics import posterior
 from attacks.common.thresholds import choose_and_decide
@@ -28,7 +29,7 @@ SMALLEST = 1e-30  # posterior whose logarithm is taken
 
 def answers(target: Signals, rows, half: int) -> tuple[np.ndarray, np.ndarray]:
     """p and q, (n, C) float64 each, at these (model, point) pairs."""
-    return posterior(target.logits[rows]), target.probes["split_ai"][rows][:, half].astype(np.float64)
+    return posterior(target.logits[rows]), checked_probe(target, "split_ai")[rows][:, half].astype(np.float64)
 
 
 def distance(name: str, p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -43,7 +44,10 @@ def distance(name: str, p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def selena_adaptive(
     target: Signals, *, classifier: str, seed: int, recipe: str = "fast", device="cpu", progress=None
 ) -> Result:
-    """Scores of the victim's audit points, (A,). classifier: one of THRESHOLDS or NETWORKS."""
+    """Scores of the victim's audit points, (A,). classifier: one of THRESHOLDS or NETWORKS.
+
+    Raises Unusable without known points, or without the probe "split_ai".
+    """
     known, judged = audit_rows(target)
     of_known, of_judged = answers(target, known, SAME_HALF), answers(target, judged, OTHER_HALF)
     if classifier in NETWORKS:

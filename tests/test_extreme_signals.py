@@ -131,3 +131,11 @@ def test_without_an_audited_shadow_no_attack_runs_and_each_says_so(signals):
             assert attacks.missing(attack, models)[0] == "shadow models"
             with pytest.raises(attacks.Unusable, match="shadow"):
                 attack.run(models, seed=0)
+
+
+@pytest.mark.parametrize("attack", [row for row in attacks.KNOWN["NR"] if row.probes], ids=lambda row: row.key)
+def test_an_attack_says_which_answers_it_lacks_where_nobody_asked_before(attack):
+    bare = planted_signals(2, 40, seed=0).variants[0]._replace(probes={})
+    (probe,) = attack.probes
+    with pytest.raises(attacks.Unusable, match=f"it needs the answers {probe}, and these signals hold none"):
+        attack.run([bare], seed=0)

@@ -6,6 +6,7 @@ from scipy.stats import binom
 
 import attacks
 from attacks.boundary import boundary
+from attacks.common.folds import choose_out_of_fold, split_folds
 from attacks.common.signals import Unusable, audit_rows
 from attacks.gap import gap
 from attacks.label_only_augmentation import label_only_augmentation
@@ -89,6 +90,19 @@ def test_the_strength_of_the_noise_is_chosen_where_the_leak_is():
     assert np.array_equal(result.scores, signals[0].probes["noise"][0, signals[0].audit[0], LEAKING])
     low, high = metrics.auc_interval(result.scores, truth, seed=0)
     assert low <= auc_of_binomials(50, 0.85, 0.75) <= high
+
+
+def test_shadow_rows_scored_at_different_strengths_are_on_one_scale():
+    """Copies with much noise are named rightly seldom: raw shares would tell at which strength a row was scored."""
+    signals, _, _ = label_world(leak=0.0, points=600, seed=9)
+    (model,) = signals
+    noise = model.probes["noise"] - np.linspace(0, 0.7, STRENGTHS, dtype=np.float32)
+    shadow, _ = audit_rows(model)
+    by_strength = noise[shadow].T
+    assert len(choose_out_of_fold(by_strength, model.member[shadow], shadow).options) > 1
+    shadow_scores = label_only_noise([model._replace(probes={"noise": noise})]).shadow_scores
+    medians = [np.median(shadow_scores[scored]) for _, scored in split_folds(*shadow)]
+    assert np.ptp(medians) < 0.05
 
 
 LABEL_ONLY = [row for row in attacks.NR if row.name.startswith("label_only") or row.name == "boundary"]

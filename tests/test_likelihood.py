@@ -159,6 +159,13 @@ def test_the_upper_bound_needs_models_that_trained_on_the_audited_points():
     assert "the auditor trained on the victim's own points" in attacks.needs(attacks.UPPER_BOUND, "1 shadow model")
 
 
+def test_the_upper_bound_gives_no_other_attacks_name_as_its_reason():
+    signals, _ = lira_world(5, 40)
+    alike = signals._replace(logits=np.repeat(signals.logits[:1], 5, axis=0))
+    with pytest.raises(attacks.Unusable, match="^it needs references that do not all answer alike$"):
+        attacks.UPPER_BOUND.run([alike], seed=0)
+
+
 def test_base_with_scale_1_ranks_like_rmia_with_a_and_gamma_of_one(monkeypatch):
     signals = planted_signals(4, 400, seed=3).variants[0]
     monkeypatch.setattr("attacks.rmia.OFFLINE_A", (1.0,))

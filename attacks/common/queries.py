@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attacks.common.signals import Signals
+from attacks.common.signals import Signals, Unusable
 from attacks.common.statistics import confidence, log_posterior
 
 AT_ONCE = 2_000  # points whose answers are taken together
@@ -53,9 +53,19 @@ def with_averages(models: Sequence[Signals]) -> list[Signals]:
     return [model for pair in pairs for model in pair]
 
 
+def checked_probe(target: Signals, name: str) -> np.ndarray:
+    """What the models answered to this probe, (R, N, ...). Raises Unusable where they were not asked."""
+    if name not in target.probes:
+        raise Unusable(f"it needs the answers {name}, and these signals hold none")
+    return target.probes[name]
+
+
 def correct_bits(target: Signals, rows) -> np.ndarray:
-    """Whether each answer names the label, (n, Q) bool, of the (model, point) rows: `correct`, else by `augmented`."""
-    if "correct" in target.probes:
-        return target.probes["correct"][rows]
+    """Whether each answer names the label, (n, Q) bool, of the (model, point) rows: `correct`, else by `augmented`.
+
+    Raises Unusable without either.
+    """
+    if "augmented" not in target.probes or "correct" in target.probes:
+        return checked_probe(target, "correct")[rows]
     answers = target.probes["augmented"][rows]  # (n, Q, C)
     return answers.argmax(axis=-1) == target.labels[rows[1]][:, None]
