@@ -38,7 +38,7 @@ decides which points tie and hardly moves the AUC.
 import numpy as np
 
 from attacks.common.folds import choose_out_of_fold
-from attacks.common.references import checked_outsiders, reference_count, reference_log_p
+from attacks.common.references import checked_outsiders, known_outsiders, reference_count, reference_log_p
 from attacks.common.signals import Result, Signals, audit_rows
 from attacks.common.statistics import log_sigmoid, taylor_log_p, tempered_confidence
 from attacks.common.thresholds import choose_and_decide
@@ -86,11 +86,11 @@ def dominated_share(log_ratio, population, inside, gamma: float) -> np.ndarray:
 def populations(target: Signals, outsiders) -> np.ndarray:
     """(R, N) bool: the population points of each model. outsiders: (R, N) bool, the models that are references.
 
-    They are the model's known non-members or, where the victim has too few of those, the model's audited points; in
-    either case points that have a reference.
+    They are the points that the model is known not to have trained on and was asked about or, where the victim has too
+    few of those, the model's audited points; in either case points that have a reference.
     """
     comparable = reference_count(outsiders) > 0
-    known = (target.member == 0) & comparable
+    known = known_outsiders(target) & comparable
     if known[0].sum() < FEWEST_OUTSIDERS * target.audit[0].sum():
         return target.audit & comparable
     return known

@@ -27,6 +27,7 @@ from attacks.common.references import known_outsiders, reference_log_p, referenc
 from attacks.common.signals import Unusable
 from attacks.common.statistics import confidence, cross_entropy, log_odds, modified_entropy, posterior
 from attacks.common.thresholds import balanced_threshold
+from attacks.info_rmia import info_rmia
 from attacks.mr import inputs as mr_inputs
 from attacks.mr import mr
 from attacks.nasr2018 import features as nasr2018_features
@@ -369,6 +370,20 @@ def test_rmia_equals_the_papers_loops_for_every_a_and_gamma(models, points, role
         for gamma, fast in zip(GAMMA, score(log_p, reference, population, rows, a, GAMMA), strict=True):
             slow = [literal_rmia(signals, r, x, a, gamma) for r, x in zip(*rows, strict=True)]
             np.testing.assert_allclose(fast, slow, atol=1e-12)
+
+
+@pytest.mark.parametrize("attack", [rmia, info_rmia])
+def test_points_that_a_model_was_never_asked_about_are_not_in_its_population(attack):
+    signals = planted_signals(4, 300, classes=3, seed=4).variants[0]
+    logits, member = signals.logits.copy(), signals.member.copy()
+    unasked = np.flatnonzero((member[0] == 0) & ((member[1:] == 0).sum(axis=0) > 1))[::2]
+    logits[0, unasked] = np.nan
+    member[0, unasked] = -1
+    some_unasked = signals._replace(logits=logits)
+    result, expected = attack(some_unasked), attack(some_unasked._replace(member=member))
+    assert np.isfinite(result.scores).all()
+    np.testing.assert_array_equal(result.scores, expected.scores)
+    np.testing.assert_array_equal(result.shadow_scores, expected.shadow_scores)
 
 
 def test_rmia_uses_the_a_and_gamma_that_are_best_on_the_shadow_models(monkeypatch):
