@@ -258,6 +258,16 @@ def test_the_upper_bound_is_a_row_on_request_that_says_what_the_auditor_had_to_h
     )
 
 
+def test_a_table_that_was_made_before_is_read_with_the_same_types_and_numbers(tmp_path, capsys):
+    """Rows without a number, such as the null control's shadow_log_auc, do not turn the column into text."""
+    file, _ = write_world(tmp_path)
+    flags = ["--signals", str(file), "--attacks", "yeom2018,gap,base"]
+    made, read = CompLeakNR.main(flags), CompLeakNR.main(flags)
+    assert "done before" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(read, made, check_exact=True)
+    assert read["shadow_log_auc"].dtype == read["null_auc"].dtype == np.float64 and "null" in set(read["attack"])
+
+
 def test_the_folder_of_a_table_is_named_after_the_files():
     long = Path("a" * 90 + ".npz")
     assert folder_for([Path("a.npz"), Path("b.npz")]) == "a+b" and folder_for([long]) == "a" * 90
@@ -294,8 +304,9 @@ def test_an_auditor_whose_shadow_models_trained_on_the_victims_points_gets_the_u
     flags = [*names, *recipe, "--split", "online", "--shadow_num", "16"]
     run = create_run(train.parse(flags))
     train.main(flags)
-    table = CompLeakNR.main([*names, "--original", "--sensitivity_draws", "0", "--attacks", "yeom2018,base"])
-    table = table.set_index("attack")
+    named = [*names, "--original", "--sensitivity_draws", "0", "--attacks", "yeom2018,base"]
+    assert set(CompLeakNR.main(named)["attack"]) == {"yeom2018", "base", "null", "blind"}
+    table = CompLeakNR.main([*named, "--upper_bound"]).set_index("attack")
     assert "16 shadow models that trained on the victim's points, too" in table.loc["base", "needs"]
     assert {"upper_bound", "base"} <= set(table.index)
     record = signals_file.load(run.dir / "signals.npz")
@@ -305,7 +316,7 @@ def test_an_auditor_whose_shadow_models_trained_on_the_victims_points_gets_the_u
     assert 0.15 < trained < 0.35  # a quarter, where --max_points limits the members
 
 
-def test_points_that_all_shadow_models_trained_on_are_left_out_of_every_finding(tmp_path, monkeypatch):
+def test_points_that_all_shadow_models_trained_on_are_left_out_of_every_finding(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(splits, "LEAST_ONLINE", 3)
     names = ["--dataset_name", "digits", "--width", "0.125", "--root", str(tmp_path), "--threads", "1"]
     recipe = ["--epochs", "1", "--max_points", "200", "--shadow_num", "3", "--split", "online"]
@@ -313,6 +324,7 @@ def test_points_that_all_shadow_models_trained_on_are_left_out_of_every_finding(
     train.main([*names, *recipe])
     table = CompLeakNR.main([*names, "--original", "--sensitivity_draws", "0"])
     record = signals_file.load(run.dir / "signals.npz")
+    assert "left out upper_bound: it needs" in capsys.readouterr().out  # three models are too few for it
     lacking = record.member[1:, record.audit[0]].all(axis=0)
     assert 0 < lacking.sum() < 20
     headline = table[table["headline"]].iloc[0]

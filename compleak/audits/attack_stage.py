@@ -47,8 +47,8 @@ def attack(settings: AttackSettings, announce: bool = True) -> pd.DataFrame:
     device = devices.choose(settings.device)
     use_threads(threads_for_stage(settings.threads))
     target = target_of(settings, device)
-    if is_online(target):
-        settings = replace(settings, upper_bound=settings.scenario == "NR")
+    if is_online(target) and settings.scenario == "NR" and settings.attacks is None:
+        settings = replace(settings, upper_bound=True)
     records = {path: signals_file.load(path) for path in target.files}
     signals_file.same_points(list(records.values()), [str(path) for path in records])
     attacker = attacker_of(settings.attacker, records)

@@ -107,8 +107,8 @@ def add_attack_flags(parser: argparse.ArgumentParser, scenario: str) -> None:
         group.add_argument(
             "--upper_bound",
             action="store_true",
-            help="one more row, where the signals hold models that trained on the audited points (train.py --split "
-            "online): no attack, but what an auditor can know at best",
+            help="one more row, where the signals hold models that trained on the audited points: no attack, but what "
+            "an auditor can know at best (default: for a run of train.py --split online, unless --attacks names rows)",
         )
     group.add_argument(
         "--out",

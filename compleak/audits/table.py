@@ -16,6 +16,7 @@ from core.files import read_json, write_atomically, write_json
 
 CHOSEN = "chosen"  # the row of an attacker whose two fits choose different attacks
 NAMES = ("scenario", "variant", "attack", "classifier", "artifact_row")
+TEXTS = (*NAMES, "needs", "chosen")  # columns, in which an empty cell is no missing number
 
 
 def measured_row(names: dict, scores, decision, truth, *, seed: int, seconds: float, scored_by=None) -> dict:
@@ -52,7 +53,11 @@ class TableFiles:
         return read_json(self.record).get("made_from") == made_from
 
     def read(self) -> pd.DataFrame:
-        return pd.read_csv(self.table, keep_default_na=False)
+        """The table with the types and the numbers that were written. An attack may be called `null`."""
+        missing = {"keep_default_na": False, "na_values": [""]}
+        table = pd.read_csv(self.table, dtype=dict.fromkeys(TEXTS, str), **missing)
+        texts = table.columns.intersection(TEXTS)
+        return table.assign(**table[texts].fillna(""))
 
     def write(
         self, table: pd.DataFrame, scores: dict[str, np.ndarray], p_values: dict[str, np.ndarray], record: dict
