@@ -79,7 +79,8 @@ def dsq(target: Signals, *, seed: int, recipe: str = "fast", device="cpu", progr
     """Log-odds of membership of the victim's audit points, (A,), from the posterior in the order of the classes.
 
     recipe: "paper" or "fast" (`attacks.common.networks`; fast inputs are standardised, those of the paper are not);
-    progress: a callable that wraps the iterable of epochs, or None. Raises ValueError for another recipe.
+    progress: a callable that wraps the iterable of epochs, or None. Raises Unusable where there is no shadow model
+    or the training diverges, ValueError for another recipe.
     """
     features = [posterior(target.logits[rows]) for rows in audit_rows(target)]
     return by_two_views(target, *features, seed=seed, recipe=recipe, device=device, progress=progress)

@@ -15,7 +15,10 @@ def is_right(target: Signals, rows) -> np.ndarray:
 
 
 def gap(target: Signals, *, seed: int = 0) -> Result:
-    """1 where the prediction is right, else 0; (A,). There is no threshold to choose. `seed` is unused."""
+    """1 where the prediction is right, else 0; (A,). There is no threshold to choose. `seed` is unused.
+
+    Raises Unusable where there is no shadow model.
+    """
     shadow, victim = audit_rows(target)
     scores = is_right(target, victim)
     return Result(scores, scores > 0, is_right(target, shadow))

@@ -1,7 +1,8 @@
 """Tao & Shokri 2025, (Token-level) InfoRMIA (arXiv:2510.05582; ICLR 2026): RMIA as a continuous score, in nats.
 
-RMIA counts the population points z that a point x dominates. InfoRMIA takes the mean over them: by how much the target
-gains on models without x, more than it gains on the population. With the likelihood ratio LR(x) = p(x | target) / p(x),
+RMIA counts the population points z that a point x dominates. InfoRMIA takes the mean, over all z, of how far x is above
+z: how much likelier x is under the target than under models without x, compared with the same for z. With the
+likelihood ratio LR(x) = p(x | target) / p(x),
 
     score(x) = log LR(x) - mean over z of log LR(z)
 

@@ -1,4 +1,4 @@
-"""Likelihood ratio over all the models an attacker holds (ours; LiRA of Carlini et al. 2022, section VI, made joint).
+"""Likelihood ratio over all the models an attacker holds (ours; LiRA of Carlini et al. 2022, section IV, made joint).
 
 A point's confidences on K related models rise and fall together, so that the sum of K single verdicts would count the
 same evidence K times. Here the K confidences are one vector with a joint density.
@@ -12,7 +12,7 @@ same evidence K times. Here the K confidences are one vector with a joint densit
 3. The score is the log of the ratio of the two densities.
 
 The degrees of freedom are chosen on the shadows. So is, for several models, whether all confidences count, their mean,
-or that of the first model alone: with few references, more models may mean more to go wrong than to gain.
+or that of the first model alone: with few references, adding models can add more noise than information.
 
 For step 1 an answer counts as no farther than three interquartile ranges from the median of all answers. Gaussian
 answers do not lie so far out, but of heavy tails the moments would follow a few answers.

@@ -1,16 +1,16 @@
 """Carlini et al. 2022, Membership inference attacks from first principles (IEEE S&P): offline LiRA.
 
 The references of a point show the confidences of models that never saw it. The score is how far the target's confidence
-lies above those, in their standard deviations (section VI.B, equation 4: 1 - Pr[Z > confidence], in the same order):
+lies above those, in their standard deviations (section IV.C, equation 4: 1 - Pr[Z > confidence], in the same order):
 
     score(x) = (confidence(x) - mean_out(x)) / deviation(x)
 
-The deviation is each point's own, or one for all points, which is better with few references (section VI.C). A single
+The deviation is each point's own, or one for all points, which is better with few references (section VI.B). A single
 deviation does not change the order of scores, so it is left out, and the score is the plain difference.
 
-Two things are left to be tuned and are chosen on the shadows: the confidence, log p / (1 - p) (section V.C) or the
-distance of the label's logit from the largest other logit (the hinge of the authors' code); and the middle of the
-references' answers, their mean or, as the authors' code has it, their median.
+Two things are left to be tuned and are chosen on the shadows: the confidence, log p / (1 - p) (section IV.C) or the
+distance of the label's logit from the largest other logit (the hinge of section VI.A and of the authors' code); and the
+middle of the references' answers, their mean or, as the authors' code has it, their median.
 """
 
 import numpy as np

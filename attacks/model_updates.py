@@ -14,7 +14,10 @@ SIGNS = {"members' loss rises": 1, "members' loss falls": -1}
 
 
 def model_updates(original: Signals, compressed: Signals, *, seed: int = 0) -> Result:
-    """Scores of the victim's audit points, (A,). `seed` is unused."""
+    """Scores of the victim's audit points, (A,), in nats. `seed` is unused.
+
+    Raises Unusable where there is no shadow model.
+    """
     check_same_points([original, compressed])
     shadow, victim = audit_rows(original)
     rise = cross_entropy(compressed.logits, compressed.labels) - cross_entropy(original.logits, original.labels)

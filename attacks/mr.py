@@ -99,8 +99,8 @@ def mr(
     """Log-odds of membership of the victim's audit points, (A,).
 
     recipe: "paper" or "fast" (`attacks.common.networks`); progress: a callable that wraps the iterable of epochs, or
-    None; memberships: `membership` of each compressed model where it is known. Raises ValueError without a compressed
-    model or for another recipe.
+    None; memberships: `membership` of each compressed model where it is known. Raises Unusable where there is no shadow
+    model or the training diverges, ValueError without a compressed model or for another recipe.
     """
     if not compressed:
         raise ValueError("MR needs at least one compressed model")

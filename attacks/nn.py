@@ -51,8 +51,8 @@ def nn(
     """Log-odds of membership of the victim's audit points, (A,).
 
     features: "posterior", "top3" or "posterior_and_label"; recipe: "paper" or "fast" (`attacks.common.networks`);
-    progress: a callable that wraps the iterable of epochs, or None. Raises ValueError for other features or another
-    recipe.
+    progress: a callable that wraps the iterable of epochs, or None. Raises Unusable where there is no shadow model
+    or the training diverges, ValueError for other features or another recipe.
     """
     shadow, victim = audit_rows(target)
     fitted_on, applied_to = standardise(view(target, shadow, features), view(target, victim, features))

@@ -9,7 +9,7 @@ models did train on. In the class form the proxies of a point are all his member
 with the median and deviation of the class's members on the models that trained on them (in_c, s_c), and of the point
 itself on its references (out_x, s_x). Medians and deviations are as in the authors' code; the paper's own equations
 were not at hand and are not numbered here. The deviation of a handful of answers is mostly noise. So below
-ENOUGH_REFERENCES every point takes the root mean of all points' variances, as Carlini et al. 2022 do (section VI.C);
+ENOUGH_REFERENCES every point takes the root mean of all points' variances, as Carlini et al. 2022 do (section VI.B);
 where that turns to the point's own is ours. The paper's other two kinds of proxies, all members and the most similar
 pictures, are not here.
 """

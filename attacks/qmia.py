@@ -13,9 +13,9 @@ arrays only. The mean is fitted by squared errors, then the variance by the gamm
 which is the Gaussian's likelihood in the variance. On pictures the columns are a summary, so this is weaker there than
 the authors' network.
 
-Each model's regressions are fitted on the points that it is known not to have trained on; of a model without such
-points (the victim of an attacker who knows half of its points) on the shadows' audited non-members. A point that is
-fitted on is scored by a fit without it, in turn.
+Each model's regressions are fitted on the points that it is known not to have trained on. If a model has no such
+points, its regressions use the shadows' audited non-members instead; so it is with the victim of an attacker who knows
+half of its points. A point that is fitted on is scored by a fit without it, in turn.
 """
 
 import numpy as np

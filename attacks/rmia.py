@@ -15,9 +15,10 @@ points. The population of a model are the points it is known not to have trained
 not train on z, with the same a. The authors' research code does the same in its offline form, and privacy_meter takes a
 population that no model trained on. Code that follows algorithm 1 of the paper line by line takes p(z), in line 17, as
 the mean over all references, without a; the algorithm itself was not at hand. If some of these references trained on z,
-a non-member x lies above most such z, by how well the references remember z. That would change the scores, but not the
-order of the victim's points: the score is a non-decreasing function of LR(x), and only other points would tie. No point
-is compared with itself. The authors' code counts z with a ratio above gamma, here a ratio equal to gamma counts too.
+those references give such z a higher p(z), so LR(z) is too small and even a non-member x beats most such z. That would
+change the scores, but not the order of the victim's points: the score is a non-decreasing function of LR(x), and only
+other points would tie. No point is compared with itself. The authors' code counts z with a ratio above gamma, here a
+ratio equal to gamma counts too.
 
 Where x has as many references as z, a non-member x and a z are the same kind of thing, and the score of a non-member is
 uniform at gamma = 1. That is so for the points of the shadows. The victim's points have more references: all shadows,

@@ -73,7 +73,7 @@ def seqmia_versions(
     """Log-odds of membership of the victim's audit points, (A,). models[0] is the original where it is available.
 
     recipe: "paper" or "fast" (`attacks.common.networks`); progress: a callable that wraps the iterable of epochs, or
-    None. Raises ValueError for another recipe.
+    None. Raises Unusable where there is no shadow model or the training diverges, ValueError for another recipe.
     """
     check_same_points(models)
     training = choose_recipe(RECIPES, recipe)

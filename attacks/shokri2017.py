@@ -18,7 +18,11 @@ def features(target: Signals, rows) -> np.ndarray:
 
 
 def shokri2017(target: Signals, *, seed: int, classifier: str = "random_forest") -> Result:
-    """Scores of the victim's audit points, (A,). classifier: "logistic_regression" or "random_forest"."""
+    """Scores of the victim's audit points, (A,). classifier: "logistic_regression" or "random_forest".
+
+    Raises Unusable where there is no shadow model or too few points to hold some out, ValueError for another
+    classifier.
+    """
     shadow, victim = audit_rows(target)
     fitted_on, applied_to = features(target, shadow), features(target, victim)
     return classify(classifier, fitted_on, target.member[shadow], shadow, applied_to, seed=seed)

@@ -14,5 +14,8 @@ from attacks.common.thresholds import decide_per_class
 
 
 def song2021(target: Signals, *, seed: int = 0) -> Result:
-    """The class's threshold minus the point's Mentr, (A,); a member where this is not negative. `seed` is unused."""
+    """The class's threshold minus the point's Mentr, (A,), in nats; a member where this is not negative.
+
+    `seed` is unused. Raises Unusable where there is no shadow model or too few points to hold some out.
+    """
     return decide_per_class(target, -modified_entropy(target.logits, target.labels))

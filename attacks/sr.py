@@ -22,7 +22,10 @@ def features(original: Signals, compressed: Signals, rows, *, label: bool) -> np
 
 
 def sr(original: Signals, compressed: Signals, *, seed: int, label: bool, classifier: str = "random_forest") -> Result:
-    """Scores of the victim's audit points, (A,). label: False is SR1, True is SR2."""
+    """Scores of the victim's audit points, (A,). label: False is SR1, True is SR2.
+
+    Raises Unusable where there is no shadow model or too few points to hold some out.
+    """
     check_same_points([original, compressed])
     shadow, victim = audit_rows(original)
     fitted_on = features(original, compressed, shadow, label=label)

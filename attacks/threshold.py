@@ -44,7 +44,8 @@ def finite_log(values) -> np.ndarray:
 def threshold(target: Signals, *, seed: int = 0, classifier: str = "conf") -> Result:
     """Distances from the class's threshold, (A,); a member where not negative. `seed` is unused.
 
-    classifier: "conf", "xent", "mentr" or "top1_conf". Raises ValueError for another.
+    classifier: "conf", "xent", "mentr" or "top1_conf". Raises ValueError for another, Unusable where there is no
+    shadow model or too few points to hold some out.
     """
     values = statistic(classifier, target.logits, target.labels)  # (R, N)
     classes = target.logits.argmax(axis=-1) if classifier == "top1_conf" else None

@@ -13,14 +13,20 @@ from attacks.common.thresholds import decide
 
 
 def yeom2018(target: Signals, *, seed: int = 0) -> Result:
-    """Minus the cross-entropy of the victim's audit points, (A,)."""
+    """Minus the cross-entropy of the victim's audit points, (A,), in nats.
+
+    Raises Unusable where there is no shadow model.
+    """
     shadow, victim = audit_rows(target)
     scores = -cross_entropy(target.logits, target.labels)  # (R, N)
     return decide(scores[shadow], target.member[shadow], scores[victim])
 
 
 def entropy(target: Signals, *, seed: int = 0) -> Result:
-    """Minus the prediction entropy of the victim's audit points, (A,)."""
+    """Minus the prediction entropy of the victim's audit points, (A,), in nats.
+
+    Raises Unusable where there is no shadow model.
+    """
     shadow, victim = audit_rows(target)
     log_p = log_posterior(target.logits)
     scores = (np.exp(log_p) * log_p).sum(axis=-1)  # (R, N)

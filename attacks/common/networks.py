@@ -1,12 +1,14 @@
-"""The training loop of the attacks that are neural networks: SAMIA, MR and the `nn` family.
+"""The training loop of the attacks that are neural networks.
 
-Each of them has two recipes. `paper` is its authors': SGD for 100 epochs. `fast` is AdamW with a one-cycle schedule
+These are SAMIA, MR, the `nn` family, `dsq`, the networks of `selena_adaptive`, `rapid`, `seqmia_versions` and `neural`.
+All but `neural`, which is ours, have two recipes. `paper` is the authors': SGD for 100 epochs (SAMIA, MR, `nn`), or
+Adam for 100 (`seqmia_versions`) or 150 (`dsq`, `selena_adaptive`, `rapid`). `fast` is AdamW with a one-cycle schedule
 (Smith & Topin 2018, arXiv:1708.07120) for a few epochs, and reaches the same AUC in a fraction of the time; with more
 epochs these networks overfit.
 
-The shadow scores of a network are of the very rows it was trained on, so its threshold is less good than those of
-forests and boosted trees, whose shadow scores are out of bag or out of fold. This concerns ACC, `strict_*` and `ppv_*`
-of these rows of a table, not AUC or TPR.
+The shadow scores of `rapid` and `neural` are out of fold. Those of the other networks are of the very rows that they
+were trained on, so that their thresholds are less good. This concerns ACC, `strict_*` and `ppv_*` of these rows of a
+table, not AUC or TPR.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Several answers about each point, the probes `augmented` and `correct`: how attacks take them together.
 
 A model that was trained on crops and flips of a point knows these as well as the point. So Carlini et al. 2022,
-Membership inference attacks from first principles (section VI), ask about 18 of them. The logit-scaled confidences
+Membership inference attacks from first principles (section VI.C), ask about 18 of them. The logit-scaled confidences
 are about Gaussian. Their mean over the queries is what a Gaussian likelihood ratio comes to where all queries are
 equally noisy and equally correlated; it takes the noise of single queries out of the target's and of the references'
 answers alike.

@@ -13,7 +13,7 @@ def log_odds(logits) -> np.ndarray:
     """log p_c / (1 - p_c) of every class, (..., C) -> (..., C) float64, computed without p.
 
     It is z_c minus the log-sum-exp of the other logits (the logit-scaled confidence of Carlini et al. 2022, section
-    VI.B, for every c at once). Only the largest class needs a sum of its own. For the others, the sum over all classes
+    IV.C, for every c at once). Only the largest class needs a sum of its own. For the others, the sum over all classes
     minus their own term loses nothing: the sum is at least twice as large as the term.
     """
     shifted = np.clip(np.asarray(logits, dtype=np.float64), -LARGEST, LARGEST)

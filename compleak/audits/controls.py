@@ -1,7 +1,7 @@
 """The controls, which must find nothing (PROTOCOL §7): `null`, `blind` and `references`.
 
-`null` runs with every attack, the other two once for a table. A control that finds something says that the attacks may
-find it too, although it is no memory.
+`null` runs with every attack, the other two once for a table. If a control scores above chance, the attacks may be
+using the same flaw, not memory.
 """
 
 import contextlib
@@ -90,7 +90,7 @@ def blind_scores(columns: np.ndarray, record: signals_file.Record, seed: int) ->
 def reference_control(run: Run | None, record: signals_file.Record) -> np.ndarray | None:
     """Scores (A,) from the models that are stated not to have trained on a point: how sure they are of its class.
 
-    The score is the mean of their logit-scaled confidence log p_y / (1 - p_y) (Carlini et al. 2022, section VI.B). It
+    The score is the mean of their logit-scaled confidence log p_y / (1 - p_y) (Carlini et al. 2022, section IV.C). It
     must not tell members from others. If it does, one of these models saw some of the points after all, or one kind of
     point is harder than the other; attacks that compare the victim with these models then err. NaN on points without
     such a model. None without shadow models and references, and for a run of this project: its split says who trained

@@ -1,4 +1,7 @@
-"""MR's first stage: what SR says of the original and each compressed model. SR leaves it in a file, MR reads it."""
+"""MR's first stage: membership probabilities of each compressed model, by SR2's forest on the original and that model.
+
+SR leaves those of its pair in a file, and MR reads it. Without the original they come from the forest of `nasr2018`.
+"""
 
 import contextlib
 from collections.abc import Sequence
@@ -15,7 +18,7 @@ FIRST_STAGE_ROW = "SR2/random_forest"  # the row of SR that MR starts from
 
 
 class PairFile(NamedTuple):
-    """Where SR's answer on one pair of models is kept, and what it follows from."""
+    """Where the first stage of one pair of models is kept, and what it follows from."""
 
     file: Path
     key: str
@@ -43,7 +46,7 @@ def pair_files(
 
 
 def first_stage(original, compressed, pair: PairFile, seed: int) -> attacks.Membership:
-    """What SR says of a pair: as it was left, or worked out now and left for the next table."""
+    """The first stage of a pair, as it was left, or worked out now and left for the next table."""
     with contextlib.suppress(*DAMAGED), np.load(pair.file, allow_pickle=False) as kept:
         if str(kept["key"]) == pair.key:
             return attacks.Membership(kept["shadow"], kept["victim"])

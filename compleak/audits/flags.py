@@ -73,8 +73,8 @@ def add_recipe_flag(group) -> None:
         "--recipe",
         choices=("fast", "paper"),
         default="fast",
-        help="training of SAMIA's, nn's and MR's networks: fast, AdamW for a few epochs, or paper, SGD for 100 "
-        "(default: %(default)s)",
+        help="training of the networks of samia, rapid, nn, dsq, selena_adaptive, MR and seqmia_versions: fast, AdamW "
+        "for a few epochs, or paper, the authors' SGD or Adam for 100 or 150 (default: %(default)s)",
     )
 
 

@@ -36,7 +36,8 @@ def with_split_ai(
     """The records with the probe `split_ai`, where a chosen attack wants it and the attacker knows half of the points.
 
     Each Split-AI is trained on the known members of a half by the recipe of the victim's original, and kept in the
-    run's folder. It has as many sub-models as the run's own where SELENA defends the run. seed: of the halves.
+    run's folder. It has as many sub-models as the run's own where SELENA defends the run. seed: draws the two halves;
+    the Split-AI's own seed comes from the run.
     """
     is_wanted = any("split_ai" in attack.probes for attack in chosen)
     if run is None or attacker.name != KNOWN_HALF or not is_wanted:
