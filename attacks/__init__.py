@@ -13,13 +13,14 @@ lists all that can be asked for by name (`--attacks`), which in NR and MR is mor
 from attacks.blind import blind
 from attacks.common.signals import Result, Signals, Unusable, audit_rows
 from attacks.mr import Membership, membership
-from attacks.registry import KNOWN, MR, NR, SR, UPPER_BOUND, USUAL, Attack, missing, needs
+from attacks.registry import KNOWN, MR, NR, SR, TWO_REFERENCES, UPPER_BOUND, USUAL, Attack, missing, needs
 
 __all__ = [
     "KNOWN",
     "MR",
     "NR",
     "SR",
+    "TWO_REFERENCES",
     "UPPER_BOUND",
     "USUAL",
     "Attack",

@@ -257,11 +257,8 @@ EXTRA_MR = (Attack("seqmia_versions", "", "", by_network_on_all(seqmia_versions)
 USUAL = {"NR": NR, "SR": SR, "MR": MR}  # the rows of a scenario's table
 KNOWN = {"NR": (*NR, *EXTRA), "SR": SR, "MR": (*MR, *EXTRA_MR)}  # the rows that can be asked for by name
 
-REFERENCES_IN_WORDS = {
-    1: "reference model for every audit point",
-    2: "two reference models for every audit point of the victim",
-}
-
+TWO_REFERENCES = "two reference models for every audit point of the victim"
+REFERENCES_IN_WORDS = {1: "reference model for every audit point", 2: TWO_REFERENCES}
 
 PROBES_IN_WORDS = {
     "sensitivity": "posteriors of noisy copies",

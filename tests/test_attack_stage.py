@@ -200,7 +200,7 @@ def test_shadow_models_with_too_few_distinct_points_are_used_with_a_warning(caps
     (signals,) = world.variants
     record = Record(signals.logits, signals.labels, signals.member == 1, signals.audit, {}, np.zeros(300, dtype=int))
     assert without_copies({"model": record}, seed=0)["model"] is record
-    assert "of 180 points of the shadow models 1 are distinct, too few to learn from" in capsys.readouterr().out
+    assert "of 120 points of the shadow models 1 are distinct, too few to learn from" in capsys.readouterr().out
 
 
 def test_a_file_with_the_victim_alone_is_refused_in_one_line_where_shadow_models_are_asked_for(tmp_path):
@@ -266,6 +266,13 @@ def test_a_table_that_was_made_before_is_read_with_the_same_types_and_numbers(tm
     assert "done before" in capsys.readouterr().out
     pd.testing.assert_frame_equal(read, made, check_exact=True)
     assert read["shadow_log_auc"].dtype == read["null_auc"].dtype == np.float64 and "null" in set(read["attack"])
+
+
+def test_a_file_with_one_reference_a_point_says_what_an_attack_with_two_needs(tmp_path, capsys):
+    file, _ = write_world(tmp_path, models=2)
+    CompLeakNR.main(["--signals", str(file), "--attacks", "gap,lira,bavaria"])
+    reason = "it needs two reference models for every audit point of the victim; these signals have fewer"
+    assert f"left out lira/per_point_variance, bavaria: {reason}" in capsys.readouterr().out
 
 
 def test_the_folder_of_a_table_is_named_after_the_files():

@@ -207,7 +207,9 @@ def test_a_fit_sees_no_membership_of_the_points_that_it_judges():
         judged = np.flatnonzero(record.audit[0])[part.judged]
         swapped[0, judged] = ~swapped[0, judged]
         attacker = attackers.Attacker("known_half", 0, 1)
-        view, other = (attackers.view_of(attacker, r, part.half) for r in (record, record._replace(member=swapped)))
+        view, other = (
+            attackers.view_of(attacker, r, part.half, r.audit) for r in (record, record._replace(member=swapped))
+        )
         for array, same in zip(view[:4], other[:4], strict=True):
             np.testing.assert_array_equal(array, same)
 

@@ -203,13 +203,15 @@ def attack_jobs(
     first_stage_folder = None if target.run else settings.out
     options = {"seed": seed, "recipe": settings.recipe, "device": device}
     chosen = chosen_attacks(settings)
-    unsaid = set() if settings.attacks else {row.key for row in chosen if needs_extra_answers(row)}
+    quiet_keys = set() if settings.attacks else {row.key for row in chosen if needs_extra_answers(row)}
     rows, scores, p_values, left_out = [], {}, {}, {}
     for name, files in target.jobs.items():
         parts = parts_of(attacker, halves, [records[path] if path else None for path in files], whole_audit)
         hashes = made_from["signals"][name]
         pairs = [pair_files(files, hashes, seed, code, first_stage_folder, part.name) for part in parts]
-        job = Job(settings.scenario, name, parts, pairs, truth, in_call, options, attacker.needs, unfinished, unsaid)
+        job = Job(
+            settings.scenario, name, parts, pairs, truth, in_call, options, attacker.needs, unfinished, quiet_keys
+        )
         job_rows, job_scores = job.run(chosen)
         prefix = f"{name}/" if rows else ""
         scores |= {prefix + key: values for key, values in job_scores.items()}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-USUAL = "combined"  # the key of the attack that is deployed unless another is clearly better
+DEFAULT_HEADLINE = "combined"  # the key of the attack that is deployed unless another is clearly better
 CLEARLY = 2  # standard errors by which another attack must have done better
 TAIL_SHARE = 0.05  # of the known non-members: their highest scores, to which the tail is fitted
 FEWEST_IN_TAIL = 10
@@ -14,9 +14,9 @@ LARGEST = 1e300  # of a mapped score
 def choose(worth: Mapping[str, Sequence[float]], error: Callable[[str, str, int], float]) -> list[str] | None:
     """One key for each part (a fit and the points that it judges), of the attack that an attacker deploys there.
 
-    None where there are several attacks and none is eligible for any part. USUAL is chosen unless the best attack is
-    clearly better, for the best of many attacks is the best by chance, too. The first of equally good attacks counts. A
-    single attack needs no choice.
+    None where there are several attacks and none is eligible for any part. DEFAULT_HEADLINE is chosen unless the best
+    attack is clearly better, for the best of many attacks is the best by chance, too. The first of equally good attacks
+    counts. A single attack needs no choice.
 
     worth: for each attack and part how well it did on points whose membership is known; NaN where not eligible.
     error(key, other, part): the standard error of the difference of two attacks' worth.
@@ -31,13 +31,16 @@ def choose(worth: Mapping[str, Sequence[float]], error: Callable[[str, str, int]
 
 
 def choose_for_part(worth: Mapping[str, float], part: int, error: Callable[[str, str, int], float]) -> str:
-    """The best attack's key for one part, or USUAL unless the best is clearly better; arguments as for `choose`."""
+    """The best attack's key for one part, or DEFAULT_HEADLINE unless the best is clearly better.
+
+    Arguments as for `choose`.
+    """
     best = max(worth, key=lambda key: np.nan_to_num(worth[key], nan=-np.inf))
-    usual = worth.get(USUAL, np.nan)
-    if best == USUAL or np.isnan(usual):
+    usual = worth.get(DEFAULT_HEADLINE, np.nan)
+    if best == DEFAULT_HEADLINE or np.isnan(usual):
         return best
-    clearly_better = worth[best] - usual > CLEARLY * error(best, USUAL, part)
-    return best if clearly_better else USUAL
+    clearly_better = worth[best] - usual > CLEARLY * error(best, DEFAULT_HEADLINE, part)
+    return best if clearly_better else DEFAULT_HEADLINE
 
 
 def rarity(scores: np.ndarray, known_scores: np.ndarray, known_truth: np.ndarray) -> np.ndarray:

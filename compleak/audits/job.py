@@ -31,8 +31,8 @@ class Job:
 
     parts: the fits, and the points that each of them judges; pairs: for each part the files of MR's first stages;
     truth: (A,) bool, the victim's membership, which no attack sees; in_call: (A,) bool, of `in_members_call`; needs:
-    what the attacker of an attack had to have, in words; unsaid: keys of attacks that are left out without a line on
-    the terminal where the signals lack what the attacks read.
+    what the attacker of an attack had to have, in words; quiet_keys: keys of attacks that are left out without a line
+    on the terminal where the signals lack what the attacks read.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class Job:
         options: dict,
         needs: Callable[[attacks.Attack], str],
         unfinished: UnfinishedTable,
-        unsaid: Set[str] = frozenset(),
+        quiet_keys: Set[str] = frozenset(),
     ) -> None:
         self.scenario, self.name = scenario, name
         self.parts, self.truth, self.in_call = parts, truth, in_call
         self.pairs = {part.name: files for part, files in zip(parts, pairs, strict=True)}
         self.options, self.needs, self.unfinished = options, needs, unfinished
-        self.unsaid = unsaid
+        self.quiet_keys = quiet_keys
         self.left_out: dict[str, str] = {}  # attacks that could not run, by key, with the reason
-        self.unasked: set[str] = set()  # keys of those whose probes these signals lack
+        self.keys_lacking_input: set[str] = set()  # keys of those whose probes these signals lack
         self.p_values: np.ndarray | None = None  # (A,) of the headline, once it is known; None where it has none
 
     def run(self, chosen: Sequence[attacks.Attack]) -> tuple[list[dict], dict[str, np.ndarray]]:
@@ -64,20 +64,20 @@ class Job:
         """
         rows: Rows = {}
         results: Results = {}
-        worth = {}
+        shadow_log_aucs = {}
         for attack in chosen:
             of_parts, seconds = self.timed_results_of(attack, results)
             if of_parts is not None:
                 results[attack.key] = of_parts
-                worth[attack.key] = self.worth_of(attack, of_parts)
-                rows[attack.key] = self.row_of_attack(attack, of_parts, worth[attack.key], seconds)
+                shadow_log_aucs[attack.key] = self.shadow_log_aucs_of(attack, of_parts)
+                rows[attack.key] = self.row_of_attack(attack, of_parts, shadow_log_aucs[attack.key], seconds)
         self.say_what_is_left_out()
         if not rows:
             raise UserError(f"no attack of {self.scenario} can run on these signals")
         verdicts = {key: join_results(self.parts, of_parts) for key, of_parts in results.items()}
-        choices = choose(worth, partial(self.error_of_lead, results))
-        headline = self.choose_headline(choices, rows, results, verdicts, worth) if choices else None
-        self.p_values = self.p_values_of_choices(choices, results, worth)
+        choices = choose(shadow_log_aucs, partial(self.error_of_lead, results))
+        headline = self.choose_headline(choices, rows, results, verdicts, shadow_log_aucs) if choices else None
+        self.p_values = self.p_values_of_choices(choices, results, shadow_log_aucs)
         for key, row in rows.items():
             row["headline"] = key == headline
         # Every row carries its own null as well; this one is the headline's, or the first row's where there is none.
@@ -87,7 +87,7 @@ class Job:
         return [*rows.values(), null], {**scores, "null": np.where(self.truth, np.nan, controlled.scores)}
 
     def choose_headline(
-        self, choices: list[str], rows: Rows, results: Results, verdicts: dict[str, Verdicts], worth: dict
+        self, choices: list[str], rows: Rows, results: Results, verdicts: dict[str, Verdicts], shadow_log_aucs: dict
     ) -> str:
         """The key of the headline.
 
@@ -99,14 +99,17 @@ class Job:
         verdicts[CHOSEN] = join_results(self.parts, of_parts)
         names = control_names(self.scenario, self.name, CHOSEN)
         rows[CHOSEN] = self.row_of(names, verdicts[CHOSEN], seconds=0.0)
-        rows[CHOSEN]["shadow_log_auc"] = float(np.mean([worth[key][number] for number, key in enumerate(choices)]))
+        of_choices = [shadow_log_aucs[key][number] for number, key in enumerate(choices)]
+        rows[CHOSEN]["shadow_log_auc"] = float(np.mean(of_choices))
         rows[CHOSEN]["needs"] = " | ".join(dict.fromkeys(rows[key]["needs"] for key in choices))
         rows[CHOSEN]["chosen"] = " | ".join(choices)
         return CHOSEN
 
-    def p_values_of_choices(self, choices: list[str] | None, results: Results, worth: dict) -> np.ndarray | None:
+    def p_values_of_choices(
+        self, choices: list[str] | None, results: Results, shadow_log_aucs: dict
+    ) -> np.ndarray | None:
         """The headline's p-values (A,); None without a headline, or where it was fitted on its known points."""
-        if choices is None or any(np.isnan(worth[key][number]) for number, key in enumerate(choices)):
+        if choices is None or any(np.isnan(shadow_log_aucs[key][number]) for number, key in enumerate(choices)):
             return None
         return p_values_of(self.parts, [results[key][number] for number, key in enumerate(choices)])
 
@@ -163,8 +166,8 @@ class Job:
     ) -> attacks.Result | None:
         """One attack's result; None where it cannot run on these signals, which `left_out` then says."""
         if lacks := attacks.missing(attack, part.views):
-            self.unasked.add(attack.key)
-            self.left_out[attack.key] = f"these signals hold no {' and no '.join(lacks)}"
+            self.keys_lacking_input.add(attack.key)
+            self.left_out[attack.key] = lack_in_words(lacks)
             return None
         options = {**self.options, "earlier": earlier, "progress": lambda epochs: progress(epochs, attack.key)}
         try:
@@ -185,21 +188,20 @@ class Job:
         """One line for each reason."""
         keys_of: dict[str, list[str]] = {}
         for key, reason in self.left_out.items():
-            if key not in self.unsaid & self.unasked:
+            if key not in self.quiet_keys & self.keys_lacking_input:
                 keys_of.setdefault(reason, []).append(key)
         for reason, keys in keys_of.items():
             say(f"{self.scenario} {self.name}: left out {', '.join(keys)}: {reason}")
 
     def first_stages(self, part: Part) -> list[attacks.Membership]:
-        """SR's answer on the original and each compressed model, which MR starts from."""
+        """The membership probabilities of each compressed model that MR starts from."""
         original, *compressed = part.views
         pairs = list(zip(compressed, self.pairs[part.name], strict=True))
         seed = self.options["seed"]
-        return [
-            first_stage(original, view, pair, seed) for view, pair in progress(pairs, "SR of each compressed model")
-        ]
+        shown = progress(pairs, "first stage of each compressed model")
+        return [first_stage(original, view, pair, seed) for view, pair in shown]
 
-    def worth_of(self, attack: attacks.Attack, results: Sequence[attacks.Result]) -> list[float]:
+    def shadow_log_aucs_of(self, attack: attacks.Attack, results: Sequence[attacks.Result]) -> list[float]:
         """How well an attack does for each part on the points whose membership is known; NaN where not eligible."""
         if not attack.eligible:
             return [np.nan] * len(results)
@@ -212,13 +214,17 @@ class Job:
         return metrics.log_auc_difference_error(*scores, self.parts[part].known_truth, seed=self.options["seed"])
 
     def row_of_attack(
-        self, attack: attacks.Attack, results: Sequence[attacks.Result], worth: Sequence[float], seconds: float
+        self,
+        attack: attacks.Attack,
+        results: Sequence[attacks.Result],
+        shadow_log_aucs: Sequence[float],
+        seconds: float,
     ) -> dict:
         """The attack's row: how it does on the victim, on non-members alone, and where membership is known."""
         names = names_of(self.scenario, self.name, attack)
         row = self.row_of(names, join_results(self.parts, results), seconds)
         chosen = " | ".join(dict.fromkeys(result.chosen for result in results))
-        return row | {"shadow_log_auc": float(np.mean(worth)), "needs": self.needs(attack), "chosen": chosen}
+        return row | {"shadow_log_auc": float(np.mean(shadow_log_aucs)), "needs": self.needs(attack), "chosen": chosen}
 
     def row_of(self, names: dict, verdicts: Verdicts, seconds: float) -> dict:
         """How these verdicts do on the victim and on non-members alone, and whom the strict threshold accuses.
@@ -246,6 +252,13 @@ class Job:
         controlled = null_control(judged.scores, judged.decision, self.truth[is_scored], self.in_call[is_scored])
         names = control_names(self.scenario, self.name, "null")
         return measured_row(names, *controlled, seed=self.options["seed"], seconds=0.0)
+
+
+def lack_in_words(lacks: Sequence[str]) -> str:
+    """Why an attack that lacks what `attacks.missing` names is left out, in words."""
+    if lacks == [attacks.TWO_REFERENCES]:
+        return f"it needs {attacks.TWO_REFERENCES}; these signals have fewer"
+    return f"these signals hold no {' and no '.join(lacks)}"
 
 
 def too_few_points(attack: attacks.Attack) -> str:
