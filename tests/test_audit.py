@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -14,7 +15,11 @@ from torch import nn
 
 import audit
 from compleak.queries import signals_file
+from compleak.tasks.collect import refuse_members_for_shadows
+from compleak.tasks.points import points_of, points_of_sources, with_digests
+from compleak.tasks.task import ModelEntry, ShadowEntry, ShadowTraining, Task
 from core.errors import UserError
+from data.foreign import read_points
 from tests.conftest import ROOT, script
 from tests.shipped import train_network, write_npz, write_onnx
 
@@ -288,6 +293,66 @@ def test_shadow_models_given_as_files_attack(shipped, letters, tmp_path):
     np.testing.assert_array_equal(record.audit.sum(axis=1), 2 * (record.member & record.audit).sum(axis=1))
 
 
+@pytest.fixture
+def lists(tmp_path):
+    """A task whose members and non-members are lists of 40 points, and 40 other points, each of its own content."""
+    rng = np.random.default_rng(0)
+    for name in ("all", "others"):
+        write_npz(tmp_path / f"{name}.npz", rng.normal(size=(40, 3)), np.arange(40) % 2)
+    for name, numbers in (("low", range(20)), ("high", range(20, 40)), ("few", range(10, 30))):
+        (tmp_path / f"{name}.txt").write_text("\n".join(map(str, numbers)))
+    entry = ModelEntry("m", "m.onnx")
+    places = {"members": tmp_path / "low.txt", "nonmembers": tmp_path / "high.txt", "data": tmp_path / "all.npz"}
+    return Task((entry,), "t", "", **places), ShadowEntry({"m": entry}, tmp_path / "low.txt")
+
+
+def contents(points, places) -> set[bytes]:
+    return {points.digests[place] for place in np.flatnonzero(places)}
+
+
+def test_lists_of_a_shadow_model_with_data_of_its_own_are_of_those_data(lists, tmp_path):
+    task, shadow = lists
+    points = points_of(replace(task, shadows=(replace(shadow, data=tmp_path / "others.npz"),)))
+    others = with_digests(read_points(tmp_path / "others.npz")).digests
+    assert contents(points, points.member[1]) == set(others[:20])
+    assert contents(points, points.audit[1]) == set(others)
+
+
+def test_a_shadow_model_that_names_the_data_of_the_task_adds_no_points(lists):
+    task, shadow = lists
+    points = points_of(replace(task, shadows=(replace(shadow, data=task.data),)))
+    assert len(points.labels) == 40 and points.member[1].sum() == 20
+
+
+@pytest.mark.parametrize("with_data", [True, False])
+def test_the_stated_audit_set_of_a_shadow_model_is_the_one_that_is_asked_about(lists, tmp_path, with_data):
+    task, shadow = lists
+    if not with_data:
+        write_npz(tmp_path / "more.npz", np.random.default_rng(1).normal(size=(40, 3)), np.arange(40) % 2)
+        task = replace(task, members=task.data, nonmembers=tmp_path / "more.npz", data=None)
+    shadow = replace(shadow, data=tmp_path / "others.npz", audited=tmp_path / "few.txt")
+    points = points_of(replace(task, shadows=(shadow,)))
+    others = with_digests(read_points(tmp_path / "others.npz")).digests
+    assert contents(points, points.audit[1]) == set(others[10:30])
+    assert contents(points, points.audit[1] & points.member[1]) == set(others[10:20])
+
+
+def test_a_stated_audit_set_without_data_is_refused(lists, tmp_path):
+    task, shadow = lists
+    write_npz(tmp_path / "more.npz", np.random.default_rng(1).normal(size=(40, 3)), np.arange(40) % 2)
+    others = tmp_path / "others.npz"
+    shadow = replace(shadow, members=others, nonmembers=tmp_path / "more.npz", audited=tmp_path / "nowhere.txt")
+    task = replace(task, members=task.data, nonmembers=others, data=None, shadows=(shadow,))
+    with pytest.raises(UserError, match="audited: lists points of data:, which is missing"):
+        points_of(task)
+
+
+def test_listed_members_among_the_data_for_shadow_models_are_refused(lists):
+    task, _ = lists
+    with pytest.raises(UserError, match="50% of these points are members of the audited model"):
+        refuse_members_for_shadows(replace(task, shadow_training=ShadowTraining(task.data)))
+
+
 PLUGIN = """
 from torch import nn
 
@@ -380,9 +445,6 @@ def test_a_run_of_this_project_is_audited_with_its_own_shadow_models(tiny_run, t
 
 
 def test_copies_of_images_are_one_person_and_never_a_non_member(tmp_path, capsys):
-    from compleak.tasks.points import points_of_sources
-    from compleak.tasks.task import ModelEntry, Task
-
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(30, 8, 8, 3), dtype=np.uint8)
     members, others = images[[*range(10), 0, 1]], images[[*range(10, 30), 2, 3]]

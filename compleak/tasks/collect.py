@@ -26,7 +26,7 @@ from compleak.tasks.task import RUN_PREFIX, ModelEntry, Task
 from core import devices
 from core.errors import UserError
 from core.files import sha256
-from data.foreign import read_pair, read_points
+from data.foreign import read_list, read_pair, read_points
 
 NOT_ASKED = "the answers were there already"
 
@@ -117,12 +117,14 @@ def by_asking(task: Task) -> Collected:
 
 def refuse_members_for_shadows(task: Task) -> None:
     """UserError where the data for shadow models hold many of the audited model's members."""
-    if task.members is None or task.data:
+    if task.members is None:
         return
     options = {"label_column": task.label_column, "classes": task.classes}
-    sources = [with_digests(read_points(place, **options)) for place in (task.members, task.shadow_training.data)]
-    members = set(sources[0].digests)
-    shared = np.mean([digest in members for digest in sources[1].digests])
+    places = (task.data or task.members, task.shadow_training.data)
+    of_audited, of_shadows = (with_digests(read_points(place, **options)) for place in places)
+    listed = read_list(task.members, of_audited.points) if task.data else range(len(of_audited.digests))
+    members = {of_audited.digests[record] for record in listed}
+    shared = np.mean([digest in members for digest in of_shadows.digests])
     if shared > FEW_COPIES:
         raise UserError(
             f"{task.shadow_training.data}: {shared:.0%} of these points are members of the audited model: shadow "

@@ -241,6 +241,9 @@ def shadow_role(
         if side.source.points.kind != kind:
             raise UserError(f"{what}: its data are {side.source.points.kind}, the audited model's {kind}")
     trained = {sides[0].source.digests[record] for record in sides[0].records}
+    if entry.audited:
+        audited = read_list(entry.audited, sides[0].source.points)
+        return stated_role(audited, sides[0], joined), trained
     outside = [record for record in sides[1].records if sides[1].source.digests[record] not in trained]
     sides[1] = Side(sides[1].source, np.array(outside, dtype=np.int64))
     count = equal_count(len(sides[0].records), len(outside), task.max_points, what)
@@ -261,18 +264,27 @@ class Side(NamedTuple):
     records: np.ndarray
 
 
+def stated_role(audited: np.ndarray, members: Side, joined: Joined) -> Role:
+    """The points of a shadow model whose audit set is stated, (n,) records of its members' source, appended."""
+    place = joined.add_source(members.source)
+    audited_members = np.intersect1d(audited, members.records)
+    positions = [[joined.position(place, record) for record in records] for records in (audited_members, audited)]
+    return Role(*(np.array(places, dtype=np.int64) for places in positions))
+
+
 def shadow_sides(entry: ShadowEntry, what: str, task: Task, classes: Sequence[str]) -> list[Side]:
     """A shadow model's members and non-members: two sources, or two lists of one source."""
     options = {"label_column": task.label_column, "classes": classes}
     if entry.data:
-        points = read_points(entry.data, **options)
-        source = with_digests(points)
-        members = read_list(entry.members, points)
-        every = np.arange(len(points.labels))
-        others = read_list(entry.nonmembers, points) if entry.nonmembers else np.setdiff1d(every, members)
-        return [Side(source, members), Side(source, others)]
+        source = with_digests(read_points(entry.data, **options))
+        members = read_list(entry.members, source.points)
+        return [Side(source, members), Side(source, listed_others(entry, members, source.points))]
     if entry.nonmembers is None:
         raise UserError(f"{what}: say which data it was not trained on, with nonmembers:")
+    if entry.audited:
+        raise UserError(
+            f"{what}: audited: lists points of data:, which is missing: state data:, or leave out audited:"
+        )
     sources = [with_digests(read_points(place, **options)) for place in (entry.members, entry.nonmembers)]
     return [Side(source, np.arange(len(source.digests))) for source in sources]
 
@@ -301,20 +313,36 @@ def points_of_lists(task: Task) -> AuditPoints:
         for records, what in ((members, "members"), (outside, "non-members"))
     ]
     roles = [Role(members, equal_draw(*audited, task, 1))]
-    roles += [listed_role(entry, row, points, task) for row, entry in enumerate(task.shadows, start=1)]
-    trained_on = [{source.digests[record] for record in role.members} for role in roles]
+    trained_on = [{source.digests[record] for record in members}]
+    for number, entry in enumerate(task.shadows):
+        if has_own_data(entry, task):
+            role, trained = shadow_role(entry, number, task, points.classes, points.kind, joined)
+        else:
+            role = listed_role(entry, number + 1, points, task)
+            trained = {source.digests[record] for record in role.members}
+        roles.append(role)
+        trained_on.append(trained)
     return finish(task, joined, roles, trained_on, notes)
 
 
+def has_own_data(entry: ShadowEntry, task: Task) -> bool:
+    """Whether the shadow model's lists are of data of its own, and not of the task's."""
+    return entry.data is not None and entry.data.resolve() != task.data.resolve()
+
+
 def listed_role(entry: ShadowEntry, row: int, points: Points, task: Task) -> Role:
+    """The points of a shadow model whose lists are of the task's data."""
     members = read_list(entry.members, points)
     if entry.audited:
         return Role(members, read_list(entry.audited, points))
+    return Role(members, equal_draw(members, listed_others(entry, members, points), task, row))
+
+
+def listed_others(entry: ShadowEntry, members: np.ndarray, points: Points) -> np.ndarray:
+    """The records that a shadow model was not trained on: those that are listed, else all but its members."""
     if entry.nonmembers:
-        others = read_list(entry.nonmembers, points)
-    else:
-        others = np.setdiff1d(np.arange(len(points.labels)), members)
-    return Role(members, equal_draw(members, others, task, row))
+        return read_list(entry.nonmembers, points)
+    return np.setdiff1d(np.arange(len(points.labels)), members)
 
 
 def equal_draw(members: np.ndarray, others: np.ndarray, task: Task, row: int) -> np.ndarray:
