@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -15,11 +16,12 @@ from torch import nn
 
 import audit
 from compleak.queries import signals_file
-from compleak.tasks.collect import refuse_members_for_shadows
+from compleak.tasks.collect import refuse_audited_references, refuse_members_for_shadows
+from compleak.tasks.models import OpenModel, open_entry, preprocessing_for
 from compleak.tasks.points import points_of, points_of_sources, with_digests
 from compleak.tasks.task import ModelEntry, ShadowEntry, ShadowTraining, Task
 from core.errors import UserError
-from data.foreign import read_points
+from data.foreign import Preprocessing, read_points
 from tests.conftest import ROOT, script
 from tests.shipped import train_network, write_npz, write_onnx
 
@@ -501,6 +503,54 @@ def test_exchanged_members_and_non_members_are_asked_about(shipped, tmp_path):
 def test_an_audited_model_is_no_reference(shipped, tmp_path):
     content = task_content(shipped, references=[str(shipped / "original.onnx")], out=str(tmp_path / "out"))
     refused(tmp_path, content, "is one of the audited models")
+
+
+def plug_ins(folder):
+    """Two state dicts beside one network: the entries of two models that share their code."""
+    (folder / "net.py").write_text(PLUGIN)
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        layers = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 26))
+        torch.save(layers.state_dict(), folder / f"{name}.pt")
+    return [ModelEntry(name, str(folder / "net.py"), weights=folder / f"{name}.pt") for name in "ab"]
+
+
+def test_a_reference_may_share_the_code_of_an_audited_model_but_not_its_weights(tmp_path):
+    entries = plug_ins(tmp_path)
+    one, other = (open_entry(entry, Task((), "t", "")) for entry in entries)
+    refuse_audited_references([one], [[other]], 1)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "net.py").write_text(f"# a copy\n{PLUGIN}")
+    copy = replace(entries[0], place=str(tmp_path / "copy" / "net.py"))
+    with pytest.raises(UserError, match="is one of the audited models"):
+        refuse_audited_references([one], [[open_entry(copy, Task((), "t", ""))]], 1)
+
+
+def test_two_models_beside_one_preprocessor_config_are_two_models(shipped, tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    for name in ("original", "innocent"):
+        (tmp_path / f"{name}.onnx").write_bytes((shipped / f"{name}.onnx").read_bytes())
+    entries = [ModelEntry(name, str(tmp_path / f"{name}.onnx")) for name in ("original", "innocent")]
+    one, other = (open_entry(entry, Task((), "t", "")) for entry in entries)
+    refuse_audited_references([one], [[other]], 1)
+
+
+def test_what_is_stated_of_preprocessing_leaves_the_rest_to_the_file_beside_the_model():
+    beside = {"image_mean": 0.5, "image_std": 0.25, "size": 8, "resample": 2}
+    model = SimpleNamespace(preprocessing=beside, input_shape=(3, 8, 8))
+    task = Task((), "t", "", preprocessing=Preprocessing(resample="bicubic"))
+    how = preprocessing_for(OpenModel(ModelEntry("m", "m.onnx"), model, {}), task, "images")
+    assert (how.resample, how.mean, how.std, how.size) == ("bicubic", (0.5,), (0.25,), (8, 8))
+
+
+def test_a_file_beside_the_model_that_is_not_understood_leaves_what_is_stated(capsys):
+    model = SimpleNamespace(preprocessing={"image_processor_type": "Odd"}, input_shape=(3, 8, 8))
+    opened = OpenModel(ModelEntry("m", "m.onnx"), model, {})
+    with pytest.raises(UserError, match="'Odd' is not understood"):
+        preprocessing_for(opened, Task((), "t", ""), "images")
+    how = preprocessing_for(opened, Task((), "t", "", preprocessing=Preprocessing(mean=(0.5,))), "images")
+    assert (how.mean, how.std) == ((0.5,), (1.0,))
+    assert "what you state counts, and nothing of that file" in capsys.readouterr().out
 
 
 def test_the_audit_of_another_model_is_not_overwritten(shipped, audited, tmp_path):

@@ -218,7 +218,7 @@ def test_preprocessing_comes_from_the_onnx_metadata_or_else_from_the_file_beside
     beside.write_text('{"image_mean": [0.5]}', encoding="utf-8")
     plain = opened(foreign.write_onnx(tmp_path / "plain.onnx"))
     assert plain.preprocessing == {"image_mean": [0.5]}
-    assert plain.files == (tmp_path / "plain.onnx", beside)
+    assert plain.files == (tmp_path / "plain.onnx", beside) and plain.weights == (tmp_path / "plain.onnx",)
     metadata = {"compleak_mean": "[0.1]", "author": "somebody"}
     assert opened(foreign.write_onnx(tmp_path / "mlp.onnx", metadata=metadata)).preprocessing == {
         "compleak_mean": "[0.1]"

@@ -60,6 +60,7 @@ def open_run_model(root: Path, name: str, device_name: str | None) -> ForeignMod
         tokenize=tokenize if takes_text else None,
         runs_code=False,
         forward=forward,
+        weights=(folder / WEIGHTS,),
     )
 
 

@@ -136,10 +136,10 @@ def refuse_audited_references(
     opened: Sequence[OpenModel], others: Sequence[Sequence[OpenModel]], references: int
 ) -> None:
     """UserError where a reference is an audited model itself, which has seen its own members."""
-    audited = {digest for model in opened for digest in model.hashes.values()}
+    audited = {model.weights for model in opened}
     for of_model in others:
         for reference in of_model[len(of_model) - references :]:
-            if audited & set(reference.hashes.values()):
+            if reference.weights in audited:
                 raise UserError(
                     f"{reference.entry.place} is given as a reference, but is one of the audited models: a reference "
                     "is a model that was trained on none of the points"

@@ -19,7 +19,7 @@ from core.console import say
 from core.errors import UserError
 from core.files import sha256
 from core.threads import threads_in_use
-from data.foreign import Preprocessing, fit_to_model, preprocess, preprocessing_from_config
+from data.foreign import Preprocessing, fit_to_model, preprocess, preprocessing_from_config, stated
 from data.views import shift_and_flip, shifts_and_flips
 from models.foreign import ForeignModel, ModelSpec, open_model
 
@@ -36,6 +36,11 @@ class OpenModel(NamedTuple):
     @property
     def files(self) -> tuple[FileFacts, ...]:
         return tuple(FileFacts(path, digest, Path(path).stat().st_size) for path, digest in self.hashes.items())
+
+    @property
+    def weights(self) -> frozenset[str]:
+        """The hashes that tell this model from others that share its code, its tokenizer or its preprocessing."""
+        return frozenset(self.hashes[str(file)] for file in self.model.weights or self.model.files)
 
 
 class ModelAnswers(NamedTuple):
@@ -66,14 +71,28 @@ def say_once(line: str) -> None:
 
 
 def preprocessing_for(opened: OpenModel, task: Task, kind: str) -> Preprocessing:
-    """How stored values become this model's input: what the task states, else what lies beside a model of images."""
-    stated = task.preprocessing
-    if stated == Preprocessing() and opened.model.preprocessing and kind == "images":
-        stated = preprocessing_beside_model(opened.model.preprocessing)
+    """How stored values become this model's input: what the task states, then what lies beside a model of images."""
+    how = task.preprocessing
+    if opened.model.preprocessing and kind == "images":
+        how = usual_preprocessing(opened, how)._replace(**stated(how))
     try:
-        return fit_to_model(stated, opened.model.input_shape, kind)
+        return fit_to_model(how, opened.model.input_shape, kind)
     except UserError as error:
         raise UserError(f"{opened.entry.name}: {error}") from error
+
+
+def usual_preprocessing(opened: OpenModel, how: Preprocessing) -> Preprocessing:
+    """What lies beside the model; nothing where that is not understood and the user has stated `how`.
+
+    UserError where it is not understood and nothing is stated.
+    """
+    try:
+        return preprocessing_beside_model(opened.model.preprocessing)
+    except UserError as error:
+        if not stated(how):
+            raise
+        say_once(f"{opened.entry.name}: {error}; what you state counts, and nothing of that file")
+        return Preprocessing()
 
 
 def note_on_preprocessing(opened: OpenModel, task: Task, kind: str) -> list[str]:
@@ -89,12 +108,12 @@ def note_on_preprocessing(opened: OpenModel, task: Task, kind: str) -> list[str]
 
 def preprocessing_beside_model(content: Mapping) -> Preprocessing:
     """From the metadata of a model that this project exported, or from a preprocessor_config.json."""
-    stated = {key: content[f"compleak_{key}"] for key in METADATA if f"compleak_{key}" in content}
-    if not stated:
+    settings = {key: content[f"compleak_{key}"] for key in METADATA if f"compleak_{key}" in content}
+    if not settings:
         return preprocessing_from_config(dict(content))
-    for key in stated.keys() & {"mean", "std"}:
-        stated[key] = tuple(float(number) for number in stated[key].split(","))
-    return Preprocessing(**stated)
+    for key in settings.keys() & {"mean", "std"}:
+        settings[key] = tuple(float(number) for number in settings[key].split(","))
+    return Preprocessing(**settings)
 
 
 def network_inputs(

@@ -282,9 +282,7 @@ def shadow_sides(entry: ShadowEntry, what: str, task: Task, classes: Sequence[st
     if entry.nonmembers is None:
         raise UserError(f"{what}: say which data it was not trained on, with nonmembers:")
     if entry.audited:
-        raise UserError(
-            f"{what}: audited: lists points of data:, which is missing: state data:, or leave out audited:"
-        )
+        raise UserError(f"{what}: audited: lists points of data:, which is missing: state data:, or leave out audited:")
     sources = [with_digests(read_points(place, **options)) for place in (entry.members, entry.nonmembers)]
     return [Side(source, np.arange(len(source.digests))) for source in sources]
 

@@ -47,7 +47,8 @@ def open_model(spec: ModelSpec, *, threads: int) -> ForeignModel:
     beside = (spec.file if spec.file.is_dir() else spec.file.parent) / PREPROCESSING
     if model.preprocessing is not None or not beside.is_file():
         return model
-    return model._replace(preprocessing=read_json_object(beside), files=(*model.files, beside))
+    weights = model.weights or model.files
+    return model._replace(preprocessing=read_json_object(beside), files=(*model.files, beside), weights=weights)
 
 
 def _open(spec: ModelSpec, threads: int) -> ForeignModel:

@@ -52,6 +52,7 @@ def open_hugging_face(spec: ModelSpec) -> ForeignModel:
         preprocessing=None,
         tokenize=_tokenize(folder, model, tokenizer) if tokenizer is not None else None,
         runs_code=False,
+        weights=weights,
     )
 
 

@@ -103,6 +103,7 @@ def open_plugin(spec: ModelSpec) -> ForeignModel:
         tokenize=None,
         runs_code=True,
         forward=forward,
+        weights=(weights or file,),
     )
 
 

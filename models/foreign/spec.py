@@ -33,3 +33,4 @@ class ForeignModel(NamedTuple):
     tokenize: Callable[[list[str]], np.ndarray] | None  # texts -> token ids (B, L) that `answer` takes
     runs_code: bool  # the user's own Python code is run
     forward: Callable[[torch.Tensor], torch.Tensor] | None = None  # `answer` with gradients; None where there are none
+    weights: tuple[Path, ...] | None = None  # those of `files` that make it another model; None: all of them
