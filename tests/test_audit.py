@@ -16,6 +16,7 @@ from torch import nn
 
 import audit
 from compleak.queries import signals_file
+from compleak.tasks import collect
 from compleak.tasks.collect import refuse_audited_references, refuse_members_for_shadows
 from compleak.tasks.models import OpenModel, open_entry, preprocessing_for
 from compleak.tasks.points import points_of, points_of_sources, with_digests
@@ -428,6 +429,120 @@ def test_answers_in_a_file_need_no_model_and_no_data(audited, tmp_path):
 def test_a_file_without_answers_is_refused_in_one_line(tmp_path, arrays, says):
     np.savez(tmp_path / "a.npz", **arrays)
     refused(tmp_path, {"models": ["a.npz"]}, says)
+
+
+def write_answers(file, count=20, members=None):
+    """Answers of three classes about so many points, half of them members."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 3
+    logits = rng.normal(size=(count, 3)) + 3 * np.eye(3)[labels]
+    member = np.arange(count) < (count // 2 if members is None else members)
+    np.savez(file, answers=logits, labels=labels, member=member.astype(int))
+
+
+def write_shadow_signals(file):
+    """A signals file of a model and a shadow model of it, each with an audit set of its own."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 3
+    audit_sets = np.repeat([[True, False], [False, True]], 40, axis=1)
+    logits = rng.normal(size=(2, 80, 3)) + 3 * np.eye(3)[labels]
+    member = audit_sets & (np.arange(80) % 40 < 20)
+    np.savez(file, logits=logits.astype(np.float32), labels=labels, member=member, audit=audit_sets)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("references", ["b.npz"]),
+        ("shadows", {"train": {"data": "others"}}),
+        ("queries", 18),
+        ("label_queries", 18),
+        ("noise_repeats", 1),
+        ("boundary_points", 8),
+        ("sensitivity_draws", 1),
+        ("preprocessing", {"mean": 0.5}),
+    ],
+)
+def test_what_files_of_answers_and_signals_have_no_use_for_is_refused_before_the_work(tmp_path, key, value):
+    write_answers(tmp_path / "a.npz")
+    write_shadow_signals(tmp_path / "s.npz")
+    for file, reason in (("a.npz", "no model is asked"), ("s.npz", "says itself which models")):
+        refused(tmp_path, {"models": [file], key: value, "out": "out"}, f"{reason}.*: leave out {key}$")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_points", 20), ("classes", ["a", "b", "c"]), ("members", "x.npz")])
+def test_points_and_classes_of_a_signals_file_are_its_own(tmp_path, key, value):
+    write_shadow_signals(tmp_path / "s.npz")
+    refused(tmp_path, {"models": ["s.npz"], key: value}, f"says itself which .*: leave out {key}$")
+
+
+@pytest.mark.parametrize(
+    ("key", "flags"),
+    [
+        ("references", ["--references", "x.onnx"]),
+        ("max_points", ["--max_points", "20"]),
+        ("preprocessing", ["--mean", "0.5"]),
+    ],
+)
+def test_what_a_run_has_itself_is_refused(tmp_path, key, flags):
+    with pytest.raises(UserError, match=f"a run has its own data and shadow models: leave out {key}$"):
+        audit.main(["run:r", "--root", str(tmp_path), *flags])
+
+
+def test_a_run_is_asked_for_as_many_draws_of_noise_as_are_stated(monkeypatch):
+    amounts = []
+    monkeypatch.setattr(collect, "open_run_variant", lambda root, name: (None, None))
+    monkeypatch.setattr(collect, "collect", lambda run, variant, *, asked, **options: amounts.append(asked))
+    monkeypatch.setattr(collect, "from_signals", lambda task, signals: None)
+    collect.by_run(Task((ModelEntry("m", "run:r"),), "t", "", sensitivity_draws=5))
+    assert amounts == [{"sensitivity": 5}]
+
+
+def test_a_signals_file_with_shadow_models_is_attacked_through_them_where_that_is_asked_for(tmp_path):
+    write_shadow_signals(tmp_path / "s.npz")
+    content = {"models": ["s.npz"], "attacker": "shadows", "attacks": {"NR": ["gap"]}, "out": "out"}
+    assert run_task(tmp_path, content).facts.attacker == "shadows"
+
+
+def tasks_of_flags(*flags):
+    return audit.parse(list(map(str, flags)))
+
+
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [
+        (["run:r/original", "run:r/pruning_0.6", "run:r/pruning_0.9"], ["original", "pruning_0.6", "pruning_0.9"]),
+        (["bert-v1.0", "x/bert-v1.1"], ["bert-v1.0", "bert-v1.1"]),
+        (["a/model.onnx", "b/model.ONNX"], ["a_model", "b_model"]),
+    ],
+)
+def test_models_are_named_after_their_files_without_known_endings(places, names):
+    (task,) = tasks_of_flags(*places)
+    assert [model.name for model in task.models] == names
+
+
+def test_the_folder_that_one_is_in_gives_its_name(tmp_path, monkeypatch):
+    (tmp_path / "bert").mkdir()
+    monkeypatch.chdir(tmp_path / "bert")
+    (task,) = tasks_of_flags(".")
+    assert task.models[0].name == "bert"
+
+
+@pytest.mark.parametrize("place", ["", "run:"])
+def test_an_empty_path_of_a_model_is_refused(place):
+    with pytest.raises(UserError, match="the path of a model is"):
+        tasks_of_flags(place)
+
+
+def test_flags_choose_inputs_and_outputs_of_a_task_files_models_and_name_runs_as_references(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "task.yaml"
+    for models in ({"m": "m.onnx", "n": {"file": "n.onnx", "output": "old"}}, ["m.onnx", {"file": "n.onnx"}]):
+        file.write_text(json.dumps({"models": models}))
+        (task,) = tasks_of_flags(file, "--input", "x", "--output", "y", "--references", "run:r/original", "z.onnx")
+        assert [(model.input, model.output) for model in task.models] == [("x", "y")] * 2
+        assert [reference["m"].place for reference in task.references] == ["run:r/original", str(tmp_path / "z.onnx")]
 
 
 def test_a_table_without_rows_is_refused_in_one_line(tmp_path):

@@ -23,6 +23,7 @@ from compleak.tasks.probing import answers_of
 from compleak.tasks.sanity import check_accuracy, note_on_classes, note_on_shadows, with_classes_of_model
 from compleak.tasks.shadow_training import train_shadows
 from compleak.tasks.task import RUN_PREFIX, ModelEntry, Task
+from compleak.tasks.unused import refuse_unused
 from core import devices
 from core.errors import UserError
 from core.files import sha256
@@ -52,6 +53,7 @@ def collect_signals(task: Task) -> Collected:
             f"{task.models[0].place} is to be audited by {kinds[0]}, another model by "
             f"{next(kind for kind in kinds if kind != kinds[0])}: give all models in one form"
         )
+    refuse_unused(task, kinds[0])
     collected = WAYS[kinds[0]](task)
     return behind_defence(collected, task) if task.answers.name else collected
 
@@ -385,7 +387,7 @@ def by_run(task: Task) -> Collected:
     places = [entry.place.removeprefix(RUN_PREFIX) for entry in task.models]
     check_names(places)
     device = devices.choose(task.device)
-    asked = {name: getattr(task, PROBES[name].flag) for name in ("augmented", "correct", "noise", "boundary")}
+    asked = {name: getattr(task, probe.flag) for name, probe in PROBES.items()}
     asked = {name: amount for name, amount in asked.items() if amount}
     ask = functools.partial(collect, asked=asked, device=device, batch_size=task.batch_size)
     targets = [open_run_variant(task.root, place) for place in places]

@@ -11,7 +11,7 @@ from pathlib import Path
 from compleak.queries.probes import PROBES
 from compleak.runs.flags import add_answers_flag, add_machine_flags
 from compleak.tasks.privbox import PrivBoxTask, is_privbox, read_privbox
-from compleak.tasks.task import LIMITS, Task
+from compleak.tasks.task import LIMITS, RUN_PREFIX, Task
 from compleak.tasks.task_file import ASKED, CHOICES, task_from_content
 from compleak.tasks.yaml_files import read_yaml
 from core import arguments
@@ -120,7 +120,7 @@ def read_tasks(args: argparse.Namespace, stated: dict, command: str) -> Iterator
     """The tasks of a task file, or of the command line alone. stated: the flags as a task file would spell them."""
     file = Path(args.models[0])
     if file.suffix not in TASK_SUFFIXES:
-        models = [model_of_flags(args, place) for place in args.models]
+        models = with_chosen_tensors(args.models, args)
         yield task_from_content({"models": models, **stated}, Path(), SHORT_FORM, command)
         return
     if len(args.models) > 1:
@@ -128,17 +128,21 @@ def read_tasks(args: argparse.Namespace, stated: dict, command: str) -> Iterator
     content = read_yaml(file)
     stated = with_absolute_paths(stated)
     if is_privbox(content):
-        yield from privbox_tasks(read_privbox(file), file, stated, command)
+        yield from privbox_tasks(read_privbox(file), file, stated, args, command)
         return
     if not isinstance(content, dict):
         raise UserError(f"{file} holds no mapping: a task has keys such as models:, members: and nonmembers:")
     merged = {"name": file.stem, **content, **stated}
+    if "models" in merged:
+        merged["models"] = with_chosen_tensors(merged["models"], args)
     if "preprocessing" in stated and isinstance(content.get("preprocessing"), dict):
         merged["preprocessing"] = {**content["preprocessing"], **stated["preprocessing"]}
     yield task_from_content(merged, file.parent, str(file), command)
 
 
-def privbox_tasks(attacks: Sequence[PrivBoxTask], file: Path, stated: dict, command: str) -> Iterator[Task]:
+def privbox_tasks(
+    attacks: Sequence[PrivBoxTask], file: Path, stated: dict, args: argparse.Namespace, command: str
+) -> Iterator[Task]:
     """A task for each model and pair of data sets that PrivBox's attacks are about, with those attacks."""
     if stated.get("answers", "none") != "none":
         raise UserError(
@@ -149,7 +153,8 @@ def privbox_tasks(attacks: Sequence[PrivBoxTask], file: Path, stated: dict, comm
         subjects.setdefault((attack.target, attack.datasets), []).append(attack)
     for number, ((target, (members, nonmembers)), of_subject) in enumerate(subjects.items()):
         name = file.stem if len(subjects) == 1 else f"{file.stem}_{number}"
-        content = {"name": name, **stated, "models": {target.name: str(target.folder.absolute())}}
+        models = with_chosen_tensors({target.name: str(target.folder.absolute())}, args)
+        content = {"name": name, **stated, "models": models}
         content |= {"members": str(members.folder.absolute()), "nonmembers": str(nonmembers.folder.absolute())}
         if "out" in stated and len(subjects) > 1:
             content["out"] = str(Path(stated["out"]) / name)
@@ -157,9 +162,19 @@ def privbox_tasks(attacks: Sequence[PrivBoxTask], file: Path, stated: dict, comm
         yield replace(task, privbox=tuple(of_subject), privbox_file=file)
 
 
-def model_of_flags(args: argparse.Namespace, place: str) -> dict:
-    named = {key: getattr(args, key) for key in ("input", "output") if getattr(args, key)}
-    return {"file": place, **named}
+def with_chosen_tensors(models: list | dict, args: argparse.Namespace) -> list | dict:
+    """The models as a task file would spell them, with the input and the output that the flags choose."""
+    chosen = {key: getattr(args, key) for key in ("input", "output") if getattr(args, key)}
+    if isinstance(models, dict):
+        return {name: with_keys(entry, chosen) for name, entry in models.items()}
+    return [with_keys(entry, chosen) for entry in models] if isinstance(models, list) else models
+
+
+def with_keys(entry: str | dict, chosen: dict) -> str | dict:
+    """A model's entry with these keys; what is no entry stays as it is, and is refused later."""
+    if isinstance(entry, str):
+        entry = {"file": entry}
+    return {**entry, **chosen} if isinstance(entry, dict) else entry
 
 
 def content_of_flags(args: argparse.Namespace) -> dict:
@@ -179,5 +194,6 @@ def with_absolute_paths(content: dict) -> dict:
     """Flags' paths start from the folder one is in, a task file's from its own."""
     paths = {key: os.path.abspath(content[key]) for key in PATHS if key in content}
     if "references" in content:
-        paths["references"] = [os.path.abspath(place) for place in content["references"]]
+        places = content["references"]
+        paths["references"] = [place if place.startswith(RUN_PREFIX) else os.path.abspath(place) for place in places]
     return {**content, **paths}

@@ -9,11 +9,13 @@ nonmembers: data/test
 """
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import attacks
+from compleak.queries.answer_files import is_signals_file
 from compleak.queries.probes import PROBES
 from compleak.runs.flags import answers_of_text
 from compleak.runs.settings import AnswersSettings
@@ -81,6 +83,7 @@ CHOICES = {
 ASKED = ("sensitivity_draws", "queries", "label_queries", "noise_repeats", "boundary_points")
 PLAIN = ("seed", "max_points", *ASKED, "no_flip", "recipe", "batch_size")
 AT_LEAST = {"seed": 0, "max_points": 4, **dict.fromkeys(ASKED, 0), "batch_size": 1, "count": 1, "epochs": 1}
+ENDINGS = (".onnx", ".pt2", ".tflite", ".py", ".npz", ".csv")  # of models: a name such as `bert-v1.0` keeps its dots
 AT_MOST = {"queries": MOST_VIEWS, "label_queries": MOST_VIEWS}
 
 
@@ -96,7 +99,7 @@ def task_from_content(content: dict, folder: Path, where: str, command: str) -> 
     shadows = content.get("shadows", [])
     training = read_training(shadows, folder, where) if isinstance(shadows, dict) else None
     entries = () if training else tuple(read_shadow(entry, names, folder, where) for entry in shadows)
-    if content.get("attacker") == "shadows" and not (entries or training) and not any_run(models):
+    if content.get("attacker") == "shadows" and not (entries or training or bring_shadows(models, content)):
         raise UserError(f"{where}: attacker is shadows, but there are none: list them under shadows:")
     return Task(
         models=models,
@@ -147,8 +150,10 @@ def path_of(content: Mapping, key: str, folder: Path) -> Path | None:
     return folder / content[key] if key in content else None
 
 
-def any_run(models: Sequence[ModelEntry]) -> bool:
-    return any(model.is_of_run for model in models)
+def bring_shadows(models: Sequence[ModelEntry], content: Mapping) -> bool:
+    """Whether the models may come with shadow models of their own: those of a signals file, or of a run."""
+    runs_points = "members" not in content and "data" not in content
+    return any(runs_points if model.is_of_run else is_signals_file(model.path) for model in models)
 
 
 def read_models(content: dict | list, folder: Path, where: str) -> tuple[ModelEntry, ...]:
@@ -158,7 +163,7 @@ def read_models(content: dict | list, folder: Path, where: str) -> tuple[ModelEn
     if isinstance(content, dict):
         return tuple(read_model(str(name), entry, folder, where) for name, entry in content.items())
     places = [entry["file"] if isinstance(entry, dict) and "file" in entry else entry for entry in content]
-    names = short_names([str(place) for place in places])
+    names = short_names([str(place) for place in places], folder)
     return tuple(read_model(name, entry, folder, where) for name, entry in zip(names, content, strict=True))
 
 
@@ -170,18 +175,30 @@ def read_model(name: str, entry: str | dict, folder: Path, where: str) -> ModelE
     if not isinstance(entry, dict):
         raise UserError(f"{where}: model {name} is {entry!r}: a path is needed, or a mapping with file: PATH")
     check_keys(entry, MODEL_KEYS, f"{where}, model {name}", required=("file",))
+    if entry["file"] in ("", RUN_PREFIX):
+        raise UserError(f"{where}: the path of a model is {entry['file']!r}: give its file, its folder or run:<run>")
     place = entry["file"] if entry["file"].startswith(RUN_PREFIX) else str(folder / entry["file"])
     return ModelEntry(name, place, entry.get("input"), entry.get("output"), path_of(entry, "weights", folder))
 
 
-def short_names(places: Sequence[str]) -> list[str]:
-    """The stems of these paths; where two are the same, with the names of the folders that tell them apart."""
-    parts = [Path(place.removeprefix(RUN_PREFIX)).with_suffix("").parts for place in places]
+def short_names(places: Sequence[str], folder: Path) -> list[str]:
+    """The names of these files without their endings; where two are the same, with those of folders above them."""
+    parts = [name_parts(place, folder) for place in places]
     for depth in range(1, 1 + max(map(len, parts))):
         names = ["_".join(part[-depth:]).strip("/_") for part in parts]
         if len(set(names)) == len(names):
             return names
     raise UserError("a model is named twice: give every version once, or name them in a task file")
+
+
+def name_parts(place: str, folder: Path) -> tuple[str, ...]:
+    """The names of a model's file, without its ending, and of the folders above it."""
+    path = Path(place.removeprefix(RUN_PREFIX))
+    if place.startswith(RUN_PREFIX):
+        return path.parts or (place,)
+    if path.name in ("", ".."):  # such as `.`, which has a name only where it lies
+        path = Path(os.path.abspath(folder / path))
+    return (path.with_suffix("") if path.suffix.lower() in ENDINGS else path).parts
 
 
 def read_shadow(entry: dict, names: Sequence[str], folder: Path, where: str) -> ShadowEntry:
