@@ -7,10 +7,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -220,7 +222,7 @@ def test_a_wrong_scale_of_inputs_stops_the_audit_unless_told_to_go_on(shipped, l
         ({"modells": {}}, "modells.*models"),
         ({"attacker": "insider"}, "known_half or shadows"),
         ({"attacker": "shadows"}, "list them under shadows"),
-        ({"max_points": 2}, "4 is the least"),
+        ({"max_points": 6}, "max_points 6 leaves 3 members and 3 non-members: 8 is the least"),
         ({"boundary_points": 3}, "boundary_points is 3: 4 is the least, or 0 for none"),
         ({"preprocessing": {"meen": 0.5}}, "meen.*mean"),
         ({"attacks": {"NR": ["yeom"]}}, "knows no attack yeom"),
@@ -243,8 +245,6 @@ def test_a_yaml_with_a_python_tag_runs_nothing(tmp_path):
 
 
 def test_external_data_outside_the_models_folder_is_refused(tmp_path, shipped):
-    import onnx
-
     model = onnx.load(shipped / "original.onnx")
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -577,9 +577,6 @@ def test_copies_of_images_are_one_person_and_never_a_non_member(tmp_path, capsys
 
 
 def test_a_compressed_version_with_its_outputs_in_another_order_stops_the_audit(shipped, tmp_path):
-    import onnx
-    from onnx import helper, numpy_helper
-
     model = onnx.load(shipped / "original.onnx")
     order = np.random.default_rng(0).permutation(26)
     model.graph.node[-1].output[0] = "straight"
@@ -589,6 +586,46 @@ def test_a_compressed_version_with_its_outputs_in_another_order_stops_the_audit(
     models = {"original": str(shipped / "original.onnx"), "mixed": str(tmp_path / "mixed.onnx")}
     content = task_content(shipped, models=models, out=str(tmp_path / "out"))
     refused(tmp_path, content, "mixed is right on .* With its outputs in another order")
+
+
+def with_few_outputs(source, file):
+    """Write a version of an ONNX model that answers the first three of its classes."""
+    model = onnx.load(source)
+    model.graph.node[-1].output[0] = "all"
+    model.graph.initializer.append(numpy_helper.from_array(np.arange(3), "first"))
+    model.graph.node.append(helper.make_node("Gather", ["all", "first"], ["output"], axis=1))
+    onnx.save(model, file)
+    return str(file)
+
+
+def test_a_compressed_version_with_fewer_outputs_is_refused_before_the_points_are_asked(shipped, tmp_path):
+    few = with_few_outputs(shipped / "original.onnx", tmp_path / "few.onnx")
+    models = {"original": str(shipped / "original.onnx"), "few": few}
+    content = task_content(shipped, models=models, out=str(tmp_path / "out"))
+    refused(tmp_path, content, "few.onnx answers 3 values, .*original.onnx 26: all models .* the same classes")
+    assert not (tmp_path / "out" / "signals").exists()
+    assert len(np.load(tmp_path / "out" / "answers" / "0_original.npz")["answers"]) < 3000
+
+
+def test_fewer_names_than_outputs_are_refused(shipped, tmp_path):
+    labels = np.arange(20) % 3
+    for number, name in enumerate(("members", "nonmembers")):
+        write_npz(tmp_path / f"{name}.npz", np.random.default_rng(number).normal(size=(20, 16)), labels)
+    places = {key: f"{key}.npz" for key in ("members", "nonmembers")}
+    content = task_content(shipped, **places, classes=["a", "b", "c"], out="out")
+    refused(tmp_path, content, "3 classes are named, but original answers 26 values: name one for each value, in order")
+
+
+def test_fewer_names_than_columns_of_answers_are_refused(tmp_path):
+    write_answers(tmp_path / "a.npz")
+    refused(tmp_path, {"models": ["a.npz"], "classes": ["a", "b"], "out": "out"}, "2 classes are named")
+
+
+@pytest.mark.parametrize("members", [0, 1, 3, 20])
+def test_answers_about_too_few_members_or_others_are_refused(tmp_path, members):
+    write_answers(tmp_path / "a.npz", members=members)
+    message = f"a.npz: {members} members and {20 - members} non-members are too few; 4 of each are needed"
+    refused(tmp_path, {"models": ["a.npz"], "out": "out"}, message)
 
 
 def test_classes_that_occur_more_often_among_members_are_noted():

@@ -18,9 +18,15 @@ from compleak.queries.logits import as_table, scale_of, to_logits
 from compleak.queries.probes import PROBES
 from compleak.queries.run_models import check_names, open_run_variant
 from compleak.tasks.models import Interview, ModelAnswers, OpenModel, note_on_preprocessing, open_entry
-from compleak.tasks.points import FEW_COPIES, AuditPoints, auditable, points_of, say_draw, with_digests
+from compleak.tasks.points import FEW_COPIES, AuditPoints, auditable, equal_count, points_of, say_draw, with_digests
 from compleak.tasks.probing import answers_of
-from compleak.tasks.sanity import check_accuracy, note_on_classes, note_on_shadows, with_classes_of_model
+from compleak.tasks.sanity import (
+    check_accuracy,
+    check_stated_classes,
+    note_on_classes,
+    note_on_shadows,
+    with_classes_of_model,
+)
 from compleak.tasks.shadow_training import train_shadows
 from compleak.tasks.task import RUN_PREFIX, ModelEntry, Task
 from compleak.tasks.unused import refuse_unused
@@ -96,19 +102,21 @@ def by_asking(task: Task) -> Collected:
     points = points_of(task)
     files = AnswerFiles(task.folder / "answers", task, points)
     points = check_first_model(opened[0], files, task, points)
+    versions = [(model, *others_of_model) for model, others_of_model in zip(opened, others, strict=True)]
+    check_outputs([model for models in versions for model in models], files)
     columns = points.columns()
     signals, facts = {}, []
     notes = [*note_on_preprocessing(opened[0], task, points.kind), *points.notes]
     notes += note_on_classes(*points.audited_truth())
-    for model, others_of_model in zip(opened, others, strict=True):
-        answers = [
-            answers_of(files.interview(asked), points, row) for row, asked in enumerate((model, *others_of_model))
-        ]
-        arrays = signal_arrays(answers, points, columns, len(task.references))
-        signals[model.entry.name] = write_signals(task, model.entry, arrays, files.sources)
-        facts.append(facts_of_model(model, answers[0], points))
+    for model, *others_of_model in versions:
+        interviews = [files.interview(asked) for asked in (model, *others_of_model)]
+        answers = [answers_of(interview, points, row) for row, interview in enumerate(interviews)]
         if model is not opened[0]:
             check_model(model.entry.name, answers[0].logits, points, task)
+        arrays = signal_arrays(answers, points, columns, len(task.references))
+        sources = [interview.source for interview in interviews]
+        signals[model.entry.name] = write_signals(task, model.entry, arrays, sources)
+        facts.append(facts_of_model(model, answers[0], points))
         notes += notes_on_answers(model.entry.name, answers, points)
     used = int(points.audit[0].sum()) // 2
     sides = [data_facts(points, side, used, task) for side in (0, 1)]
@@ -185,7 +193,6 @@ class AnswerFiles:
 
     def __init__(self, folder: Path, task: Task, points: AuditPoints) -> None:
         self.folder, self.task, self.points = folder, task, points
-        self.sources: list[dict] = []
         self._interviews: dict[tuple, Interview] = {}
 
     def interview(self, opened: OpenModel) -> Interview:
@@ -194,7 +201,6 @@ class AnswerFiles:
         if key not in self._interviews:
             file = self.folder / f"{len(self._interviews)}_{entry.name}.npz"
             self._interviews[key] = Interview(opened, self.task, self.points, file)
-            self.sources.append(self._interviews[key].source)
         return self._interviews[key]
 
 
@@ -213,13 +219,21 @@ def check_first_model(original: OpenModel, files: AnswerFiles, task: Task, point
     return points
 
 
+def check_outputs(models: Sequence[OpenModel], files: AnswerFiles) -> None:
+    """UserError where models answer different numbers of values, as their first answers show."""
+    counts = [files.interview(model).pilot()[1].shape[1] for model in models]
+    for model, count in zip(models, counts, strict=True):
+        if count != counts[0]:
+            raise UserError(
+                f"{model.entry.place} answers {count} values, {models[0].entry.place} {counts[0]}: all models of an "
+                "audit must answer the same classes"
+            )
+
+
 def signal_arrays(
     answers: Sequence[ModelAnswers], points: AuditPoints, columns: np.ndarray, references: int
 ) -> dict[str, np.ndarray]:
     """The content of a signals file: the audited model, shadow models, then references, which saw no point."""
-    outputs = {model.logits.shape[1] for model in answers}
-    if len(outputs) > 1:
-        raise UserError(f"the models answer different numbers of classes ({', '.join(map(str, sorted(outputs)))})")
     unseen = np.zeros((references, len(points.labels)), dtype=bool)
     probes = {name: np.stack([model.probes[name] for model in answers]) for name in answers[0].probes}
     if answers[0].predicted is not None:
@@ -295,9 +309,9 @@ def by_answers(task: Task) -> Collected:
     audited = balanced_points(truth.member, task)
     order = np.random.default_rng([task.seed, 6]).permutation(len(truth.labels))  # the file's may go by class
     signals, facts = {}, []
-    for entry, content in zip(task.models, contents, strict=True):
-        logits, scale = logits_of_answers(entry, content, truth)
-        classes = truth.classes or tuple(str(number) for number in range(logits.shape[1]))
+    tables = [logits_of_answers(entry, content, truth) for entry, content in zip(task.models, contents, strict=True)]
+    classes = classes_of_answers(truth, [logits.shape[1] for logits, _ in tables], task)
+    for entry, (logits, scale) in zip(task.models, tables, strict=True):
         judged = (logits[audited], truth.labels[audited], truth.member[audited])
         check_accuracy(entry.name, *judged, classes, task.accept_low_accuracy)
         arrays = {"logits": logits, "labels": truth.labels, "member": truth.member, "audit": audited}
@@ -321,6 +335,17 @@ def logits_of_answers(entry: ModelEntry, content: AnswerFile, truth: Truth) -> t
     if truth.labels.max() >= logits.shape[1]:
         raise UserError(f"{entry.place}: label {truth.labels.max()} is none of its {logits.shape[1]} classes")
     return logits, scale.name
+
+
+def classes_of_answers(truth: Truth, outputs: Sequence[int], task: Task) -> tuple[str, ...]:
+    """The names of the answers' columns. UserError where files, or the stated classes, differ in their number."""
+    for entry, count in zip(task.models, outputs, strict=True):
+        if count != outputs[0]:
+            raise UserError(f"{entry.place} has {count} classes, {task.models[0].place} has {outputs[0]}")
+    if task.classes:
+        check_stated_classes(task.classes, outputs[0], task.models[0].place)
+    names = truth.classes or ()
+    return (*names, *(str(number) for number in range(len(names), outputs[0])))
 
 
 def truth_of_answers(first: AnswerFile, task: Task) -> Truth:
@@ -353,7 +378,7 @@ def check_same_points(entry: ModelEntry, content: AnswerFile, truth: Truth) -> N
 def balanced_points(member: np.ndarray, task: Task) -> np.ndarray:
     """(N,) bool: as many members as others, drawn at random where there are more."""
     kinds = [np.flatnonzero(member), np.flatnonzero(~member)]
-    count = min(len(kinds[0]), auditable(len(kinds[1]), task), (task.max_points or 2 * len(member)) // 2)
+    count = equal_count(len(kinds[0]), auditable(len(kinds[1]), task), task.max_points, task.models[0].place)
     say_draw(*map(len, kinds), count)
     rng = np.random.default_rng([task.seed, 1])
     audited = np.zeros(len(member), dtype=bool)

@@ -26,7 +26,9 @@ def with_classes_of_model(
 
     stated: whether the user named the classes in the model's order. UserError where the order is not known.
     """
-    if not stated:
+    if stated:
+        check_stated_classes(points.classes, outputs, model)
+    else:
         order = order_of_classes(points.classes, outputs, class_names)
         if order is None:
             starts_at_one = points.labels.min() == 1 and len(points.classes) == outputs + 1
@@ -39,8 +41,16 @@ def with_classes_of_model(
         numbered = tuple(names.get(number, str(number)) for number in range(outputs))
         points = points._replace(labels=np.asarray(order)[points.labels], classes=numbered)
     if points.labels.max() >= outputs:
-        raise UserError(f"{len(points.classes)} classes are named, but {model} answers {outputs} values")
+        raise UserError(f"{model} names {len(class_names)} classes, but answers {outputs} values")
     return points
+
+
+def check_stated_classes(classes: Sequence[str], outputs: int, model: str) -> None:
+    """UserError unless the user has named as many classes as the model has outputs."""
+    if len(classes) != outputs:
+        raise UserError(
+            f"{len(classes)} classes are named, but {model} answers {outputs} values: name one for each value, in order"
+        )
 
 
 def order_of_classes(classes: Sequence[str], outputs: int, class_names: Sequence[str] | None) -> list[int] | None:

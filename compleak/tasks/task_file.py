@@ -19,6 +19,7 @@ from compleak.queries.answer_files import is_signals_file
 from compleak.queries.probes import PROBES
 from compleak.runs.flags import answers_of_text
 from compleak.runs.settings import AnswersSettings
+from compleak.tasks.points import FEWEST
 from compleak.tasks.task import LIMITS, RUN_PREFIX, ModelEntry, ShadowEntry, ShadowTraining, Task
 from compleak.tasks.yaml_files import check_keys
 from core.errors import UserError
@@ -82,7 +83,7 @@ CHOICES = {
 }
 ASKED = ("sensitivity_draws", "queries", "label_queries", "noise_repeats", "boundary_points")
 PLAIN = ("seed", "max_points", *ASKED, "no_flip", "recipe", "batch_size")
-AT_LEAST = {"seed": 0, "max_points": 4, **dict.fromkeys(ASKED, 0), "batch_size": 1, "count": 1, "epochs": 1}
+AT_LEAST = {"seed": 0, **dict.fromkeys(ASKED, 0), "batch_size": 1, "count": 1, "epochs": 1}
 ENDINGS = (".onnx", ".pt2", ".tflite", ".py", ".npz", ".csv")  # of models: a name such as `bert-v1.0` keeps its dots
 AT_MOST = {"queries": MOST_VIEWS, "label_queries": MOST_VIEWS}
 
@@ -134,6 +135,7 @@ def check_values(content: Mapping, where: str) -> None:
     for key, least in AT_LEAST.items():
         if key in content and content[key] < least:
             raise UserError(f"{where}: {key} is {content[key]}: {least} is the least")
+    check_max_points(content, where)
     for key, most in AT_MOST.items():
         if key in content and content[key] > most:
             raise UserError(f"{where}: {key} is {content[key]}: there are {most} crops and flips")
@@ -144,6 +146,14 @@ def check_values(content: Mapping, where: str) -> None:
             )
     if "lr" in content and not 0 < content["lr"] < float("inf"):
         raise UserError(f"{where}: lr is {content['lr']}: a positive number is needed")
+
+
+def check_max_points(content: Mapping, where: str) -> None:
+    """UserError where so few points are to be audited that an attack could not learn from half of them."""
+    most = content.get("max_points", 2 * FEWEST)
+    if most < 2 * FEWEST:
+        kinds = f"{max(most, 0) // 2} members and {max(most, 0) // 2} non-members"
+        raise UserError(f"{where}: max_points {most} leaves {kinds}: {2 * FEWEST} is the least")
 
 
 def path_of(content: Mapping, key: str, folder: Path) -> Path | None:
