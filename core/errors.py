@@ -1,5 +1,6 @@
 """The exception whose message is written for users, and what makes other texts fit into such a message."""
 
+import contextlib
 from pathlib import PurePath
 
 LONGEST_REASON = 300  # characters of another library's message that are shown
@@ -11,7 +12,9 @@ class UserError(Exception):
 
 def escape(path: PurePath | str) -> str:
     """The path for people to read: bytes that are not UTF-8 and characters that cannot be printed as escapes."""
-    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = str(path)
+    with contextlib.suppress(UnicodeEncodeError):  # halves of characters, which stand for no byte
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -8,6 +8,7 @@ import string
 import struct
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
@@ -282,7 +283,12 @@ def test_labels_that_are_numbers_stand_for_themselves_unless_the_classes_are_nam
         ({"x": np.zeros((2, 2), complex), "y": np.zeros(2)}, "inputs are complex128"),
         ({"x": np.zeros((2, 2)), "y": np.eye(2)}, "y has shape .2, 2.: give the number or name of one class"),
         ({"x": np.zeros((2, 2)), "y": np.array([0.5, 1])}, "y holds something else than whole numbers"),
-        ({"x": np.array([{}, 1], dtype=object), "y": np.zeros(2)}, "x.npy holds Python objects, which are not read"),
+        (
+            {"x": np.zeros((2, 2)), "y": np.array(["a", "b"], dtype=object)},
+            "y.npy holds Python objects, which are not read: save numbers, or y.astype.str.",
+        ),
+        ({"x": np.array(["a", "b\ud83d"]), "y": np.zeros(2)}, "row 2 holds half of a character"),
+        ({"x": np.zeros((2, 2)), "y": np.array(["a\ud83d", "b"])}, "y: row 1 holds half of a character"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, says):
@@ -392,13 +398,13 @@ def test_a_column_called_text_is_read_as_the_texts_whatever_stands_beside_it(tmp
         ("y,a\n1,2\n1,2,3\n", "cannot be read as CSV"),
         (
             "y,a,note\n1,2,red\n1,3,blue\n",
-            "column 'note' holds text, row 1 'red', but .* name their column with --text",
+            "column 'note' holds text, row 1 'red', but .* where it holds the texts to audit, call it text .train.py",
         ),
         ("y,a,is_member\n1,2,1\n", "column 'is_member' says who was a member"),
         ("y,Membership,a\n1,2,1\n", "column 'Membership' says who was a member"),
         (",y,a\n0,1,2\n", "column 1 has no name: remove it .pandas writes row numbers so"),
         ("y,a,a\n0,1,2\n", "two columns are called 'a'"),
-        ("y;a\n0;1\n", "which column holds the labels"),
+        ("y;a;b\n0;1;2\n", "the first row has one column, 'y;a;b': separate columns by commas"),
         ("y\n0\n", "has no column beside 'y'"),
         ("y,a\n", "holds a header and no records"),
         ("", "cannot be read as CSV"),
@@ -408,6 +414,39 @@ def test_a_column_called_text_is_read_as_the_texts_whatever_stands_beside_it(tmp
 )
 def test_a_table_that_is_not_clear_or_damaged_is_refused_by_row_and_column(tmp_path, text, says):
     refused(write(tmp_path, {"a.csv": text}) / "a.csv", says)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_one_long_text_does_not_make_all_texts_long(tmp_path, name):
+    texts = ["x" * 100_000, *("yz" for _ in range(1000))]
+    if name == "a.csv":
+        lines = ["label,text", *(f"1,{text}" for text in texts)]
+    else:
+        lines = [json.dumps({"label": 1, "text": text}) for text in texts]
+    source = write(tmp_path, {name: "\n".join(lines)}) / name
+    tracemalloc.start()
+    points = read_points(source)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert load_all(points) == texts
+    assert most < 20e6  # one array of characters would take 400 MB
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"label": 1, "text": "\\ud83d"}', "row 2: 'text' holds half of a character: remove or repair"),
+        ('{"label": "\\ud83d", "text": "a"}', "row 2: 'label' holds half of a character"),
+        ('{"\\ud83d": 1, "text": "a"}', "row 2: 'label' is None"),
+    ],
+)
+def test_half_of_a_character_is_refused_by_its_row(tmp_path, line, says):
+    refused(write(tmp_path, {"a.jsonl": '{"label": 1, "text": "a"}\n' + line}) / "a.jsonl", says)
+
+
+def test_a_key_that_is_half_of_a_character_can_be_shown(tmp_path):
+    source = write(tmp_path, {"b.jsonl": '{"\\ud83d": 1, "text": "a"}'})
+    refused(source / "b.jsonl", r"The first row names \\ud83d$")
 
 
 def test_a_label_column_that_is_not_there_or_not_used_is_refused(tmp_path):

@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 
 from core.errors import UserError, escape
 from data.foreign.limits import check_inflated_size
-from data.foreign.points import Load, Records, row_names
+from data.foreign.points import Load, Records, refuse_half_characters, row_names
 
 INPUT_NAMES = ("x", "X", "images", "features", "data")
 LABEL_NAMES = ("y", "Y", "labels", "targets")
@@ -67,7 +67,8 @@ def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: Path
             raise UserError(f"{place} is no array ({escape(str(error))}): save it with numpy.savez") from error
         begins = stream.tell()
     if dtype.hasobject:
-        raise UserError(f"{place} holds Python objects, which are not read: save numbers")
+        name = member.filename.removesuffix(".npy")
+        raise UserError(f"{place} holds Python objects, which are not read: save numbers, or {name}.astype(str)")
     expected = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or begins + expected != member.file_size:
         raise UserError(
@@ -135,11 +136,12 @@ def to_records(inputs: np.ndarray, place: str) -> tuple[str, np.ndarray]:
     """The kind of the records (see `Points`) and their stored values (N, ...).
 
     uint8 (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W) are images; numbers (N, F) are features in float32; texts
-    (N,) are text; all else is kept as float32, uint8 or int64. UserError where a value is not finite.
+    (N,), also as objects, are text; all else is kept as float32, uint8 or int64. UserError where a value is not finite.
     """
-    if inputs.dtype.kind == "U":
+    if _are_texts(inputs):
         if inputs.ndim != 1:
             raise UserError(f"{place}: texts of shape {inputs.shape}, only one text a record is read")
+        refuse_half_characters(inputs, place)
         return "text", inputs.astype(object)
     if inputs.dtype.kind not in "biuf":
         raise UserError(f"{place}: inputs are {inputs.dtype}, only numbers and texts are read")
@@ -148,6 +150,13 @@ def to_records(inputs: np.ndarray, place: str) -> tuple[str, np.ndarray]:
     if inputs.ndim <= 2:
         return "features", _finite(inputs.reshape(len(inputs), -1), place)
     return "arrays", _as_stored(inputs, place)
+
+
+def _are_texts(inputs: np.ndarray) -> bool:
+    """Whether the inputs are texts; as objects they take no more memory than they have characters."""
+    if inputs.dtype.kind != "O":
+        return inputs.dtype.kind == "U"
+    return all(isinstance(value, str) for value in inputs.flat)
 
 
 def _as_images(inputs: np.ndarray) -> np.ndarray | None:
@@ -191,6 +200,7 @@ def to_labels(labels: np.ndarray, place: str) -> np.ndarray:
     if labels.ndim != 1:
         raise UserError(f"{place} has shape {labels.shape}: give the number or name of one class a record, (N,)")
     if labels.dtype.kind == "U":
+        refuse_half_characters(labels, place)
         return labels.astype(object)
     if labels.dtype.kind not in "biuf" or not _are_whole(labels):
         raise UserError(f"{place} holds something else than whole numbers and names: give one class a record")

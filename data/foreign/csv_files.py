@@ -79,6 +79,7 @@ class Columns(NamedTuple):
 
 def _choose_columns(source: Path, label_column: str | None, text_column: str | None) -> Columns:
     header = _read_header(source)
+    _check_separator(header, source)
     _check_header(header, source)
     label = choose_label(header, label_column, source)
     if text_column is not None:
@@ -96,6 +97,14 @@ def _read_header(source: Path) -> list[str]:
     with open_inflated(source) as stream:
         row = pd.read_csv(stream, header=None, nrows=1, dtype=str, **AS_WRITTEN)
     return ["" if pd.isna(name) else str(name).strip() for name in row.iloc[0]]
+
+
+def _check_separator(header: list[str], source: Path) -> None:
+    """UserError where the first row is one name, and not that of the labels."""
+    if len(header) == 1 and header[0] and header[0].casefold() not in LABEL_COLUMNS:
+        raise UserError(
+            f"{escape(source)}: the first row has one column, {escape(header[0])!r}: separate columns by commas"
+        )
 
 
 def _check_header(header: list[str], source: Path) -> None:
@@ -151,8 +160,8 @@ def _are_texts(source: Path, header: list[str], others: list[str]) -> bool:
     if texts and len(others) > 1:
         raise UserError(
             f"{escape(source)}: column {escape(texts[0])!r} holds text, row 1 {_show(sample[texts[0]].iloc[0])}, but "
-            "features must be numbers: remove it or write it as numbers; of texts, name their column with "
-            f"--text_column (text_column in a task file), or call it {TEXT_COLUMN}"
+            "features must be numbers: remove it or write it as numbers; where it holds the texts to audit, call it "
+            f"{TEXT_COLUMN} (train.py and reproduce.py also take --text_column)"
         )
     return bool(texts)
 
@@ -179,7 +188,7 @@ def _show(value) -> str:
 
 
 def _read_columns(source: Path, columns: Columns) -> tuple[list[str], np.ndarray]:
-    """Labels as they are written (N,), and float32 (N, F) or texts (N,)."""
+    """Labels as they are written (N,), and float32 (N, F) or texts (N,) as objects."""
     texts = [columns.label, *columns.features] if columns.text else [columns.label]
     labels: list[str] = []
     parts = []
@@ -190,8 +199,7 @@ def _read_columns(source: Path, columns: Columns) -> tuple[list[str], np.ndarray
             parts.append(_texts(chunk, columns.features[0]) if columns.text else _numbers(chunk, columns.features))
     if not labels:
         raise UserError(f"{escape(source)} holds a header and no records")
-    values = np.concatenate(parts)
-    return labels, values.astype(str) if columns.text else values
+    return labels, np.concatenate(parts)
 
 
 def _texts(chunk: pd.DataFrame, name: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from core.errors import UserError, escape
 from data.foreign.arrays import array_records, to_labels
 from data.foreign.csv_files import TEXT_COLUMN, check_text_column, choose_label
 from data.foreign.limits import open_inflated
-from data.foreign.points import Records
+from data.foreign.points import HALF_CHARACTER, Records
 
 
 def read_json_lines(source: Path, label_column: str | None, text_column: str | None = None) -> Records:
@@ -33,9 +33,14 @@ def read_json_lines(source: Path, label_column: str | None, text_column: str | N
         labels.append(_value(row, label_key, str | int, place))
     if not texts:
         raise UserError(f"{escape(source)} holds no records")
+    return array_records(source, np.array(texts, dtype=object), _numbers_or_names(labels, label_key, source))
+
+
+def _numbers_or_names(labels: list[str | int], key: str, source: Path) -> np.ndarray:
+    """(N,) int64 where all labels are whole numbers, else names as objects."""
     if any(isinstance(label, str) for label in labels):
-        labels = list(map(str, labels))
-    return array_records(source, np.array(texts), to_labels(np.array(labels), f"{escape(source)}: {label_key}"))
+        return np.array(list(map(str, labels)), dtype=object)
+    return to_labels(np.array(labels), f"{escape(source)}: {escape(key)}")
 
 
 def _rows(source: Path) -> Iterator[tuple[str, dict]]:
@@ -62,4 +67,6 @@ def _value(row: dict, key: str, kind, place: str):
     if not isinstance(value, kind) or isinstance(value, bool):
         wanted = "a text" if kind is str else "a name or a whole number"
         raise UserError(f"{place}: {escape(key)!r} is {escape(repr(value))}, not {wanted}")
+    if isinstance(value, str) and HALF_CHARACTER.search(value):
+        raise UserError(f"{place}: {escape(key)!r} holds half of a character: remove or repair such texts")
     return value

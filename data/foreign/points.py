@@ -12,6 +12,7 @@ from core.errors import UserError, escape
 
 MOST_CLASSES = 100_000  # labels that are numbers stand for themselves up to here
 BATCH = 256  # records decoded at a time
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a surrogate, which JSON may spell alone
 WHOLE_NUMBER = re.compile("-?[0-9]{1,18}")
 
 Load = Callable[[np.ndarray], list]
@@ -137,6 +138,13 @@ def _name_all_numbers(parts: Sequence[Records], numbers: dict[str, int]) -> bool
     """Whether every label that is a number is also the name of a class, such as 1 to 30."""
     labels = {str(label) for part in parts if _are_numbers(part) for label in np.unique(part.labels)}
     return labels <= set(numbers)
+
+
+def refuse_half_characters(texts: Iterable[str], place: str) -> None:
+    """UserError where a text holds half of a character, which no file in UTF-8 and no tokenizer takes."""
+    for row, text in enumerate(texts, start=1):
+        if not text.isascii() and HALF_CHARACTER.search(text):
+            raise UserError(f"{place}: row {row} holds half of a character: remove or repair such texts")
 
 
 def content_digests(points: Points, index: np.ndarray, progress: Callable | None = None) -> list[bytes]:
