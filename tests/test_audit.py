@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -226,6 +227,8 @@ def test_a_wrong_scale_of_inputs_stops_the_audit_unless_told_to_go_on(shipped, l
         ({"boundary_points": 3}, "boundary_points is 3: 4 is the least, or 0 for none"),
         ({"preprocessing": {"meen": 0.5}}, "meen.*mean"),
         ({"attacks": {"NR": ["yeom"]}}, "knows no attack yeom"),
+        ({"attacks": {"NR": [["yeom2018"]]}}, "knows no attack .'yeom2018'"),
+        ({"preprocessing": {"size": [2.5]}}, "size is .2.5.: whole numbers are needed"),
         ({"models": {}}, "models is empty"),
         ({"models": {"../x": "a.onnx"}}, "plain name"),
         ({"members": "nowhere"}, "nowhere"),
@@ -234,6 +237,19 @@ def test_a_wrong_scale_of_inputs_stops_the_audit_unless_told_to_go_on(shipped, l
 )
 def test_a_wrong_task_is_refused_in_one_line(shipped, tmp_path, changes, message):
     refused(tmp_path, task_content(shipped, **changes), message)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("preprocessing: {size: [.inf]}", "size is .inf.: 1 or 2 numbers are needed"),
+        ("seed: 2147483648", "seed is 2147483648: 2147483647 is the most"),
+    ],
+)
+def test_numbers_that_are_too_large_are_refused(tmp_path, line, says):
+    (tmp_path / "task.yaml").write_text(f"models: [a.onnx]\n{line}\n")
+    with pytest.raises(UserError, match=says):
+        audit.parse([str(tmp_path / "task.yaml")])
 
 
 def test_a_yaml_with_a_python_tag_runs_nothing(tmp_path):
@@ -543,6 +559,55 @@ def test_flags_choose_inputs_and_outputs_of_a_task_files_models_and_name_runs_as
         (task,) = tasks_of_flags(file, "--input", "x", "--output", "y", "--references", "run:r/original", "z.onnx")
         assert [(model.input, model.output) for model in task.models] == [("x", "y")] * 2
         assert [reference["m"].place for reference in task.references] == ["run:r/original", str(tmp_path / "z.onnx")]
+
+
+def save_answers(file, **changes):
+    arrays = {"answers": np.eye(3)[np.arange(20) % 3] + 0.1, "labels": np.arange(20) % 3, "member": np.arange(20) % 2}
+    np.savez(file, **{key: value for key, value in {**arrays, **changes}.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"labels": np.where(np.arange(20) == 3, np.inf, 0)}, "labels must be numbers of classes, from 0"),
+        ({"labels": np.arange(20) % 3 + 1}, "labels run from 1 to 3, the file has 3 classes: store labels - 1"),
+        ({"labels": np.arange(20) % 5}, "labels run from 0 to 4, the file has 3 classes: one column a class"),
+    ],
+)
+def test_labels_that_are_no_columns_of_the_answers_are_refused(tmp_path, changes, says):
+    save_answers(tmp_path / "a.npz", **changes)
+    refused(tmp_path, {"models": ["a.npz"], "out": "out"}, says)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"labels": np.arange(20) % 3 + 1, "member": None}, "the labels in .*a.npz are not those of --members and"),
+        ({"labels": None}, "member in .*a.npz is not 1 for each point of --members"),
+    ],
+)
+def test_answers_that_are_not_in_the_order_of_the_data_are_refused(tmp_path, changes, says):
+    for side, name in enumerate(("members", "nonmembers")):
+        write_npz(tmp_path / f"{name}.npz", np.random.default_rng(side).normal(size=(10, 2)), np.arange(10) % 3)
+    save_answers(tmp_path / "a.npz", **changes)
+    content = {"models": ["a.npz"], "members": "members.npz", "nonmembers": "nonmembers.npz", "out": "out"}
+    refused(tmp_path, content, says)
+
+
+def test_a_damaged_archive_of_answers_is_refused_in_one_line(tmp_path):
+    save_answers(tmp_path / "a.npz")
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    directory = content.rindex(b"PK\x01\x02")
+    content[directory : directory + 4] = b"XXXX"
+    (tmp_path / "a.npz").write_bytes(content)
+    refused(tmp_path, {"models": ["a.npz"], "out": "out"}, "a.npz is not a readable .npz file")
+
+
+def test_an_entry_of_an_archive_that_is_no_array_is_refused_in_one_line(tmp_path):
+    save_answers(tmp_path / "a.npz", answers=None)
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("answers", b"1")
+    refused(tmp_path, {"models": ["a.npz"], "out": "out"}, "answers is no array: save the file with numpy.savez")
 
 
 def test_a_table_without_rows_is_refused_in_one_line(tmp_path):

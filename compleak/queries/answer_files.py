@@ -21,6 +21,7 @@ SUFFIXES = (".npz", ".csv")
 ANSWERS = ("answers", "logits", "probabilities", "probs", "scores", "predictions")
 LABELS = ("labels", "label", "y")
 MEMBER = ("member", "members", "is_member")
+LARGEST_LABEL = 2**31
 MOST_BYTES = 16 * 2**30  # of an array that is read; more is a damaged or hostile file
 
 
@@ -40,8 +41,11 @@ def is_signals_file(path: Path) -> bool:
     """Whether this is a file of the answers of several models, or of one, with audit sets (PROTOCOL §4)."""
     if path.suffix != ".npz" or not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return {"logits.npy", "audit.npy"} <= set(archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"logits.npy", "audit.npy"} <= set(archive.namelist())
+    except DAMAGED:  # it only ends like an archive; `read_answers` says so
+        return False
 
 
 def read_answers(path: Path) -> AnswerFile:
@@ -72,9 +76,13 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         if largest > MOST_BYTES:
             raise UserError(f"{path} unpacks to {largest / 2**30:,.0f} GiB: that is no file of answers")
         with np.load(path, allow_pickle=False) as content:
-            return {name: content[name] for name in (*ANSWERS, *LABELS, *MEMBER) if name in content}
+            arrays = {name: content[name] for name in (*ANSWERS, *LABELS, *MEMBER) if name in content}
     except (*DAMAGED, TypeError, MemoryError) as error:
         raise UserError(f"{path} is not a readable .npz file ({error})") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"{path}: {name} is no array: save the file with numpy.savez")
+    return arrays
 
 
 def read_csv(path: Path) -> dict[str, np.ndarray]:
@@ -99,7 +107,8 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
 def whole_numbers(labels: np.ndarray | None, path: Path) -> np.ndarray | None:
     if labels is None:
         return None
-    if labels.dtype.kind not in "iuf" or (labels != np.round(labels)).any() or labels.min() < 0:
+    are_numbers = labels.dtype.kind in "iuf" and np.isfinite(labels).all()
+    if not are_numbers or (labels != np.round(labels)).any() or labels.min() < 0 or labels.max() > LARGEST_LABEL:
         raise UserError(f"{path}: labels must be numbers of classes, from 0")
     return labels.astype(np.int64)
 

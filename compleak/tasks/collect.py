@@ -35,6 +35,12 @@ from core.errors import UserError
 from core.files import sha256
 from data.foreign import read_list, read_pair, read_points
 
+NOT_OF_DATA = {  # what is wrong with an array of a file of answers
+    "labels": "the labels in {place} are not those of --members and --nonmembers, in that order: are classes counted "
+    "from 1, or names?",
+    "member": "member in {place} is not 1 for each point of --members and then 0 for each of --nonmembers: put the "
+    "answers into that order",
+}
 NOT_ASKED = "the answers were there already"
 
 
@@ -299,6 +305,7 @@ class Truth(NamedTuple):
     member: np.ndarray  # (N,) bool
     names: Sequence[str]  # (N,)
     classes: tuple[str, ...] | None  # None: they have numbers only
+    of_data: bool  # labels and membership are those of the task's data
 
 
 def by_answers(task: Task) -> Collected:
@@ -332,9 +339,18 @@ def logits_of_answers(entry: ModelEntry, content: AnswerFile, truth: Truth) -> t
     table = as_table(content.answers, entry.name)
     scale = scale_of(table)
     logits = to_logits(table, scale)
-    if truth.labels.max() >= logits.shape[1]:
-        raise UserError(f"{entry.place}: label {truth.labels.max()} is none of its {logits.shape[1]} classes")
+    check_labels(entry, content, truth.labels, logits.shape[1])
     return logits, scale.name
+
+
+def check_labels(entry: ModelEntry, content: AnswerFile, labels: np.ndarray, classes: int) -> None:
+    """UserError where a label is none of a file's classes, with what is likely to mend it."""
+    least, most = labels.min(), labels.max()
+    if most < classes:
+        return
+    from_one = content.labels is not None and least == 1 and most == classes
+    hint = "store labels - 1" if from_one else "one column a class is needed, that of label 0 first"
+    raise UserError(f"{entry.place}: labels run from {least} to {most}, the file has {classes} classes: {hint}")
 
 
 def classes_of_answers(truth: Truth, outputs: Sequence[int], task: Task) -> tuple[str, ...]:
@@ -352,7 +368,7 @@ def truth_of_answers(first: AnswerFile, task: Task) -> Truth:
     """Labels and membership: of the first file, else of the task's data, members first."""
     if first.labels is not None and first.member is not None:
         names = [f"row {number}" for number in range(1, 1 + len(first.labels))]
-        return Truth(first.labels, first.member, names, task.classes)
+        return Truth(first.labels, first.member, names, task.classes, of_data=False)
     place = task.models[0].place
     if task.members is None or task.nonmembers is None:
         raise UserError(
@@ -362,17 +378,20 @@ def truth_of_answers(first: AnswerFile, task: Task) -> Truth:
     pair = read_pair(task.members, task.nonmembers, label_column=task.label_column, classes=task.classes)
     member = np.concatenate([np.full(len(points.labels), side == 0) for side, points in enumerate(pair)])
     labels = np.concatenate([points.labels for points in pair])
-    return Truth(labels, member, [*pair[0].names, *pair[1].names], pair[0].classes)
+    return Truth(labels, member, [*pair[0].names, *pair[1].names], pair[0].classes, of_data=True)
 
 
 def check_same_points(entry: ModelEntry, content: AnswerFile, truth: Truth) -> None:
-    """UserError where a file of answers is about other points than the first one."""
+    """UserError where a file of answers is about other points than the first one, or than the task's data."""
     if len(content.answers) != len(truth.labels):
         raise UserError(f"{entry.place} is about {len(content.answers)} points, not about {len(truth.labels)}")
     for name in ("labels", "member"):
         array = getattr(content, name)
-        if array is not None and not np.array_equal(array, getattr(truth, name)):
-            raise UserError(f"{entry.place} differs in {name} from the first file: they are not about the same points")
+        if array is None or np.array_equal(array, getattr(truth, name)):
+            continue
+        if truth.of_data:
+            raise UserError(NOT_OF_DATA[name].format(place=entry.place))
+        raise UserError(f"{entry.place} differs in {name} from the first file: they are not about the same points")
 
 
 def balanced_points(member: np.ndarray, task: Task) -> np.ndarray:

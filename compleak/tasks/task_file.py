@@ -12,6 +12,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 
 import attacks
@@ -85,6 +86,7 @@ ASKED = ("sensitivity_draws", "queries", "label_queries", "noise_repeats", "boun
 PLAIN = ("seed", "max_points", *ASKED, "no_flip", "recipe", "batch_size")
 AT_LEAST = {"seed": 0, **dict.fromkeys(ASKED, 0), "batch_size": 1, "count": 1, "epochs": 1}
 ENDINGS = (".onnx", ".pt2", ".tflite", ".py", ".npz", ".csv")  # of models: a name such as `bert-v1.0` keeps its dots
+LARGEST_SEED = 2**31 - 1  # as of --seed
 AT_MOST = {"queries": MOST_VIEWS, "label_queries": MOST_VIEWS}
 
 
@@ -136,6 +138,8 @@ def check_values(content: Mapping, where: str) -> None:
         if key in content and content[key] < least:
             raise UserError(f"{where}: {key} is {content[key]}: {least} is the least")
     check_max_points(content, where)
+    if content.get("seed", 0) > LARGEST_SEED:
+        raise UserError(f"{where}: seed is {content['seed']}: {LARGEST_SEED} is the most")
     for key, most in AT_MOST.items():
         if key in content and content[key] > most:
             raise UserError(f"{where}: {key} is {content[key]}: there are {most} crops and flips")
@@ -258,6 +262,8 @@ def read_preprocessing(content: dict, where: str) -> Preprocessing:
         stated["range"] = numbers(stated["range"], where, "range", (2,))
     if "size" in stated:
         size = numbers(stated["size"], where, "size", (1, 2))
+        if not all(edge.is_integer() for edge in size):
+            raise UserError(f"{where}: size is {content['size']!r}: whole numbers are needed")
         stated["size"] = (int(size[0]), int(size[-1]))
     return Preprocessing(**stated)
 
@@ -265,7 +271,7 @@ def read_preprocessing(content: dict, where: str) -> Preprocessing:
 def numbers(value, where: str, key: str, counts: Sequence[int] = (1, 3)) -> tuple[float, ...]:
     """One number or a list of them as a tuple. UserError where they are not numbers, or not as many as needed."""
     values = value if isinstance(value, list) else [value]
-    if len(values) not in counts or not all(isinstance(number, NUMBER) for number in values):
+    if len(values) not in counts or not all(isinstance(number, NUMBER) and isfinite(number) for number in values):
         raise UserError(f"{where}: {key} is {value!r}: {' or '.join(map(str, counts))} numbers are needed")
     return tuple(map(float, values))
 
@@ -287,6 +293,6 @@ def read_attacks(content: dict, where: str) -> dict[str, tuple[str, ...]]:
     check_keys(content, dict.fromkeys(attacks.KNOWN, list), where)
     for scenario, names in content.items():
         known = {row.name for row in attacks.KNOWN[scenario]}
-        if unknown := [str(name) for name in names if name not in known]:
+        if unknown := [str(name) for name in names if not isinstance(name, str) or name not in known]:
             raise UserError(f"{where}: {scenario} knows no attack {unknown[0]}: {', '.join(sorted(known))}")
     return {scenario: tuple(names) for scenario, names in content.items()}
