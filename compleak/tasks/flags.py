@@ -46,7 +46,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data", metavar="DATA", help="all points; --members and --nonmembers are then lists of them")
     group.add_argument("--label_column", metavar="NAME", help="of CSV files (default: label, class, target or y)")
     group.add_argument("--classes", nargs="+", metavar="NAME", help="in the order of the models' outputs")
-    group.add_argument("--max_points", type=arguments.positive_int, help="audit at most so many points")
+    group.add_argument("--max_points", type=arguments.positive_int, help="audit at most so many points, 8 or more")
     group.add_argument("--input", metavar="NAME", help="which input of the models, where there are several")
     group.add_argument("--output", metavar="NAME", help="which output of the models, where there are several")
     group.add_argument(
