@@ -230,7 +230,7 @@ def test_memguard_refuses_signals_without_unaudited_non_members(world):
         ("top3", "no defence of answers 'top3'"),
         ("topk", "topk needs a number, how many posteriors are told"),
         ("topk:0", "0 is not 1 or more"),
-        ("round:x", "'x' is not decimals that are told"),
+        ("round:x", "'x' is no whole number"),
         ("round:400", "round:400 hides nothing: give 15 or less"),
         ("label:3", "label takes no number"),
         ("label:", "label takes no number"),

@@ -15,7 +15,8 @@ from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment, assign, points_fingerprint
 from compleak.training.evaluate import predict
 from compleak.training.finished import fill_network, finished_folder, model_meta
-from compleak.training.make import Product, Source, check_finite, describe_privacy, make_model, recipe_of
+from compleak.training.loop import advice_to_lower_rate, check_finite
+from compleak.training.make import Product, Source, describe_privacy, make_model, recipe_of
 from core import devices
 from core.errors import UserError
 from core.threads import threads_for_stage, use_threads
@@ -113,9 +114,11 @@ def inherited_privacy(assignment: Assignment, original: dict) -> dict:
 
 def refuse_diverged(assignment: Assignment, prepared: nn.Module, device: torch.device) -> None:
     """UserError where fine-tuning has left weights or answers that are not finite."""
-    check_finite(prepared.state_dict(), assignment.title)
+    resume = checkpoints.resume_file(assignment.folder)
+    check_finite(prepared.state_dict(), assignment.title, resume)
     if not predict(prepared, checked_inputs(assignment, device)).isfinite().all():
-        raise UserError(f"{assignment.title}: the answers are no longer finite after training: lower --lr")
+        advice = advice_to_lower_rate(resume)
+        raise UserError(f"{assignment.title}: the answers are no longer finite after training: {advice}")
 
 
 def checked_inputs(assignment: Assignment, device: torch.device) -> torch.Tensor:
