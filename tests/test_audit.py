@@ -386,7 +386,7 @@ def test_shadow_models_are_trained_from_a_plug_in(letters, tmp_path):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 26))
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    members = torch.from_numpy(inputs[:300]), torch.from_numpy(labels[:300])
+    members = torch.tensor(inputs[:300]), torch.tensor(labels[:300])
     for _ in range(300):
         optimizer.zero_grad()
         nn.functional.cross_entropy(network(members[0]), members[1]).backward()

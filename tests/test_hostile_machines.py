@@ -24,6 +24,7 @@ def train(root, limit=None, **environment):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, preexec_fn=set_limit)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_training_in_one_line_and_leaves_no_half_written_file(tmp_path):
     done = train(tmp_path, limit=100_000)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr

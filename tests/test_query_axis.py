@@ -85,6 +85,7 @@ def test_many_queries_reach_the_analytic_optimum(key, optimum):
         assert low <= optimum(8, queries) <= high
 
 
+@pytest.mark.slow
 def test_every_attack_that_compares_with_references_gains_by_queries():
     signals, truth = queried_world(4, 1600, 8, seed=3)
     for row in attacks.NR:

@@ -74,7 +74,7 @@ def measure_all() -> pd.DataFrame:
     return pd.concat([measure(world, scenario) for world in SHADOWS for scenario in NUMBER_OF_MODELS])
 
 
-@pytest.mark.parametrize("world", SHADOWS)
+@pytest.mark.parametrize("world", ["one shadow", pytest.param("four shadows", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("scenario", NUMBER_OF_MODELS)
 def test_every_attack_reproduces_its_recorded_numbers(world, scenario):
     recorded = pd.read_csv(FILE).query("world == @world and scenario == @scenario").set_index("attack")

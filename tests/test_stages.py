@@ -282,6 +282,7 @@ def test_a_place_for_the_table_that_is_a_file_is_refused_before_any_work(tiny_ro
     assert "Start Membership Inference Attacks" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_signals_files_alone_are_enough_and_what_is_missing_is_named(tmp_path):
     done = script("examples/write_signals.py", "--out", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -390,6 +390,7 @@ def test_a_run_made_before_tables_were_known_still_opens(tmp_path):
     train.main([*command, "--roles"])
 
 
+@pytest.mark.slow
 def test_an_audit_of_a_table_ends_in_tables_and_has_no_pictures_of_its_points(tmp_path, monkeypatch):
     one_epoch = {"epochs": 1}
     preset = Preset(
