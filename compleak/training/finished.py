@@ -74,11 +74,11 @@ def recipe_of_defence(run: Run) -> set[str]:
 
 def refuse_other_recipe(run: Run, variant: Variant, role: str, made_from: dict) -> None:
     """UserError where the victim, if it is there yet, was made with other settings than this role."""
-    if key := differing_setting(run, variant, VICTIM, made_from):
-        victims = checkpoints.load_meta(run.role_dir(variant, VICTIM))["made_from"]
+    if difference := differing_setting(run, variant, VICTIM, made_from):
+        key, victims = difference
         raise UserError(
             f"{run.name} {variant}: {role} was made with {key} {made_from.get(key)}, {VICTIM} with "
-            f"{victims.get(key)}: delete the one that is wrong and make it again with the other's settings"
+            f"{victims}: delete the one that is wrong and make it again with the other's settings"
         )
 
 
@@ -87,16 +87,19 @@ def refuse_unlike_other_roles(run: Run, variant: Variant, role: str, made_from: 
     for other in run.roles:
         if other == role:
             continue
-        if key := differing_setting(run, variant, other, made_from):
-            theirs = checkpoints.load_meta(run.role_dir(variant, other))["made_from"]
+        if difference := differing_setting(run, variant, other, made_from):
+            key, theirs = difference
             raise UserError(
-                f"{run.name} {variant}: {other} was made with {key} {theirs.get(key)}, not {made_from.get(key)}: use "
+                f"{run.name} {variant}: {other} was made with {key} {theirs}, not {made_from.get(key)}: use "
                 f"the same settings for {role}, another --run_name, or delete {run.role_dir(variant, other)}"
             )
 
 
-def differing_setting(run: Run, variant: Variant, role: str, made_from: dict) -> str | None:
-    """The first setting in which this role's model, if it is there yet, differs from what another is made from."""
+def differing_setting(run: Run, variant: Variant, role: str, made_from: dict) -> tuple[str, object] | None:
+    """The first setting in which this role's model, if it is there yet, differs from what another is made from.
+
+    Returns the setting's name and its value in this role's model; None where nothing differs.
+    """
     folder = run.role_dir(variant, role)
     if not checkpoints.is_finished(folder):
         return None
@@ -105,4 +108,4 @@ def differing_setting(run: Run, variant: Variant, role: str, made_from: dict) ->
     if made_from.get("defend") != theirs.get("defend"):
         may_differ = may_differ | recipe_of_defence(run)
     keys = sorted((made_from.keys() | theirs.keys()) - may_differ)
-    return next((key for key in keys if made_from.get(key) != theirs.get(key)), None)
+    return next(((key, theirs.get(key)) for key in keys if made_from.get(key) != theirs.get(key)), None)
