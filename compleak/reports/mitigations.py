@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from compleak.findings.defences import (
+    DEFENCE,
     EITHER,
     PLAIN,
     TRAINED_WITH,
@@ -14,7 +15,7 @@ from compleak.findings.defences import (
     read_differences,
     read_rows,
 )
-from compleak.findings.rows import ALONE, rows_of_target
+from compleak.findings.rows import ALONE, rows_of_target, variants_of_scenario
 from compleak.reports import cells
 from compleak.reports.defences_page import short_table
 from compleak.reports.page import Block, Bullets, Code, Heading, Table, Text
@@ -79,20 +80,16 @@ def describe_comparison(comparison: PublishedComparison) -> Iterator[Block]:
     folder = PUBLISHED / comparison.folder
     rows = read_rows(folder / "runs.csv")
     seeds = cells.list_seeds(sorted(rows["seed"].unique()))
+    versions = len(variants_of_scenario(rows, "NR"))
     yield Text(
-        f"""{comparison.subject}: {rows["members"].max():,} members, {count_versions(rows)} versions of each model,
-        {seeds} (percent; mean ± standard deviation where there are several seeds)."""
+        f"""{comparison.subject}: {rows["members"].max():,} members, {versions} versions of each model, {seeds}
+        (percent; mean ± standard deviation where there are several seeds)."""
     )
     yield Table(short_table(against_either_attacker(rows)))
     yield Text(describe_effects(read_differences(folder / "differences.csv")))
     yield Text(
         name_better_than_stopping(pd.read_csv(PUBLISHED / comparison.early_stopping_folder / "beside_defences.csv"))
     )
-
-
-def count_versions(rows: pd.DataFrame) -> int:
-    """How many models the attacker can hold of each family: the original and its compressed versions."""
-    return int((rows.drop_duplicates(["scenario", "variant"])["scenario"] == "NR").sum())
 
 
 def describe_effects(differences: pd.DataFrame) -> str:
@@ -103,7 +100,7 @@ def describe_effects(differences: pd.DataFrame) -> str:
     effects = effects.merge(prices.rename(columns={"difference": "price"}), on=TRAINED_WITH).sort_values("difference")
     lowering, raising, unproven = [], [], []
     for _, row in effects.iterrows():
-        name = cells.defence_name(row["defence"], row["argument"], row["recipe"])
+        name = cells.defence_name(*row[DEFENCE])
         change = cells.interval(row["difference"], row["low"], row["high"])
         if row["high"] < 0:
             lowering.append(f"{name}: AUC {change} points, accuracy {cells.percent(row['price'])}")
@@ -112,7 +109,7 @@ def describe_effects(differences: pd.DataFrame) -> str:
         else:
             unproven.append(name)
     parts = {
-        "What changes the AUC on the original, with 95 % interval over seeds, and the accuracy": "; ".join(lowering),
+        "AUC on the original that surely falls (95 % interval over seeds), and the accuracy": "; ".join(lowering),
         "AUC that surely rises": "; ".join(raising),
         "No change that these seeds can show": ", ".join(unproven),
     }
@@ -122,7 +119,7 @@ def describe_effects(differences: pd.DataFrame) -> str:
 def name_better_than_stopping(beside: pd.DataFrame) -> str:
     """The defences that surely leave less than stopping does. beside: of `early_stopping.beside_defences`."""
     better = beside[beside["high"] < 0].fillna({"recipe": ""})
-    names = [cells.defence_name(row["defence"], row["argument"], row["recipe"]) for _, row in better.iterrows()]
+    names = [cells.defence_name(*row[DEFENCE]) for _, row in better.iterrows()]
     return (
         f"Defences that surely leave less AUC than stopping early at the same accuracy: {', '.join(names) or 'none'}."
     )

@@ -27,7 +27,7 @@ SHADOWS = "shadows"  # folder of an audit
 
 
 class Version(NamedTuple):
-    """The audited model that shadow models are trained like, the original or a compressed version of it."""
+    """What the shadow models of one audited model have in common, of the original or of a compressed version."""
 
     name: str
     file: Path  # with get_model()
@@ -60,11 +60,12 @@ def version_of(model: OpenModel, points: Points, task: Task) -> Version:
         raise UserError(
             f"{task.shadow_training.data} has the classes {shown(points.classes)}: name them in the model's order"
         )
-    return Version(model.entry.name, code_of(model), code_hashes(code_of(model)), how, np.asarray(order))
+    file = code_of(model)
+    return Version(model.entry.name, file, code_hashes(file), how, np.asarray(order))
 
 
 def train_shadow(number: int, versions: Sequence[Version], points: Points, task: Task) -> ShadowEntry:
-    """One shadow model in all versions."""
+    """Train one shadow model in all versions, on the same half of the points."""
     folder = task.folder / SHADOWS / str(number)
     count = len(points.labels)
     members = np.sort(np.random.default_rng([task.seed, 5, number]).permutation(count)[: count // 2])
