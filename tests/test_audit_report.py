@@ -632,6 +632,23 @@ def test_a_defence_that_surely_raises_the_auc_is_said_to_and_each_recipe_has_its
     assert "AUC that surely rises: DP-SGD 1 (lr 3): 2.0 [1.0, 3.0]." in text and "No change" not in text
 
 
+def test_of_one_seed_nothing_is_sure_and_the_differences_stand_as_measured():
+    names = {"defence": "ppb", "argument": 4.0, "recipe": "", "network": "mlp", "fine_tuning": "defended"}
+    of = {"attacker": "either", "scenario": "NR", "variant": "original", "form": "strongest", "of": "auc"}
+    none = {"low": np.nan, "high": np.nan}
+    rows = [
+        {**names, **of, **none, "what": what, "difference": gap}
+        for what, gap in (("accuracy", -0.04), ("defence", -0.06))
+    ]
+    assert mitigations.describe_effects(pd.DataFrame(rows)) == (
+        "Change in one seed, which another seed may not repeat: PPB 4: AUC -6.0 points, accuracy -4.0."
+    )
+    beside = pd.DataFrame([{**names, **none, "stopped_auc": 0.6, "difference": 0.01}])
+    assert mitigations.name_better_than_stopping(beside) == (
+        "AUC less that of stopping early at the same accuracy, in one seed: PPB 4: 1.0."
+    )
+
+
 # audit.json
 
 

@@ -1,6 +1,7 @@
 """One undefended training at several of its epochs: accuracy against leakage, as in figure 4 of SELENA (2022)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +71,11 @@ def beside_defences(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
         line = {"stopped_auc": stopped.mean(), **paired(aucs, stopped)}
         lines.append(dict(zip(TRAINED_WITH, group, strict=True)) | line)
     return spread_over_seeds(defended).merge(pd.DataFrame(lines).drop(columns="seeds"), on=TRAINED_WITH)
+
+
+def read_beside_defences(file: Path) -> pd.DataFrame:
+    """What `beside_defences` gave, as a page has written it."""
+    return pd.read_csv(file).fillna({"recipe": ""})
 
 
 def _common_seeds(curve: pd.DataFrame, others: pd.DataFrame) -> list[int]:

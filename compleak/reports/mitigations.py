@@ -15,6 +15,7 @@ from compleak.findings.defences import (
     read_differences,
     read_rows,
 )
+from compleak.findings.early_stopping import read_beside_defences
 from compleak.findings.rows import ALONE, rows_of_target, variants_of_scenario
 from compleak.reports import cells
 from compleak.reports.defences_page import short_table
@@ -87,23 +88,29 @@ def describe_comparison(comparison: PublishedComparison) -> Iterator[Block]:
     )
     yield Table(short_table(against_either_attacker(rows)))
     yield Text(describe_effects(read_differences(folder / "differences.csv")))
-    yield Text(
-        name_better_than_stopping(pd.read_csv(PUBLISHED / comparison.early_stopping_folder / "beside_defences.csv"))
-    )
+    beside = read_beside_defences(PUBLISHED / comparison.early_stopping_folder / "beside_defences.csv")
+    yield Text(name_better_than_stopping(beside))
 
 
 def describe_effects(differences: pd.DataFrame) -> str:
-    """How much each defence changes the AUC on the original for sure, and at what price in accuracy."""
+    """How much each defence changes the AUC on the original, and at what price in accuracy.
+
+    A change is said to be sure where its interval over seeds does not contain zero. Of one seed there is no interval.
+    """
     effects = rows_of_target(differences_of(differences, "defence"), *ALONE)
     effects = effects[(effects["attacker"] == EITHER) & (effects["fine_tuning"] != PLAIN)]
     prices = differences_of(differences, "accuracy")[[*TRAINED_WITH, "difference"]]
     effects = effects.merge(prices.rename(columns={"difference": "price"}), on=TRAINED_WITH).sort_values("difference")
-    lowering, raising, unproven = [], [], []
+    lowering, raising, unproven, single = [], [], [], []
     for _, row in effects.iterrows():
         name = cells.defence_name(*row[DEFENCE])
+        price = f"accuracy {cells.percent(row['price'])}"
+        if pd.isna(row["low"]):
+            single.append(f"{name}: AUC {cells.percent(row['difference'])} points, {price}")
+            continue
         change = cells.interval(row["difference"], row["low"], row["high"])
         if row["high"] < 0:
-            lowering.append(f"{name}: AUC {change} points, accuracy {cells.percent(row['price'])}")
+            lowering.append(f"{name}: AUC {change} points, {price}")
         elif row["low"] > 0:
             raising.append(f"{name}: {change}")
         else:
@@ -112,14 +119,20 @@ def describe_effects(differences: pd.DataFrame) -> str:
         "AUC on the original that surely falls (95 % interval over seeds), and the accuracy": "; ".join(lowering),
         "AUC that surely rises": "; ".join(raising),
         "No change that these seeds can show": ", ".join(unproven),
+        "Change in one seed, which another seed may not repeat": "; ".join(single),
     }
     return " ".join(f"{title}: {text}." for title, text in parts.items() if text)
 
 
 def name_better_than_stopping(beside: pd.DataFrame) -> str:
     """The defences that surely leave less than stopping does. beside: of `early_stopping.beside_defences`."""
-    better = beside[beside["high"] < 0].fillna({"recipe": ""})
-    names = [cells.defence_name(*row[DEFENCE]) for _, row in better.iterrows()]
+    compared = beside.dropna(subset="stopped_auc")
+    names = [cells.defence_name(*row[DEFENCE]) for _, row in compared.iterrows()]
+    if compared["low"].isna().all():
+        changes = [f"{name}: {cells.percent(gap)}" for name, gap in zip(names, compared["difference"], strict=True)]
+        listed = "; ".join(changes) or "nothing to compare"
+        return f"AUC less that of stopping early at the same accuracy, in one seed: {listed}."
+    better = [name for name, is_below in zip(names, compared["high"] < 0, strict=True) if is_below]
     return (
-        f"Defences that surely leave less AUC than stopping early at the same accuracy: {', '.join(names) or 'none'}."
+        f"Defences that surely leave less AUC than stopping early at the same accuracy: {', '.join(better) or 'none'}."
     )
