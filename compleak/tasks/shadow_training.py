@@ -26,14 +26,14 @@ from data.foreign import Points, Preprocessing, preprocess, read_points
 SHADOWS = "shadows"  # folder of an audit
 
 
-class Version(NamedTuple):
+class AuditedVersion(NamedTuple):
     """What the shadow models of one audited model have in common, of the original or of a compressed version."""
 
     name: str
     file: Path  # with get_model()
     code: dict[str, str]  # hashes of the file and the modules beside it
     preprocessing: Preprocessing
-    order: np.ndarray  # (C,) the network's output of each class of the data
+    output_of_class: np.ndarray  # (C,) which output of the network stands for each class of the data
 
 
 def train_shadows(opened: Sequence[OpenModel], task: Task) -> tuple[ShadowEntry, ...]:
@@ -50,10 +50,10 @@ def train_shadows(opened: Sequence[OpenModel], task: Task) -> tuple[ShadowEntry,
     return tuple(train_shadow(number, versions, points, task) for number in range(wanted.count))
 
 
-def version_of(model: OpenModel, points: Points, task: Task) -> Version:
+def version_of(model: OpenModel, points: Points, task: Task) -> AuditedVersion:
     """What the shadow models of one audited model have in common. UserError where its classes are not the data's."""
-    how = preprocessing_for(model, task, points.kind)
-    first_point = network_inputs_of(points, np.arange(1), how, np.arange(1))
+    preprocessing = preprocessing_for(model, task, points.kind)
+    first_point = network_inputs_of(points, np.arange(1), preprocessing, np.arange(1))
     outputs = model.model.answer(first_point).shape[-1]
     order = list(range(outputs)) if task.classes else order_of_classes(points.classes, outputs, model.model.class_names)
     if order is None:
@@ -61,10 +61,10 @@ def version_of(model: OpenModel, points: Points, task: Task) -> Version:
             f"{task.shadow_training.data} has the classes {shown(points.classes)}: name them in the model's order"
         )
     file = code_of(model)
-    return Version(model.entry.name, file, code_hashes(file), how, np.asarray(order))
+    return AuditedVersion(model.entry.name, file, code_hashes(file), preprocessing, np.asarray(order))
 
 
-def train_shadow(number: int, versions: Sequence[Version], points: Points, task: Task) -> ShadowEntry:
+def train_shadow(number: int, versions: Sequence[AuditedVersion], points: Points, task: Task) -> ShadowEntry:
     """Train one shadow model in all versions, on the same half of the points."""
     folder = task.folder / SHADOWS / str(number)
     count = len(points.labels)
@@ -84,7 +84,7 @@ def code_of(model: OpenModel) -> Path:
 
 
 def train_version(
-    version: Version, points: Points, members: np.ndarray, weights: Path, number: int, task: Task
+    version: AuditedVersion, points: Points, members: np.ndarray, weights: Path, number: int, task: Task
 ) -> None:
     """Train one version of a shadow model on its members, and write its weights."""
     recipe: ShadowTraining = task.shadow_training
@@ -92,7 +92,7 @@ def train_version(
         network = train_plugin(
             import_plugin(version.file, "get_model"),
             functools.partial(network_inputs_of, points, members, version.preprocessing),
-            version.order[points.labels[members]],
+            version.output_of_class[points.labels[members]],
             epochs=recipe.epochs,
             lr=recipe.lr,
             batch_size=recipe.batch_size,
@@ -108,6 +108,8 @@ def train_version(
     write_tensors(weights, state)
 
 
-def network_inputs_of(points: Points, members: np.ndarray, how: Preprocessing, index: np.ndarray) -> np.ndarray:
+def network_inputs_of(
+    points: Points, members: np.ndarray, preprocessing: Preprocessing, index: np.ndarray
+) -> np.ndarray:
     """(B, ...) network inputs of the members at these places."""
-    return preprocess(points.load(members[index]), points.kind, how)
+    return preprocess(points.load(members[index]), points.kind, preprocessing)
