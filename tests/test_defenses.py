@@ -21,6 +21,7 @@ from clustering import clustering, kmeans
 from compleak.findings import defences
 from compleak.pipeline.comparison import check_defences, plans_of
 from compleak.pipeline.presets import PRESETS, Preset
+from compleak.queries import answers, collect, signals_file
 from compleak.runs import checkpoints
 from compleak.runs.create import create_run
 from compleak.runs.names import flags_of, name_of
@@ -564,6 +565,33 @@ def test_runs_share_identical_models(shared_root, variant):
     assert digest(shared_root, "_ppb_4", shadow, variant) == digest(shared_root, "", shadow, variant)
     assert digest(shared_root, "_ppb_4_adaptive", victim, variant) == digest(shared_root, "_ppb_4", victim, variant)
     assert digest(shared_root, "_ppb_4", victim, variant) != digest(shared_root, "", victim, variant)
+
+
+def test_a_model_that_runs_share_is_asked_once(shared_root, monkeypatch):
+    asked = []
+    load = answers.load_model
+
+    def load_counted(run, variant, role):
+        asked.append((run.name.removeprefix("digits_resnet18_w0.125"), role))
+        return load(run, variant, role)
+
+    monkeypatch.setattr(answers, "load_model", load_counted)
+    pruned = parse_variant("pruning_0.9")
+    machine = {"device": torch.device("cpu"), "batch_size": 32}
+    files = []
+    for more in ([], ["--defend", "ppb"], ["--defend", "ppb", "--adaptive"]):
+        run = open_run(train.parse([*NETWORK, "--root", str(shared_root), *more]).run)
+        files.append(collect.collect(run, pruned, {"noise": 1}, **machine))
+    undefended, defended, adaptive = map(signals_file.load, files)
+    victim, shadow = "victim_model", "shadow_model_0"
+    assert asked == [("", victim), ("", shadow), ("_ppb_4", victim), ("_ppb_4_adaptive", shadow)]
+    assert np.array_equal(defended.logits[1], undefended.logits[1])
+    assert np.array_equal(adaptive.logits[0], defended.logits[0])
+    assert np.array_equal(adaptive.probes["noise"][0], defended.probes["noise"][0], equal_nan=True)
+    assert not np.array_equal(defended.logits[0], undefended.logits[0])
+    asked.clear()
+    collect.collect(run, pruned, {"noise": 2}, **machine)  # another number of noisy copies
+    assert asked == [("_ppb_4_adaptive", victim), ("_ppb_4_adaptive", shadow)]
 
 
 def test_with_an_undefended_original_only_fine_tuning_is_defended(shared_root):

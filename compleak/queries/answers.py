@@ -92,17 +92,26 @@ def known_answers(question: Question, joined: Path | None = None) -> Answers | N
             (kept,) = read_rows(file, [row])
             probes = {name: kept.probes[name] for name in same_probes(question, source) if name in kept.probes}
             answers = Answers(kept.logits, {**probes, **(answers.probes if answers else {})})
+            if question.asked_probes.keys() <= answers.probes.keys():
+                break
     return answers
 
 
 def kept_answers(question: Question, joined: Path | None) -> Iterator[tuple]:
-    """(file, row, source) of all answers at hand: those of this model alone, and those of all models of its variant."""
+    """(file, row, source) of all answers at hand: of this model alone, of its variant, and of other runs.
+
+    The runs of a defence share models (`checkpoints.copy_identical_model`), and a shared model is asked once.
+    """
     alone = read_source(question.file)
     if alone is not None:
         yield question.file, ..., alone
-    if joined is not None:
-        for row, source in enumerate((read_source(joined) or {}).get("answers", [])):
-            yield joined, row, source
+    files = [] if joined is None else [joined]
+    if question.run.defence.name:
+        own = question.run.signals_file(question.variant)
+        files += [file for file in sorted(own.parent.parent.glob(f"*/{own.name}")) if file != own]
+    for file in files:
+        for row, source in enumerate((read_source(file) or {}).get("answers", [])):
+            yield file, row, source
 
 
 def without_amounts(source: dict) -> dict:
