@@ -49,8 +49,9 @@ def mitigations(of_labels_alone: str) -> Iterator[Block]:
     yield Text(
         f"""What this project measured. The attacker holds the original alone, or together with its compressed versions.
         Of an attacker who knows the defence and one who does not, the one with the larger AUC is shown. The attack is
-        the best of many, picked with hindsight, which by itself lifts the AUC: 53 is next to nothing. Epsilon is at
-        delta = {dp.DELTA:g}. These numbers do not say what a defence would do to your model: audit again with it."""
+        the best of many, picked with hindsight, which by itself lifts the AUC: 53 is next to nothing. The headline is
+        the attack that is chosen without the audited model. Epsilon is at delta = {dp.DELTA:g}. These numbers do not
+        say what a defence would do to your model: audit again with it."""
     )
     for comparison in COMPARISONS:
         yield from describe_comparison(comparison)
@@ -72,7 +73,7 @@ def mitigations(of_labels_alone: str) -> Iterator[Block]:
         "python train.py --dataset_name cifar10 --model_name resnet18 --defend ppb --defend_arg 4\n"
         "python train.py --dataset_name cifar10 --model_name resnet18 --defend selena\n"
         "python train.py --dataset_name cifar10 --model_name resnet18_gn --defend dp --defend_arg 1 \\\n"
-        "    --defend_lr 3 --defend_batch_size 512   # tune both first: reproduce.py --tune_defence dp:1"
+        "    --defend_lr 1 --defend_batch_size 512   # tune both first: reproduce.py --tune_defence dp:1"
     )
 
 

@@ -22,7 +22,7 @@ from compleak.reports.figures.style import (
 PANELS = {ALONE: "attacker with the original alone (NR)", TOGETHER: "attacker with all models (MR)"}
 UNDEFENDED_MARKERS = "*XP"  # one for each network
 COLOURS = (*PALETTE, WINE, INDIGO, OLIVE)
-ACCURACY = "test accuracy, % (further right: more useful)"
+ACCURACY = "accuracy of the original, % (further right: more useful)"
 LEAKAGE = "AUC of the strongest attack, % (lower: more private)"
 
 
@@ -66,7 +66,6 @@ def draw_panel(axes, rows: pd.DataFrame) -> None:
     curves = defended.groupby(["defence", "recipe", "attacker", "fine_tuning"])
     for (defence, _, attacker, fine_tuning), own in curves:
         _draw_defence(axes, defence, own.sort_values("argument"), attacker != "non-adaptive", fine_tuning == PLAIN)
-    _join_ways_of_fine_tuning(axes, defended)
     undefended = rows[rows["defence"] == ""]
     for place, (_, own) in enumerate(undefended.groupby("network")):
         marker = UNDEFENDED_MARKERS[place % len(UNDEFENDED_MARKERS)]
@@ -78,13 +77,6 @@ def _draw_defence(axes, defence: str, own: pd.DataFrame, adaptive: bool, plain: 
     line = "-" if adaptive and not plain else ""
     face = colour if adaptive else "white"
     draw_points(axes, own, color=colour, fmt=("^" if plain else "o") + line, markerfacecolor=face, linewidth=1)
-
-
-def _join_ways_of_fine_tuning(axes, defended: pd.DataFrame) -> None:
-    """A dotted line from each defence, against who knows it, to the same with plain fine-tuning."""
-    adaptive = defended[defended["attacker"] == "adaptive"]
-    for (defence, *_), own in adaptive.groupby(TRAINED_WITH, dropna=False):
-        axes.plot(100 * own["accuracy_mean"], 100 * own["auc_mean"], ":", color=colour_of(defence), linewidth=1)
 
 
 def draw_points(axes, own: pd.DataFrame, **style) -> None:
@@ -99,12 +91,12 @@ def _add_legend(figure, has_plain: bool) -> None:
     points = {"color": GREY, "linestyle": ""}
     handles = [
         Line2D([], [], color=BLACK, marker="*", markersize=9, linestyle="", label="no defence"),
-        Line2D([], [], color=GREY, marker="o", label="defended; the attacker knows it (adaptive)"),
-        Line2D([], [], marker="o", markerfacecolor="white", label="defended; the attacker does not know it", **points),
+        Line2D([], [], marker="o", label="defended; the attacker knows it (adaptive)", **points),
+        Line2D([], [], marker="o", markerfacecolor="white", label="hollow: the attacker does not know it", **points),
     ]
     if has_plain:
-        plain = "original defended, its compressed versions fine-tuned plainly"
-        handles.append(Line2D([], [], color=GREY, marker="^", linestyle=":", label=plain))
+        plain = "the same, but compressed versions fine-tuned without it"
+        handles.insert(2, Line2D([], [], marker="^", label=plain, **points))
     figure.legend(handles=handles, fontsize=SMALL, loc="outside lower left", ncols=2, frameon=False)
 
 
