@@ -122,23 +122,27 @@ def make_reserve(split: Split, audit: Split, row: int, n: int, seed: int) -> tup
     from the members, signals files still call its points members.
 
     Points that belong to no model are taken first: half of them are for the victim, half for the shadow models. Where
-    these are too few, the reserve is taken from the model's members outside its audit set, and the model does not train
-    on them.
+    these are too few, the reserve is taken from the model's non-members outside its audit set, and where those are too
+    few from its members outside its audit set; the model does not train on them then.
 
     Raises UserError where those are too few as well.
     """
-    train = split.pairs[row].train
+    train, test = split.pairs[row]
     wanted = len(train) // RESERVE_PART
     if wanted == 0:
         raise UserError(f"{len(train)} members are too few for a defence's reserve: at least {RESERVE_PART} are needed")
     unused = _unused_points(split, row, n, seed)
     if len(unused) >= wanted:
         return train, unused[:wanted]
+    others = test[~np.isin(test, audit.pairs[row].test)]
+    if len(others) >= wanted:
+        return train, others[:wanted]
     unaudited = np.flatnonzero(~np.isin(train, audit.pairs[row].train))
     if len(unaudited) < wanted:
         raise UserError(
-            f"a defence needs a reserve of {wanted} points, but only {len(unaudited)} of a model's members are outside "
-            f"its audit set and only {len(unused)} points belong to no model: give a smaller --max_points"
+            f"a defence needs a reserve of {wanted} points, but only {len(unaudited)} of a model's members and "
+            f"{len(others)} of its non-members are outside its audit set and only {len(unused)} points belong to no "
+            "model: give a smaller --max_points"
         )
     return np.delete(train, unaudited[:wanted]), train[unaudited[:wanted]]
 

@@ -27,6 +27,7 @@ from compleak.runs.create import create_run
 from compleak.runs.names import flags_of, name_of
 from compleak.runs.places import role_dir
 from compleak.runs.run import open_run, reserve_of
+from compleak.runs.run import split as run_split
 from compleak.runs.variants import ORIGINAL, PAPER_GRID, compressed_variant, parse_variant
 from compleak.training import loop
 from compleak.training.assignment import assign
@@ -227,6 +228,27 @@ def test_a_reserve_that_cannot_be_found_is_refused():
         UserError, match="a defence needs a reserve of 2 points, but only 0 .* give a smaller --max_points"
     ):
         splits.make_reserve(split, splits.make_audit(split, 5), 0, 32, 5)
+
+
+@pytest.mark.parametrize("n", [197_324, 67_330, 60_000])
+def test_with_selenas_split_the_victims_reserve_comes_from_what_is_not_audited(n):
+    split = splits.make_split(n, 1, 5, layout=splits.SELENA)
+    audit = splits.make_audit(split, 5)
+    members, reserve = splits.make_reserve(split, audit, 0, n, 5)
+    assert len(reserve) == len(split.victim.train) // splits.RESERVE_PART
+    assert not np.intersect1d(reserve, [*np.concatenate(audit.victim), *members, *split.pool]).size
+    assert np.isin(reserve, split.victim.train if n == 60_000 else split.victim.test).all()
+
+
+def test_a_model_is_not_tested_on_non_members_of_its_reserve(tmp_path):
+    flags = [*NETWORK, "--root", str(tmp_path), "--split", "selena", "--defend", "adv"]
+    run = create_run(train.parse(flags))  # the shadow models, which are not defended, need no reserve
+    victim = assign(run, ORIGINAL, run.roles[0])
+    members, others = run_split(run)[0].victim
+    assert len(victim.reserve) == len(members) // splits.RESERVE_PART and np.isin(victim.reserve, others).all()
+    assert set(victim.held_out) == set(others) - set(victim.reserve) and np.array_equal(victim.members, members)
+    with pytest.raises(UserError, match="a defence needs a reserve of .* give a smaller --max_points"):
+        create_run(train.parse([*flags, "--adaptive"]))
 
 
 @pytest.mark.parametrize("more", [[], ["--undefended_original"], ["--max_points", "40"]])

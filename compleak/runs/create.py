@@ -185,8 +185,9 @@ def check_defence(run: Run, split: splits.Split) -> None:
     step = DEFENCES[run.defence.name].step
     step.check(network(run))
     if step.needs_reserve:
-        for row in range(len(run.roles)):
-            reserve_of(run, row)
+        for row, role in enumerate(run.roles):
+            if run.defence.defends(role):
+                reserve_of(run, row)
 
 
 def check_argument(defence: DefenceSettings) -> None:

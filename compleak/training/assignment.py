@@ -56,12 +56,13 @@ def assign(run: Run, variant: Variant, role: str) -> Assignment:
     row = run.row_of(role)
     defence = defence_of(run, role, variant)
     members, reserve = members_and_reserve(run, role, row)
+    others = split(run)[0].pairs[row].test
     return Assignment(
         run=run,
         variant=variant,
         role=role,
         members=members,
-        held_out=split(run)[0].pairs[row].test,
+        held_out=others if reserve is None else others[~np.isin(others, reserve)],
         reserve=reserve if defence else None,
         seed=role_seed(run.config["seed"], row),
         defence=defence,
