@@ -481,6 +481,8 @@ def test_models_that_were_asked_on_one_machine_are_attacked_on_another_without_t
         (["--no_attacks", "--tune_defence", "dp:1"], "leave out --no_attacks"),
         (["--early_stopping", "--finetuning_epochs", "3"], "leave out --finetuning_epochs"),
         (["--early_stopping", "--keep", "signals"], "leave --keep out"),
+        (["--defences", "none"], "--defences none compares nothing: name a defence"),
+        (["--defences", "memguard", "--undefended_finetuning"], "--defences names none: leave it out"),
         (["--early_stopping", "--split", "online", "--shadow_num", "16"], "leave out --split online"),
         (["--defences", "relaxloss", "--split", "online", "--shadow_num", "16"], "leave out --split online"),
         (["--compare", "results/a", "--finetuning_epochs", "3"], "leave out --finetuning_epochs"),

@@ -179,7 +179,14 @@ def reproduce_settings(parser: arguments.Parser, argv=None) -> ReproduceSettings
     run = run_settings(args)
     if defences is not None and (args.keep != "all" or run.defence != UNDEFENDED):
         parser.error("--defences tries each defence and none, and shares models: leave their own flags and --keep out")
+    if defences == ():
+        parser.error("--defences none compares nothing: name a defence, such as ppb:4, or leave the flag out")
     is_trained = any(isinstance(defence, DefenceSettings) for defence in defences or ())
+    if plain_finetuning and not is_trained:
+        parser.error(
+            "--undefended_finetuning is for defences that are trained in, such as ppb:4, and --defences names none: "
+            "leave it out"
+        )
     if (is_trained or args.early_stopping) and args.split == ONLINE:
         parser.error(
             "--defences and --early_stopping also try attackers without the defence, and with --split online every "

@@ -80,8 +80,8 @@ def check_recipe(defence: DefenceSettings, optimizer: str, compile: bool) -> Non
 def with_defence(recipe: Recipe, assignment: Assignment) -> Recipe:
     """The recipe with the learning rate and batch size of a defence that has its own.
 
-    Fine-tuning keeps its proportion to training: its learning rate is multiplied by what the defence's is of the usual
-    one of training.
+    The learning rate of fine-tuning is multiplied by what the defence's is of 0.1, the default of training. It is not
+    tuned: whoever trains the original with another learning rate than 0.1 must set it in fine-tuning, too.
     """
     defence = assignment.run.defence
     if defence.batch_size is not None:
