@@ -121,7 +121,7 @@ def distil(trainer: Trainer, model: nn.Module, members: Pair, reserve, *, argume
     if trainer.is_original:
         make_split_ai(trainer, members, argument=argument, seed=seed)
     split_ai = read(trainer.folder / FILE, trainer.identity)
-    targets = torch.from_numpy(targets_of(split_ai["answers"], split_ai["member_of"]))
+    targets = torch.from_numpy(answers_about(split_ai, members_in_order(trainer.points, trainer.member_of)))
     facts = trainer.train(model, (members[0], targets.to(members[1].device)))
     return {**facts, "files": [FILE]} if trainer.is_original else facts
 
@@ -162,10 +162,15 @@ def mean_answers(answering: np.ndarray, answers: list[np.ndarray]) -> np.ndarray
     return (total / answering.shape[1]).astype(np.float32)
 
 
-def targets_of(answers: np.ndarray, member_of: np.ndarray) -> np.ndarray:
-    """(n, C): the answers about the members, in the members' order."""
+def members_in_order(points: np.ndarray, member_of: np.ndarray) -> np.ndarray:
+    """(n,): the members among the points of the data set (N,), in the members' order, which `member_of` (N,) says."""
     places = np.flatnonzero(member_of >= 0)
-    return answers[places[np.argsort(member_of[places])]]
+    return points[places[np.argsort(member_of[places])]]
+
+
+def answers_about(split_ai: dict[str, np.ndarray], points: np.ndarray) -> np.ndarray:
+    """(m, C): what the content of `split_ai.npz` answers about these points of the data set, in their order."""
+    return split_ai["answers"][np.searchsorted(split_ai["points"], points)]
 
 
 def sub_model_files(folder: Path, sub_models: int) -> list[Path]:

@@ -25,6 +25,7 @@ from compleak.training import loop
 from compleak.training.assignment import assign
 from core.errors import UserError
 from defenses import selena
+from defenses.trainer import Trainer
 from pruning import prune
 
 SMALL = ["--max_points", "24", "--epochs", "2", "--label_noise", "0.2", "--no_augment", "--batch_size", "16"]
@@ -59,7 +60,10 @@ def test_answers_are_the_means_of_a_literal_version():
     for point in range(7):
         total = sum(posteriors[number, point] for number in answering[point])
         np.testing.assert_allclose(answers[point], total / 2, rtol=1e-6)
-    assert np.array_equal(selena.targets_of(answers, member_of), answers[[2, 3, 0, 5]])
+    split_ai = {"points": np.arange(10, 17), "answers": answers}
+    members = selena.members_in_order(split_ai["points"], member_of)
+    assert members.tolist() == [12, 13, 10, 15]
+    assert np.array_equal(selena.answers_about(split_ai, members), answers[[2, 3, 0, 5]])
 
 
 def test_split_ai_alone_tells_nobody_who_was_a_member():
@@ -120,7 +124,7 @@ def test_no_sub_model_was_trained_on_a_member_that_lists_it_and_the_student_lear
     for number, (_, inputs, labels) in enumerate([trainings[place] for place in (2, 3, 0, 4)]):
         seen = members[[number not in lists for lists in split_ai["non_models"]]]
         assert np.array_equal(inputs, data.images[seen]) and np.array_equal(labels, data.labels[seen])
-    targets = selena.targets_of(split_ai["answers"], split_ai["member_of"])
+    targets = split_ai["answers"][np.searchsorted(split_ai["points"], members)]
     assert np.array_equal(trainings[-1][1], data.images[members]) and np.array_equal(trainings[-1][2], targets)
 
 
@@ -141,11 +145,31 @@ def test_a_compressed_version_learns_from_the_stored_answers_alone(run, monkeypa
     variant = compressed_variant("pruning", "0.8")
     flags = [*NETWORK, "--root", str(run.root), *SELENA, "--roles", VICTIM]
     prune.main([*flags, "--prune_epochs", "1", "--prune_sparsity", variant.degree])
-    split_ai = stored(run)
-    expected = selena.targets_of(split_ai["answers"], split_ai["member_of"])
-    np.testing.assert_array_equal(learnt[0][2].numpy(), expected)
-    members = split_ai["points"][split_ai["member_of"] >= 0]
-    assert len(learnt) == 1 and len(members) == 24
+    split_ai, members = stored(run), assign(run, ORIGINAL, VICTIM).members
+    (_, inputs, targets, *_), *others = learnt
+    assert not others and len(members) == 24
+    np.testing.assert_array_equal(inputs.numpy(), dataset(run).images[members])
+    np.testing.assert_array_equal(targets.numpy(), split_ai["answers"][np.searchsorted(split_ai["points"], members)])
+
+
+def test_targets_go_by_points_and_not_by_the_order_in_which_the_members_stood_before(tmp_path):
+    """The members stood in the order 4, 2, 9 when Split-AI was made, and stand in the order 9, 4, 2 now."""
+    points, answers = np.array([2, 3, 4, 9]), np.array([[0.2], [0.3], [0.4], [0.9]], dtype=np.float32)
+    selena.write(tmp_path / selena.FILE, {}, points=points, answers=answers, member_of=np.array([1, -1, 0, 2]))
+    learnt = []
+    trainer = Trainer(
+        train=lambda model, pair: learnt.append(pair) or {},
+        forget=None,
+        new_network=None,
+        ask=None,
+        points=points,
+        member_of=np.array([2, -1, 1, 0]),
+        folder=tmp_path,
+        identity={},
+        is_original=False,
+    )
+    selena.distil(trainer, None, (torch.tensor([9, 4, 2]), torch.zeros(3)), None, argument=4, seed=0)
+    np.testing.assert_array_equal(learnt[0][1].numpy()[:, 0], answers[[3, 2, 0], 0])
 
 
 def test_undefended_fine_tuning_copies_the_original_with_its_answers_and_learns_true_labels(run, monkeypatch):

@@ -70,7 +70,7 @@ def answers_of_attacker(
         folder=run.dir / f"attacker_split_ai_seed{seed}_{half.name}",
     )
     split_ai = train_split_ai(assignment, recipe._replace(seed=assignment.seed), sub_models_of(run), device)
-    return split_ai["answers"][np.searchsorted(split_ai["points"], points)]
+    return selena.answers_about(split_ai, points)
 
 
 def sub_models_of(run: Run) -> float:

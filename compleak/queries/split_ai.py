@@ -53,5 +53,4 @@ def split_ai_logits(run: Run, role: str, asked: np.ndarray) -> np.ndarray:
     split_ai = selena.read(folder / selena.FILE, checkpoints.load_meta(folder)["made_from"])
     if not np.isin(asked, split_ai["points"]).all():
         raise UserError(f"{folder / selena.FILE} lacks points that are asked now: delete {folder} and train it again")
-    places = np.searchsorted(split_ai["points"], asked)
-    return np.log(np.maximum(split_ai["answers"][places], SMALLEST))
+    return np.log(np.maximum(selena.answers_about(split_ai, asked), SMALLEST))
