@@ -95,18 +95,18 @@ def make_sub_model(trainer: Trainer, members: Pair, number: int, *, argument: fl
     number: 0 to K - 1. UserError where any of the sub-models cannot be trained.
     """
     sub_models = count_sub_models(argument)
-    files = sub_model_files(trainer.folder, sub_models)
-    file = files[number]
+    file = sub_model_files(trainer.folder, sub_models)[number]
+    training = number + 1  # the student's training is number 0
     if is_made(trainer.folder / FILE, trainer.identity):
         return
-    if is_foreign(file, trainer.identity):
-        refuse_all_foreign(files, trainer.identity)
+    has_foreign_answers = is_foreign(trainer.folder / FILE, trainer.identity) or is_foreign(file, trainer.identity)
+    if has_foreign_answers or trainer.foreign_states([training]):
+        refuse_all_foreign(trainer, sub_models)
     if file.exists():
         return
     non_models = draw_non_models(len(members[1]), sub_models, seed)
     check_draw(non_models, sub_models)
     trained_on = members_of(non_models, number)
-    training = number + 1  # the student's training is number 0
     sub_model = trainer.new_network(training)
     places = torch.from_numpy(np.flatnonzero(trained_on)).to(members[1].device)
     trainer.train(sub_model, (members[0][places], members[1][places]), training)
@@ -138,10 +138,16 @@ def make_split_ai(trainer: Trainer, members: Pair, *, argument: float, seed: int
         return
     non_models = draw_non_models(len(members[1]), len(numbers), seed)
     check_draw(non_models, len(numbers))
-    refuse_all_foreign(files, trainer.identity)
+    refuse_all_foreign(trainer, len(numbers))
     for number in numbers:
         make_sub_model(trainer, members, number, argument=argument, seed=seed)
-    parts = [read(file, trainer.identity) for file in files]
+    try:
+        parts = [read(file, trainer.identity) for file in files]
+    except UserError:
+        if not is_made(trainer.folder / FILE, trainer.identity):
+            raise
+        delete(files)  # another process has joined them meanwhile
+        return
     trained_on = np.stack([part["trained_on"] for part in parts])
     assert not trained_on[non_models.T, np.arange(len(non_models))].any(), "a sub-model saw a member that lists it"
     answering = draw_answering(non_models, trainer.member_of, seed)
@@ -189,31 +195,30 @@ def write(file: Path, identity: dict, **arrays: np.ndarray) -> None:
 
 
 def is_made(file: Path, identity: dict) -> bool:
-    """Whether this training has left the file already. UserError where it is damaged, or another training left it."""
-    refuse_foreign(file, identity)
-    return file.exists()
-
-
-def refuse_foreign(file: Path, identity: dict) -> None:
-    """UserError where the file is there and damaged, or another training left it."""
-    if file.exists():
-        read(file, identity, "delete this one file, and give the command again")
+    """Whether this training has left the file already."""
+    return file.exists() and not is_foreign(file, identity)
 
 
 def is_foreign(file: Path, identity: dict) -> bool:
     """Whether the file is there and damaged, or another training left it."""
+    if not file.exists():
+        return False
     try:
-        refuse_foreign(file, identity)
+        read(file, identity)
     except UserError:
-        return True
+        return file.exists()  # it is no longer there where another process has just joined the sub-models' answers
     return False
 
 
-def refuse_all_foreign(files: Iterable[Path], identity: dict) -> None:
-    """UserError that names all of these files that are damaged or that another training left."""
-    foreign = [file for file in files if is_foreign(file, identity)]
+def refuse_all_foreign(trainer: Trainer, sub_models: int) -> None:
+    """UserError that names all answers and all states of stopped trainings that are damaged or of another training."""
+    files = [trainer.folder / FILE, *sub_model_files(trainer.folder, sub_models)]
+    foreign = [file for file in files if is_foreign(file, trainer.identity)]
+    foreign += trainer.foreign_states(range(sub_models + 1))
     if len(foreign) == 1:
-        refuse_foreign(foreign[0], identity)
+        raise UserError(
+            f"{foreign[0]} was made with other settings or is damaged: delete this one file, and give the command again"
+        )
     if foreign:
         raise UserError(
             f"{foreign[0].parent}: {' '.join(file.name for file in foreign)} were made with other settings or are "
@@ -221,8 +226,9 @@ def refuse_all_foreign(files: Iterable[Path], identity: dict) -> None:
         )
 
 
-def read(file: Path, identity: dict, advice: str = "delete its folder and train the original again") -> dict:
-    """The arrays of a file. UserError, with the advice, where it is missing, damaged or of another training."""
+def read(file: Path, identity: dict) -> dict[str, np.ndarray]:
+    """The arrays of a file. UserError where it is missing, damaged or of another training."""
+    advice = "delete its folder and train the original again"
     try:
         with np.load(file, allow_pickle=False) as content:
             arrays = dict(content)

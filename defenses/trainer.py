@@ -1,6 +1,6 @@
 """What a defence that replaces the whole training works with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ class Trainer(NamedTuple):
         ..., dict
     ]  # train(model, points: Pair, number=0) -> facts; trains in place, by the defence's `step`
     forget: Callable[[int], None]  # delete the state of the training of this number
+    foreign_states: Callable[[Iterable[int]], list[Path]]  # numbers -> those of their states that `train` would refuse
     new_network: Callable[[int], nn.Module]  # number -> a freshly initialised network of the same kind
     ask: Callable[[nn.Module, np.ndarray], np.ndarray]  # (model, points (m,)) -> (m, C) posteriors of plain inputs
     points: np.ndarray  # (N,) int64: the points of the data set that are asked about, the members among them

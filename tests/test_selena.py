@@ -160,6 +160,7 @@ def test_targets_go_by_points_and_not_by_the_order_in_which_the_members_stood_be
     trainer = Trainer(
         train=lambda model, pair: learnt.append(pair) or {},
         forget=None,
+        foreign_states=None,
         new_network=None,
         ask=None,
         points=points,
@@ -281,7 +282,7 @@ def test_a_file_of_another_recipe_is_refused_by_name_before_anything_is_trained(
     left = tmp_path / "results" / "digits_resnet18_w0.125_selena_4" / VICTIM / "split_ai_3.npz"
     monkeypatch.setattr("compleak.training.make.fit", None)
     for more in (["--part", "3"], []):
-        with pytest.raises(UserError, match="split_ai_3.npz was made with other settings: delete this one file"):
+        with pytest.raises(UserError, match="split_ai_3.npz was made with other settings .*: delete this one file"):
             train.main([*flags, "--epochs", "1", *more])
     shutil.copy(left, left.with_name("split_ai_1.npz"))
     for more in (["--part", "3"], []):
@@ -290,8 +291,43 @@ def test_a_file_of_another_recipe_is_refused_by_name_before_anything_is_trained(
     left.with_name("split_ai_1.npz").unlink()
     left.rename(left.with_name(selena.FILE))
     for more in (["--part", "0"], []):
-        with pytest.raises(UserError, match="split_ai.npz was made with other settings: delete this one file"):
+        with pytest.raises(UserError, match="split_ai.npz was made with other settings .*: delete this one file"):
             train.main([*flags, "--epochs", "1", *more])
+
+
+def test_one_refusal_names_all_that_another_training_left_before_anything_is_trained(tmp_path, monkeypatch):
+    flags = [*NETWORK, "--root", str(tmp_path), *SELENA, *SMALL, "--roles", VICTIM]
+    train.main([*flags, "--part", "3"])
+    with stopped_in(1):
+        train.main([*flags, "--part", "2"])
+    folder = tmp_path / "results" / "digits_resnet18_w0.125_selena_4" / VICTIM
+    shutil.copy(folder / "resume_3.pt", folder / "resume.pt")  # as if the student's training had been stopped
+    monkeypatch.setattr("compleak.training.make.fit", None)
+    for more in (["--part", "2"], []):
+        with pytest.raises(
+            UserError, match="split_ai_3.npz resume.pt resume_3.pt were made with .*: delete these files"
+        ):
+            train.main([*flags, "--epochs", "1", *more])
+
+
+def test_of_two_processes_that_make_one_split_ai_the_later_takes_what_the_earlier_made(tmp_path, monkeypatch):
+    """While one trains its last sub-model, the other joins all answers and deletes their files."""
+    flags = [*NETWORK, "--root", str(tmp_path), *SELENA, *SMALL, "--roles", VICTIM]
+    make_sub_model = selena.make_sub_model
+
+    def make_while_another_makes_all(trainer, members, number, **options):
+        make_sub_model(trainer, members, number, **options)
+        if number == 3:
+            last = selena.sub_model_files(trainer.folder, 4)[3]
+            content = last.read_bytes()
+            monkeypatch.setattr(selena, "make_sub_model", make_sub_model)
+            selena.make_split_ai(trainer, members, **options)
+            last.write_bytes(content)
+
+    monkeypatch.setattr(selena, "make_sub_model", make_while_another_makes_all)
+    train.main(flags)
+    folder = tmp_path / "results" / "digits_resnet18_w0.125_selena_4" / VICTIM
+    assert {file.name for file in folder.iterdir()} == {"model.pt", "meta.json", selena.FILE}
 
 
 def test_a_sub_model_whose_weights_are_no_longer_finite_is_refused(tmp_path, monkeypatch):

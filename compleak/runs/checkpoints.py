@@ -209,11 +209,7 @@ def load_resume(
     """
     if not path.exists():
         return 0, float("nan")
-    state = read_tensors(path)
-    parts = {"identity", "epoch", "loss", "model", "optimizer"}
-    if not isinstance(state, dict) or not parts <= state.keys():
-        raise UserError(f"{path} is not the state of a stopped training: delete it")
-    refuse_difference(path, state["identity"], identity, advice)
+    state = read_resume(path, identity, advice)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     procedure.load_state_dict(state.get("procedure", {}))  # not there where an earlier version stopped
@@ -222,6 +218,27 @@ def load_resume(
         say(f"{path.parent.name}: goes on with {threads} thread(s), the number that it began with")
         use_threads(threads)
     return state["epoch"], state["loss"]
+
+
+def read_resume(path: Path, identity: dict, advice: str = SAME_SETTINGS) -> dict:
+    """The state of a stopped training. UserError, with the advice, where another training has left it."""
+    state = read_tensors(path)
+    parts = {"identity", "epoch", "loss", "model", "optimizer"}
+    if not isinstance(state, dict) or not parts <= state.keys():
+        raise UserError(f"{path} is not the state of a stopped training: delete it")
+    refuse_difference(path, state["identity"], identity, advice)
+    return state
+
+
+def is_foreign_resume(path: Path, identity: dict) -> bool:
+    """Whether the state of a stopped training is there and damaged, or another training has left it."""
+    if not path.exists():
+        return False
+    try:
+        read_resume(path, identity)
+    except UserError:
+        return path.exists()  # it is no longer there where another process has just finished this training
+    return False
 
 
 def megabytes(count: int) -> str:
