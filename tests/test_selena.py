@@ -199,6 +199,11 @@ def test_split_ai_can_be_audited_and_another_defence_is_refused(run, tmp_path):
         ["--signals", str(run.dir / "split_ai_signals.npz"), "--attacks", "yeom2018", "--out", str(tmp_path)]
     )
     assert (tmp_path / "NR.csv").exists()
+    for defence in ([], ["--defend", "label_smoothing"]):
+        other = [*NETWORK, "--root", str(tmp_path), *defence]
+        train.main([*other, *SMALL, "--roles", VICTIM])
+        with pytest.raises(UserError, match="--split_ai is for runs of --defend selena, and digits_.* is none"):
+            query.main([*other, "--split_ai"])
 
 
 @pytest.mark.parametrize("ignored", [["--roles", VICTIM], ["--variants", "pruning_0.6"], ["--drop_weights"]])
@@ -304,9 +309,7 @@ def test_one_refusal_names_all_that_another_training_left_before_anything_is_tra
     shutil.copy(folder / "resume_3.pt", folder / "resume.pt")  # as if the student's training had been stopped
     monkeypatch.setattr("compleak.training.make.fit", None)
     for more in (["--part", "2"], []):
-        with pytest.raises(
-            UserError, match="split_ai_3.npz resume.pt resume_3.pt were made with .*: delete these files"
-        ):
+        with pytest.raises(UserError, match="split_ai_3.npz resume.pt resume_3.pt were made with .*: delete these"):
             train.main([*flags, "--epochs", "1", *more])
 
 

@@ -20,13 +20,17 @@ from defenses import selena
 FILE = "split_ai_signals.npz"
 
 
+def refuse_other_defence(run: Run) -> None:
+    """UserError where the run is not defended by SELENA."""
+    if run.defence.name != "selena":
+        raise UserError(f"--split_ai is for runs of --defend selena, and {run.name} is none: leave it out")
+
+
 def write_split_ai(run: Run) -> Path:
     """Write the original's signals once more, with Split-AI's answers in the rows of the models that SELENA defends.
 
-    Shadow models that are not defended answer as they are. UserError where the run has another defence.
+    Shadow models that are not defended answer as they are.
     """
-    if run.defence.name != "selena":
-        raise UserError(f"--split_ai is for runs of --defend selena, and {run.name} is none: leave it out")
     signals = run.signals_file(ORIGINAL)
     record = load(signals)
     asked = points(signals)
