@@ -265,7 +265,7 @@ PROBES_IN_WORDS = {
     "correct": "labels of crops and flips",
     "noise": "labels of noisy copies",
     "boundary": "thousands of answers a point",
-    "split_ai": "a Split-AI trained on the known members",
+    "split_ai": "a Split-AI trained on half of all members",
 }
 MISSING_IN_WORDS = {"split_ai": "split_ai, which --attacker known_half makes for the models of a run"}
 # What an attack may read in place of a probe: posteriors of crops and flips tell their labels.

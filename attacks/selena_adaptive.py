@@ -1,7 +1,7 @@
 """Tang et al. 2022, Mitigating membership inference attacks by self-distillation through a novel ensemble architecture
 (USENIX Security, SELENA): the adaptive attack on their own defence.
 
-The attacker knows half of the points, trains a Split-AI of his own on the known members (`defenses.selena`), and
+The attacker knows half of the points, trains a Split-AI of his own on half of the members (`defenses.selena`), and
 compares its answers q with the model's answers p. The student was trained on the defender's Split-AI's answers about
 the members, so there p may lie nearer to q. The signals hold q as `split_ai`: of the Split-AI that was trained on the
 half that a point is in, for the known points, and of the one trained on the other half, for the judged points. Neither

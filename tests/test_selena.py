@@ -7,15 +7,21 @@ import pytest
 import torch
 from conftest import NETWORK, stopped_in
 
+import attacks
 import CompLeakNR
 import query
 import train
 from attacks import Signals, dsq
 from attacks.selena_adaptive import NETWORKS, THRESHOLDS, distance, selena_adaptive
+from compleak.audits.attackers import as_known, attacker_of, halves_of
+from compleak.audits.split_ai import with_split_ai
 from compleak.pipeline.comparison import joined_stages
 from compleak.pipeline.plan import model_stages
 from compleak.pipeline.settings import PlanSettings
 from compleak.queries import signals_file
+from compleak.queries.collect import arrays_of
+from compleak.queries.signals_file import Answers
+from compleak.queries.targets import targets_of
 from compleak.runs import checkpoints
 from compleak.runs.roles import VICTIM
 from compleak.runs.run import dataset, open_run
@@ -256,6 +262,37 @@ def test_an_attacker_who_knows_half_trains_on_known_members_alone(run, tmp_path,
             known = set(split_ai["points"][split_ai["member_of"] >= 0])
         judged = points[half == np.unique(half)[number]]
         assert len(known) == 12 and known < members and not known & set(judged)
+
+
+def test_the_attacker_of_selena_knows_half_of_the_members_that_are_not_audited_too(tmp_path, monkeypatch):
+    """Neither Split-AI is trained here: the members that it would be trained on are noted."""
+    known = []
+
+    def note_members(assignment, *ignored):
+        known.append(set(assignment.members))
+        return {"points": np.arange(1797), "answers": np.full((1797, 10), 0.1)}
+
+    monkeypatch.setattr("compleak.audits.split_ai.train_split_ai", note_members)
+    flags = [*NETWORK, "--root", str(tmp_path)]
+    train.main([*flags, "--epochs", "1", "--batch_size", "512", "--no_augment", "--roles", VICTIM])
+    run = open_run(train.parse(flags).run)
+    targets, file = targets_of(run), tmp_path / "signals.npz"
+    answers = Answers(np.zeros((len(targets.points), 10), dtype=np.float32), {})
+    signals_file.write(file, arrays_of(targets, dataset(run).labels, [answers, answers]), {})
+    records = {file: signals_file.load(file)}
+    attacker = attacker_of("known_half", records)
+    chosen = [attack for attack in attacks.KNOWN["NR"] if attack.name == "selena_adaptive"]
+    with_split_ai(as_known(attacker, records), run, attacker, chosen, 7, torch.device("cpu"))
+
+    members, audited = set(targets.split.victim.train), set(targets.audit.victim.train)
+    assert (len(members), len(audited)) == (599, 299)
+    assert not known[0] & known[1] and known[0] | known[1] == members
+    assert {len(each & audited) for each in known} == {149, 150}
+    assert {len(each - audited) for each in known} == {150}
+    audited_points = targets.points[targets.audited(0)]
+    for half, each in zip(halves_of(attacker, records[file], 7), known, strict=True):
+        assert each & audited == set(audited_points[half.known]) & members
+    assert attacker.needs(chosen[0]) == "half of the members; posteriors; a Split-AI trained on half of all members"
 
 
 def test_what_cannot_be_had_is_refused_before_anything_is_written(tmp_path):

@@ -1,4 +1,8 @@
-"""The Split-AI of an attacker who knows half of the points, for `selena_adaptive`: trained here, once for each half."""
+"""The Split-AI of an attacker who knows half of the points, for `selena_adaptive`: trained here, once for each half.
+
+Of the members that no attack judges, because they are not audited, the attacker knows half as well: one half's Split-AI
+is trained on some of them, the other's on the rest.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +13,7 @@ import torch
 
 import attacks
 from attacks.selena_adaptive import OTHER_HALF, SAME_HALF
-from compleak.audits.attackers import KNOWN_HALF, Attacker, Half, halves_of
+from compleak.audits.attackers import KNOWN_HALF, Attacker, halves_of
 from compleak.queries import signals_file
 from compleak.queries.signals_file import Record
 from compleak.runs.roles import VICTIM, role_seed
@@ -22,7 +26,7 @@ from compleak.training.make import on_device, trainer_of
 from compleak.training.original import original_source
 from defenses import DEFENCES, selena
 
-SEED_STREAM = 60_000  # of a run's seed: no model of a run has such a row
+SEED_STREAM, UNJUDGED_STREAM = 60_000, 60_002  # of a run's seed: no model of a run has such a row
 
 
 def with_split_ai(
@@ -35,7 +39,7 @@ def with_split_ai(
 ) -> dict[Path, Record]:
     """The records with the probe `split_ai`, where a chosen attack wants it and the attacker knows half of the points.
 
-    Each Split-AI is trained on the known members of a half by the recipe of the victim's original, and kept in the
+    Each Split-AI is trained on half of the victim's members by the recipe of the victim's original, and kept in the
     run's folder. It has as many sub-models as the run's own where SELENA defends the run. seed: draws the two halves;
     the Split-AI's own seed comes from the run.
     """
@@ -48,26 +52,41 @@ def with_split_ai(
     shape = (*record.logits.shape[:2], 2, record.logits.shape[2])
     split_ai = np.full(shape, np.nan, dtype=np.float32)
     audited = np.flatnonzero(record.audit[0])
+    unjudged = unjudged_members(run, points)
     for number, half in enumerate(halves):
-        answers = answers_of_attacker(run, points, record.truth, half, number, seed, device)
+        members = np.concatenate([points[half.known & record.truth], unjudged[number]])
+        answers = answers_of_attacker(run, points, members, half.name, number, seed, device)
         split_ai[0, audited[half.judged], OTHER_HALF] = answers[half.judged]
         split_ai[0, audited[~half.judged], SAME_HALF] = answers[~half.judged]
     return {path: each._replace(probes={**each.probes, "split_ai": split_ai}) for path, each in records.items()}
 
 
+def unjudged_members(run: Run, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The members of the victim that are not among the audited points (A,), dealt out at random to the two halves.
+
+    None of them is known to be a copy of an audited point: the signals of a run have no groups.
+    """
+    unjudged = np.setdiff1d(assign(run, ORIGINAL, VICTIM).members, points)
+    order = np.random.default_rng([run.config["seed"], UNJUDGED_STREAM]).permutation(unjudged)
+    return order[0::2], order[1::2]
+
+
 def answers_of_attacker(
-    run: Run, points: np.ndarray, truth: np.ndarray, half: Half, number: int, seed: int, device: torch.device
+    run: Run, points: np.ndarray, members: np.ndarray, half: str, number: int, seed: int, device: torch.device
 ) -> np.ndarray:
-    """(A, C): what a Split-AI that is trained on the known members of a half answers about the audited points (A,)."""
+    """(A, C): what a Split-AI that is trained on these of the victim's members answers about the audited points (A,).
+
+    half: the name of the half that the members are known with; number: 0 or 1, the half's.
+    """
     made_from = model_meta(run, ORIGINAL, VICTIM)["made_from"]
     recipe = Recipe(**{name: value for name, value in made_from.items() if name in Recipe._fields})
     assignment = replace(
         assign(run, ORIGINAL, VICTIM),
-        members=points[half.known & truth],
+        members=members,
         reserve=None,
         defence="",
         seed=role_seed(run.config["seed"], SEED_STREAM + number),
-        folder=run.dir / f"attacker_split_ai_seed{seed}_{half.name}",
+        folder=run.dir / f"attacker_split_ai_seed{seed}_{half}",
     )
     split_ai = train_split_ai(assignment, recipe._replace(seed=assignment.seed), sub_models_of(run), device)
     return selena.answers_about(split_ai, points)
