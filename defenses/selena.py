@@ -84,9 +84,7 @@ def check_draw(non_models: np.ndarray, sub_models: int) -> None:
     for number in range(sub_models):
         count = members_of(non_models, number).sum()
         if not LEAST_MEMBERS <= count < len(non_models):
-            raise UserError(
-                f"--defend selena: sub-model {number} gets {count} of {len(non_models)} members: give more points"
-            )
+            raise UserError(f"SELENA's sub-model {number} gets {count} of {len(non_models)} members: give more points")
 
 
 def make_sub_model(trainer: Trainer, members: Pair, number: int, *, argument: float, seed: int) -> None:

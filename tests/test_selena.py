@@ -1,5 +1,7 @@
 """SELENA: who leaves out whom, what Split-AI answers, and runs whose student learns from it."""
 
+import json
+import re
 import shutil
 
 import numpy as np
@@ -293,6 +295,25 @@ def test_the_attacker_of_selena_knows_half_of_the_members_that_are_not_audited_t
     for half, each in zip(halves_of(attacker, records[file], 7), known, strict=True):
         assert each & audited == set(audited_points[half.known]) & members
     assert attacker.needs(chosen[0]) == "half of the members; posteriors; a Split-AI trained on half of all members"
+
+
+@pytest.mark.parametrize(
+    ("more", "points", "reason"),
+    [
+        (["--defend", "weight_decay", "--defend_lr", "3"], "24", r"this recipe \(lr 3\) is for --defend weight_decay"),
+        ([], "12", "the attacker's Split-AI cannot be trained: SELENA's sub-model [0-9]+ gets . of 6 members"),
+    ],
+)
+def test_where_the_attackers_split_ai_cannot_be_had_its_rows_alone_are_left_out(tmp_path, more, points, reason, capsys):
+    flags = [*NETWORK, "--root", str(tmp_path), *more]
+    train.main([*flags, *SMALL, "--epochs", "1", "--max_points", points])
+    attack = ["--original", "--attacker", "known_half", "--attacks", "gap,yeom2018,selena_adaptive"]
+    CompLeakNR.main([*flags, *attack, "--sensitivity_draws", "1", "--out", str(tmp_path)])
+    keys = [f"selena_adaptive/{classifier}" for classifier in (*THRESHOLDS, *NETWORKS)]
+    assert re.search(f"left out {', '.join(keys)}: .*{reason}", capsys.readouterr().out)
+    left_out = json.loads((tmp_path / "NR.json").read_text())["left_out"]
+    assert list(left_out) == keys and all(re.search(reason, given) for given in left_out.values())
+    assert "yeom2018" in (tmp_path / "NR.csv").read_text()
 
 
 def test_what_cannot_be_had_is_refused_before_anything_is_written(tmp_path):

@@ -85,7 +85,6 @@ def make_table(
     """Run the attacks on what the files of the target hold, and write the table and the scores; returns the table."""
     records = with_columns(records, target.run, chosen_attacks(settings))
     usable = without_copies(with_references(as_known(attacker, records)), made_from["seed"])
-    usable = with_split_ai(usable, target.run, attacker, chosen_attacks(settings), made_from["seed"], device)
     if warning := copies_in_words(next(iter(usable.values()))):
         say(warning)
     unfinished = UnfinishedTable(target.out, settings.scenario, made_from)
@@ -195,14 +194,15 @@ def attack_jobs(
     `attack` or `attack/classifier`. Those of the second job and all after it begin with `<job>/`. Of an attacker who
     knows half of the points, `half` says which fit judged each point.
     """
+    chosen = chosen_attacks(settings)
+    seed, code = made_from["seed"], made_from["code"]
+    records, refused_probes = with_split_ai(records, target.run, attacker, chosen, seed, device)
     file, record = next(iter(records.items()))
     truth = record.truth
     in_call = in_members_call(record, whole_audit)
-    seed, code = made_from["seed"], made_from["code"]
     halves = halves_of(attacker, record, seed)
     first_stage_folder = None if target.run else settings.out
     options = {"seed": seed, "recipe": settings.recipe, "device": device}
-    chosen = chosen_attacks(settings)
     quiet_keys = set() if settings.attacks else {row.key for row in chosen if needs_extra_answers(row)}
     rows, scores, p_values, left_out = [], {}, {}, {}
     for name, files in target.jobs.items():
@@ -210,7 +210,17 @@ def attack_jobs(
         hashes = made_from["signals"][name]
         pairs = [pair_files(files, hashes, seed, code, first_stage_folder, part.name) for part in parts]
         job = Job(
-            settings.scenario, name, parts, pairs, truth, in_call, options, attacker.needs, unfinished, quiet_keys
+            settings.scenario,
+            name,
+            parts,
+            pairs,
+            truth,
+            in_call,
+            options,
+            attacker.needs,
+            unfinished,
+            quiet_keys,
+            refused_probes,
         )
         job_rows, job_scores = job.run(chosen)
         prefix = f"{name}/" if rows else ""

@@ -1,7 +1,7 @@
 """All attacks on one target, fitted once, or once for each half of the points: one block of a table."""
 
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 
 import numpy as np
@@ -32,7 +32,8 @@ class Job:
     parts: the fits, and the points that each of them judges; pairs: for each part the files of MR's first stages;
     truth: (A,) bool, the victim's membership, which no attack sees; in_call: (A,) bool, of `in_members_call`; needs:
     what the attacker of an attack had to have, in words; quiet_keys: keys of attacks that are left out without a line
-    on the terminal where the signals lack what the attacks read.
+    on the terminal where the signals lack what the attacks read; refused_probes: why a probe could not be had, by its
+    name.
     """
 
     def __init__(
@@ -46,13 +47,14 @@ class Job:
         options: dict,
         needs: Callable[[attacks.Attack], str],
         unfinished: UnfinishedTable,
-        quiet_keys: Set[str] = frozenset(),
+        quiet_keys: Set[str],
+        refused_probes: Mapping[str, str],
     ) -> None:
         self.scenario, self.name = scenario, name
         self.parts, self.truth, self.in_call = parts, truth, in_call
         self.pairs = {part.name: files for part, files in zip(parts, pairs, strict=True)}
         self.options, self.needs, self.unfinished = options, needs, unfinished
-        self.quiet_keys = quiet_keys
+        self.quiet_keys, self.refused_probes = quiet_keys, refused_probes
         self.left_out: dict[str, str] = {}  # attacks that could not run, by key, with the reason
         self.keys_lacking_input: set[str] = set()  # keys of those whose probes these signals lack
         self.p_values: np.ndarray | None = None  # (A,) of the headline, once it is known; None where it has none
@@ -165,6 +167,9 @@ class Job:
         self, attack: attacks.Attack, part: Part, earlier: dict[str, attacks.Result]
     ) -> attacks.Result | None:
         """One attack's result; None where it cannot run on these signals, which `left_out` then says."""
+        if refused := sorted(attack.probes & self.refused_probes.keys()):
+            self.left_out[attack.key] = self.refused_probes[refused[0]]
+            return None
         if lacks := attacks.missing(attack, part.views):
             self.keys_lacking_input.add(attack.key)
             self.left_out[attack.key] = lack_in_words(lacks)

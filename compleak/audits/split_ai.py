@@ -24,6 +24,7 @@ from compleak.training.finished import model_meta
 from compleak.training.loop import Recipe
 from compleak.training.make import on_device, trainer_of
 from compleak.training.original import original_source
+from core.errors import UserError
 from defenses import DEFENCES, selena
 
 SEED_STREAM, UNJUDGED_STREAM = 60_000, 60_002  # of a run's seed: no model of a run has such a row
@@ -36,8 +37,10 @@ def with_split_ai(
     chosen: Sequence[attacks.Attack],
     seed: int,
     device: torch.device,
-) -> dict[Path, Record]:
+) -> tuple[dict[Path, Record], dict[str, str]]:
     """The records with the probe `split_ai`, where a chosen attack wants it and the attacker knows half of the points.
+
+    Where it cannot be had the records stay as they are, and the second value says why, by the probe's name.
 
     Each Split-AI is trained on half of the victim's members by the recipe of the victim's original, and kept in the
     run's folder. It has as many sub-models as the run's own where SELENA defends the run. seed: draws the two halves;
@@ -45,7 +48,19 @@ def with_split_ai(
     """
     is_wanted = any("split_ai" in attack.probes for attack in chosen)
     if run is None or attacker.name != KNOWN_HALF or not is_wanted:
-        return dict(records)
+        return dict(records), {}
+    try:
+        split_ai = split_ai_of(records, run, attacker, seed, device)
+    except attacks.Unusable as error:
+        return dict(records), {"split_ai": str(error)}
+    return {path: each._replace(probes={**each.probes, "split_ai": split_ai}) for path, each in records.items()}, {}
+
+
+def split_ai_of(
+    records: Mapping[Path, Record], run: Run, attacker: Attacker, seed: int, device: torch.device
+) -> np.ndarray:
+    """The probe `split_ai`, (R, N, 2, C) float32. Raises Unusable where a Split-AI cannot be trained."""
+    refuse_recipe_of_defence(run)
     path, record = next(iter(records.items()))
     points = signals_file.points(path)[record.audit[0]]
     halves = halves_of(attacker, record, seed)
@@ -58,7 +73,20 @@ def with_split_ai(
         answers = answers_of_attacker(run, points, members, half.name, number, seed, device)
         split_ai[0, audited[half.judged], OTHER_HALF] = answers[half.judged]
         split_ai[0, audited[~half.judged], SAME_HALF] = answers[~half.judged]
-    return {path: each._replace(probes={**each.probes, "split_ai": split_ai}) for path, each in records.items()}
+    return split_ai
+
+
+def refuse_recipe_of_defence(run: Run) -> None:
+    """Raise Unusable where the victim's original was trained with a learning rate or batch size of its defence alone.
+
+    Plain training may diverge with them. SELENA's own sub-models are trained plainly, with the same recipe.
+    """
+    defence = assign(run, ORIGINAL, VICTIM).defence
+    if defence not in ("", "selena") and run.defence.recipe:
+        raise attacks.Unusable(
+            "the attacker's Split-AI is trained by the victim's recipe and without a defence, and this recipe "
+            f"({run.defence.recipe}) is for --defend {defence}"
+        )
 
 
 def unjudged_members(run: Run, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,11 +128,18 @@ def sub_models_of(run: Run) -> float:
 def train_split_ai(
     assignment: Assignment, recipe: Recipe, sub_models: float, device: torch.device
 ) -> dict[str, np.ndarray]:
-    """The content of `split_ai.npz` in the assignment's folder, made where it is not there."""
+    """The content of `split_ai.npz` in the assignment's folder, made where it is not there.
+
+    Raises Unusable where it cannot be trained, UserError where files of another training are to be deleted first.
+    """
     data = dataset(assignment.run)
     source = original_source(assignment, slim_penalty=0.0)
     identity = {**source.made_from, **recipe._asdict(), "sub_models": sub_models}
     trainer = trainer_of(assignment, recipe, source, data, identity, device, "attacker's Split-AI")
     members = on_device(data, assignment.members, device)
-    selena.make_split_ai(trainer, members, argument=sub_models, seed=assignment.seed)
+    selena.refuse_all_foreign(trainer, selena.count_sub_models(sub_models))
+    try:
+        selena.make_split_ai(trainer, members, argument=sub_models, seed=assignment.seed)
+    except UserError as error:
+        raise attacks.Unusable(f"the attacker's Split-AI cannot be trained: {error}") from error
     return selena.read(assignment.folder / selena.FILE, identity)
