@@ -14,7 +14,7 @@ import CompLeakNR
 import query
 import train
 from attacks import Signals, dsq
-from attacks.selena_adaptive import NETWORKS, THRESHOLDS, distance, selena_adaptive
+from attacks.selena_adaptive import NETWORKS, OTHER_HALF, SAME_HALF, THRESHOLDS, distance, selena_adaptive
 from compleak.audits.attackers import as_known, attacker_of, halves_of
 from compleak.audits.split_ai import with_split_ai
 from compleak.pipeline.comparison import joined_stages
@@ -31,6 +31,7 @@ from compleak.runs.settings import DefenceSettings, RunSettings
 from compleak.runs.variants import ORIGINAL, compressed_variant
 from compleak.training import loop
 from compleak.training.assignment import assign
+from compleak.training.evaluate import predict
 from core.errors import UserError
 from defenses import selena
 from defenses.trainer import Trainer
@@ -136,6 +137,33 @@ def test_no_sub_model_was_trained_on_a_member_that_lists_it_and_the_student_lear
     assert np.array_equal(trainings[-1][1], data.images[members]) and np.array_equal(trainings[-1][2], targets)
 
 
+def test_the_student_sees_augmented_images_and_learns_the_answers_about_the_plain_ones(tmp_path, monkeypatch):
+    """Each sub-model is kept as it was trained, and asked about the plain images once more."""
+    fit, trained = loop.fit, []
+
+    def note_and_fit(model, inputs, targets, *args, **options):
+        seen = []
+        hook = model.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+        loss = fit(model, inputs, targets, *args, **options)
+        hook.remove()
+        trained.append((model, torch.cat(seen), targets.numpy()))
+        return loss
+
+    monkeypatch.setattr("compleak.training.make.fit", note_and_fit)
+    flags = [*NETWORK, "--root", str(tmp_path), *SELENA]
+    train.main([*flags, "--max_points", "24", "--epochs", "1", "--batch_size", "16", "--roles", VICTIM])
+    run = open_run(train.parse(flags).run)
+    data, members = dataset(run), assign(run, ORIGINAL, VICTIM).members
+    plain = data.kind.to_input(torch.from_numpy(data.images[members]))
+    *sub_models, (_, seen, targets) = trained
+    is_plain = [any(torch.equal(image, other) for other in plain) for image in seen]
+    assert len(is_plain) == 24 and sum(is_plain) < 4  # one crop in 81 is the image itself
+    posteriors = [predict(model.eval(), plain).softmax(dim=1).numpy() for model, _, _ in sub_models]
+    for place, lists in enumerate(stored(run)["non_models"]):
+        answer = sum(posteriors[number][place] for number in lists) / len(lists)
+        np.testing.assert_allclose(targets[place], answer, rtol=1e-4)
+
+
 def test_the_file_says_who_was_trained_on_what_and_the_weights_of_sub_models_are_gone(run):
     split_ai = stored(run)
     assert split_ai["non_models"].shape == (24, 2) and split_ai["trained_on"].shape == (4, 24)
@@ -230,6 +258,33 @@ def test_the_distances_of_the_adaptive_attack_are_those_of_a_literal_version():
         assert distance("squared_difference", p, q)[point] == pytest.approx(squares)
 
 
+@pytest.mark.parametrize("classifier", NETWORKS)
+def test_the_networks_of_the_adaptive_attack_see_the_features_of_a_literal_version(classifier, monkeypatch):
+    """Points 0 to 2 are known, so their first answer counts, in row 1; points 3 to 5 are judged, by their second."""
+    rng = np.random.default_rng(2)
+    p = rng.dirichlet(np.ones(3), size=6)
+    split_ai = rng.dirichlet(np.ones(3), size=(2, 6, 2))
+    labels = np.array([0, 1, 2, 2, 1, 0])
+    is_known = np.arange(6) < 3
+    member = np.where(is_known, [1, 0, 1, 0, 0, 0], -1)
+    audit = np.stack([~is_known, is_known])
+    hidden = np.stack([np.full(6, -1), member]).astype(np.int8)
+    logits = np.log(np.stack([p, p])).astype(np.float32)
+    target = Signals(logits, labels, hidden, audit, {"split_ai": split_ai})
+    given = []
+    monkeypatch.setattr(dsq, "train_and_decide", lambda *args, **options: given.extend(args[2:]))
+    selena_adaptive(target, classifier=classifier, seed=0, recipe="paper")
+
+    def features(point, q):
+        of_answers = [*p[point], *q] if classifier == "network_on_both" else [p[point, c] - q[c] for c in range(3)]
+        return [*of_answers, *(float(labels[point] == c) for c in range(3))]
+
+    fitted_on, member_of_known, applied_to = given
+    np.testing.assert_allclose(fitted_on, [features(point, split_ai[1, point, 0]) for point in range(3)], atol=1e-6)
+    np.testing.assert_allclose(applied_to, [features(point, split_ai[0, point, 1]) for point in (3, 4, 5)], atol=1e-6)
+    assert member_of_known.tolist() == [1, 0, 1]
+
+
 @pytest.mark.parametrize("nearer", [True, False])
 def test_the_adaptive_attack_learns_from_known_points_whether_members_answer_nearer(nearer):
     """Row 1 holds the known points, which its first answer is about; row 0 the judged ones, with the second."""
@@ -250,6 +305,14 @@ def test_the_adaptive_attack_learns_from_known_points_whether_members_answer_nea
 
 
 def test_an_attacker_who_knows_half_trains_on_known_members_alone(run, tmp_path, monkeypatch):
+    probes = []
+
+    def note_probe(*args):
+        records, refused = with_split_ai(*args)
+        probes.extend(record.probes["split_ai"] for record in records.values())
+        return records, refused
+
+    monkeypatch.setattr("compleak.audits.attack_stage.with_split_ai", note_probe)
     monkeypatch.setattr(dsq, "LEAST_STEPS", 1)
     flags = [*NETWORK, "--root", str(run.root), *SELENA, "--original", "--attacks", "selena_adaptive"]
     CompLeakNR.main([*flags, "--sensitivity_draws", "1", "--attacker", "known_half", "--out", str(tmp_path)])
@@ -258,12 +321,18 @@ def test_an_attacker_who_knows_half_trains_on_known_members_alone(run, tmp_path,
     members = set(assign(run, ORIGINAL, VICTIM).members)
     half = np.load(tmp_path / "NR_scores.npz")["half"]
     signals = run.signals_file(ORIGINAL)
-    points = signals_file.points(signals)[signals_file.load(signals).audit[0]]
+    audited = signals_file.load(signals).audit[0]
+    points = signals_file.points(signals)[audited]
+    (probe,) = probes
+    assert np.isnan(probe[1:]).all() and np.isnan(probe[0, ~audited]).all()
     for name, number in (("half_1", 0), ("half_2", 1)):
         with np.load(run.dir / f"attacker_split_ai_seed7_{name}" / selena.FILE) as split_ai:
             known = set(split_ai["points"][split_ai["member_of"] >= 0])
-        judged = points[half == np.unique(half)[number]]
-        assert len(known) == 12 and known < members and not known & set(judged)
+            answers = dict(zip(split_ai["points"], split_ai["answers"], strict=True))
+        is_judged = half == np.unique(half)[number]
+        assert len(known) == 12 and known < members and not known & set(points[is_judged])
+        for point, both, judged in zip(points, probe[0, audited], is_judged, strict=True):
+            np.testing.assert_array_equal(both[OTHER_HALF if judged else SAME_HALF], answers[point])
 
 
 def test_the_attacker_of_selena_knows_half_of_the_members_that_are_not_audited_too(tmp_path, monkeypatch):
