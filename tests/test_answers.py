@@ -214,7 +214,9 @@ def test_labels_survive_ties_and_shadow_models_are_defended_for_an_adaptive_atta
         assert differs.tolist() == [row < last for row in range(3)]
         views = np.abs(posterior(given.probes["augmented"]) - posterior(record.probes["augmented"])).max(axis=(1, 2, 3))
         assert ((views > 1e-3) == differs).all() and "sensitivity" not in given.probes
-        assert np.array_equal(given.probes["augmented"][:last, :, 0], as_stored(given.logits[:last]))
+        assert (given.probes["augmented"].argmax(axis=-1) == record.probes["augmented"].argmax(axis=-1)).all()
+        plain_view, same_answer = given.probes["augmented"][:last, :, 0], as_stored(given.logits[:last])
+        assert (np.abs(plain_view - same_answer) <= np.spacing(np.abs(same_answer))).all()  # but for a lead
 
 
 def test_memguard_refuses_signals_without_unaudited_non_members(world):

@@ -5,7 +5,7 @@ becomes another file of signals.
 
 The victim's answers are defended. All other models are the attacker's, whose answers are defended where the attacker is
 adaptive. The probe `sensitivity` is left out, since it compares answers that no file holds, and with it goes the attack
-`samia`. Probes of labels stay as they are: no defence of answers changes a label.
+`samia`. Probes of labels stay as they are: no defence of answers changes a label, neither of a point nor of its views.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ from core.errors import UserError
 from core.files import sha256
 from defenses import DEFENCES_OF_ANSWERS, OwnersKnowledge
 
-FORMAT = 1  # of what `defend` computes: another number makes kept files again
+FORMAT = 2  # of what `defend` computes: another number makes kept files again
 FEWEST_KNOWN = 2  # members, and others, that a model's owner must know
 
 
@@ -84,29 +84,33 @@ def defend_model(
     points, classes = plain.shape
     is_plain = (views == as_stored(plain)[:, None]).all(axis=-1)  # (N, Q)
     defended = defended_logits(np.concatenate([plain, views.reshape(-1, classes)]), answers, owner)
-    defended_views = defended[points:].reshape(views.shape)
-    same = np.broadcast_to(defended[:points, None], views.shape)
-    return defended[:points], as_stored(np.where(is_plain[..., None], same, defended_views))
+    logits = with_lead(defended[:points], plain.argmax(axis=-1))
+    same = np.broadcast_to(logits[:, None], views.shape)
+    defended_views = np.where(is_plain[..., None], same, defended[points:].reshape(views.shape))
+    return logits, with_lead(as_stored(defended_views), views.argmax(axis=-1))
 
 
 def defended_logits(plain: np.ndarray, answers: AnswersSettings, owner: OwnersKnowledge) -> np.ndarray:
-    """(n, C) float32 logarithms of the posteriors that the defence gives for logits (n, C); NaN where those are.
-
-    Where the defence puts other classes level with the predicted one, that one keeps the least possible lead: whoever
-    answers with numbers still names the same class.
-    """
+    """(n, C) float32 logarithms of the posteriors that the defence gives for logits (n, C); NaN where those are."""
     asked = np.isfinite(plain).all(axis=1)
     change = DEFENCES_OF_ANSWERS[answers.name].change
     given = change(posterior(plain[asked]), answers.argument, owner)
-    logits = np.log(np.maximum(given, SMALLEST)).astype(np.float32)
-    rows = np.arange(len(logits))
-    predicted = plain[asked].argmax(axis=1)
-    is_level = logits.argmax(axis=1) != predicted
-    lead = np.nextafter(logits.max(axis=1), np.float32(np.inf))
-    logits[rows[is_level], predicted[is_level]] = lead[is_level]
     whole = np.full(plain.shape, np.nan, dtype=np.float32)
-    whole[asked] = logits
+    whole[asked] = np.log(np.maximum(given, SMALLEST))
     return whole
+
+
+def with_lead(answers: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Answers (..., C) that name the predicted class (...).
+
+    Where a defence, or the digits that are stored, put other classes level with that class, it gets the least possible
+    lead over them: whoever answers with numbers still names the same class.
+    """
+    is_level = answers.argmax(axis=-1) != predicted
+    lead = np.nextafter(answers.max(axis=-1), answers.dtype.type(np.inf))
+    answers = answers.copy()
+    answers[is_level, predicted[is_level]] = lead[is_level]
+    return answers
 
 
 def owners_knowledge(record: Record, row: int, answers: AnswersSettings, device: torch.device) -> OwnersKnowledge:
