@@ -14,6 +14,7 @@ from pathlib import Path
 
 from compleak.audits.attack_stage import attack
 from compleak.audits.flags import add_attack_flags, attack_settings, parse_attack_flags
+from compleak.queries.defended import refuse_useless_on_run
 from compleak.reports.cells import print_attack_table
 from compleak.runs.flags import stage_parser
 from compleak.runs.settings import AttackSettings
@@ -54,7 +55,9 @@ def parse(argv=None) -> AttackSettings:
 
 
 def main(argv=None):
-    table = attack(parse(argv))
+    settings = parse(argv)
+    refuse_useless_on_run(settings)
+    table = attack(settings)
     print_attack_table(table)
     return table
 

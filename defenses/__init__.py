@@ -23,7 +23,7 @@ from defenses.dp import DPSGD
 from defenses.early_stopping import EarlyStopping
 from defenses.label_smoothing import LabelSmoothing
 from defenses.memguard import guard
-from defenses.outputs import DECIMALS, OwnersKnowledge, keep_largest, name_label, round_off
+from defenses.outputs import DECIMALS, OwnersKnowledge, check_count, keep_largest, name_label, round_off
 from defenses.ppb import PosteriorBalancing
 from defenses.procedure import Procedure
 from defenses.relaxloss import RelaxLoss
@@ -92,6 +92,7 @@ class DefenceOfAnswers(NamedTuple):
     default: float | None = None  # None: it must be stated
     needs_owner: bool = False  # whether it must know points that were trained on and points that were not
     most: float = math.inf  # the largest argument that changes anything
+    check: Callable[[float, int], None] | None = None  # UserError where it hides nothing of so many classes
 
 
 DEFENCES = {
@@ -114,7 +115,7 @@ WITH_PARTS = tuple(name for name, defence in DEFENCES.items() if defence.parts)
 
 DEFENCES_OF_ANSWERS = {
     "memguard": DefenceOfAnswers(guard, "the budget of expected distortion", arguments.positive_float, 1.0, True),
-    "topk": DefenceOfAnswers(keep_largest, "how many posteriors are told", arguments.positive_int),
+    "topk": DefenceOfAnswers(keep_largest, "how many posteriors are told", arguments.positive_int, check=check_count),
     "round": DefenceOfAnswers(round_off, "decimals that are told", arguments.whole_number, most=DECIMALS),
     "label": DefenceOfAnswers(name_label, ""),
 }

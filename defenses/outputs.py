@@ -31,17 +31,24 @@ class OwnersKnowledge(NamedTuple):
 def keep_largest(posteriors: np.ndarray, count: int, owner: OwnersKnowledge | None = None) -> np.ndarray:
     """The `count` largest entries of each row as they are; the others share what is left evenly.
 
-    UserError where `count` is not below the number of classes.
+    UserError where that tells every posterior.
     """
     classes = posteriors.shape[1]
-    if count >= classes:
-        raise UserError(f"topk:{count} hides nothing of {classes} classes: keep fewer of them")
+    check_count(count, classes)
     largest = np.argsort(-posteriors, axis=1, kind="stable")[:, :count]
     told = np.take_along_axis(posteriors, largest, axis=1)
     left = (1 - told.sum(axis=1, keepdims=True)) / (classes - count)
     answers = np.repeat(np.clip(left, 0, told[:, -1:]), classes, axis=1)  # rounding may put it beyond
     np.put_along_axis(answers, largest, told, axis=1)
     return answers
+
+
+def check_count(count: int, classes: int) -> None:
+    """UserError where the `count` largest posteriors tell all of them: the last one follows from the sum of one."""
+    largest = classes - 2
+    if count > largest:
+        advice = f"give {largest} or less" if largest > 0 else "choose another defence of answers"
+        raise UserError(f"topk:{count} hides nothing of {classes} classes, whose posteriors add up to one: {advice}")
 
 
 def round_off(posteriors: np.ndarray, decimals: int, owner: OwnersKnowledge | None = None) -> np.ndarray:

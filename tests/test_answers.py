@@ -12,23 +12,27 @@ import torch
 
 import attacks
 import audit
+import CompLeakMR
 import CompLeakNR
 import CompLeakSR
+import reproduce
+import train
 from attacks.common.statistics import posterior
 from compleak.queries import signals_file
 from compleak.queries.defended import defend
 from compleak.queries.signals_file import Record, attacker_view
 from compleak.queries.views import as_stored
 from compleak.runs.flags import answers_of_text
+from compleak.tasks.models import Interview
 from compleak.tasks.points import points_of
 from compleak.tasks.task import ModelEntry, Task
 from core.errors import UserError
 from defenses import OwnersKnowledge, memguard
 from defenses.memguard import add_noise, chance_of_noise, coins, guard, membership, train_inference
 from defenses.outputs import keep_largest, name_label, round_off
-from tests.conftest import ROOT
+from tests.conftest import NETWORK, ROOT, TINY
 from tests.planted import planted_signals, write_signals
-from tests.shipped import write_npz
+from tests.shipped import train_network, write_npz, write_onnx
 
 CPU = torch.device("cpu")
 PAPERS = {name: getattr(memguard, name) for name in ("C3", "ITERATIONS")}  # before `short_descent`
@@ -246,6 +250,41 @@ def test_a_defence_of_answers_that_means_nothing_is_named(text, message):
 
 
 # Scripts
+
+
+@pytest.mark.parametrize(("count", "classes"), [(25, 26), (26, 26), (9, 10), (1, 2)])
+def test_topk_that_leaves_no_two_classes_is_refused_with_the_largest_useful_number(count, classes):
+    advice = f"give {classes - 2} or less" if classes > 2 else "choose another"
+    with pytest.raises(UserError, match=f"topk:{count} hides nothing of {classes} classes, .*: {advice}"):
+        keep_largest(np.full((1, classes), 1 / classes), count)
+    if classes > 2:
+        keep_largest(np.full((1, classes), 1 / classes), classes - 2)
+
+
+def test_topk_that_hides_nothing_is_refused_before_models_are_trained_or_asked(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="topk:9 hides nothing of 10 classes"):
+        reproduce.main([*NETWORK, "--root", str(tmp_path), "--defences", "topk:9"])
+    assert not list(tmp_path.rglob("*.json"))
+    run = [*NETWORK, "--root", str(tmp_path)]
+    train.main([*run, *TINY, "--roles"])
+    monkeypatch.setattr("compleak.audits.target.collect", None)
+    for main, model in (
+        (CompLeakNR.main, ["--original"]),
+        (CompLeakSR.main, ["--compress", "--compress_name", "pruning", "--compress_degree", "0.6"]),
+        (CompLeakMR.main, []),
+    ):
+        with pytest.raises(UserError, match="topk:9 hides nothing of 10 classes"):
+            main([*run, *model, "--answers", "topk:9"])
+
+
+def test_an_audit_refuses_topk_that_hides_nothing_after_the_first_answers(tmp_path, monkeypatch):
+    inputs, labels = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 3
+    model = write_onnx(train_network(inputs, labels, epochs=3), tmp_path / "model.onnx")
+    sides = [str(write_npz(tmp_path / f"{n}.npz", inputs[n::2], labels[n::2])) for n in (0, 1)]
+    monkeypatch.setattr(Interview, "answers", None)
+    data = ["--members", sides[0], "--nonmembers", sides[1]]
+    with pytest.raises(UserError, match="topk:2 hides nothing of 3 classes"):
+        audit.main([str(model), *data, "--answers", "topk:2", "--root", str(tmp_path)])
 
 
 @pytest.mark.parametrize("more", [[], ["--answers", "none"]])

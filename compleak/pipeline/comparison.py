@@ -7,12 +7,14 @@ from itertools import pairwise
 import models
 from compleak.pipeline.plan import Stage, StageKey, stages_of_audit
 from compleak.pipeline.settings import PlanSettings, ReproduceSettings
+from compleak.queries.defended import refuse_useless
 from compleak.runs.create import check_argument
 from compleak.runs.names import defence_suffix
-from compleak.runs.settings import UNDEFENDED, AnswersSettings, DefenceSettings, TrainSettings
+from compleak.runs.run import load_dataset
+from compleak.runs.settings import UNDEFENDED, AnswersSettings, DefenceSettings, RunSettings, TrainSettings
 from compleak.training.make import check_recipe
 from core.errors import UserError
-from defenses import DEFENCES
+from defenses import DEFENCES, DEFENCES_OF_ANSWERS
 
 SNAPSHOTS = tuple(tenth / 10 for tenth in range(1, 10))  # shares of the epochs, before the whole training
 TUNED_ROLE = "shadow_model_0"
@@ -133,8 +135,13 @@ def together_name(settings: ReproduceSettings, ending: str) -> str:
 
 
 def check_defences(plans: Sequence[PlanSettings]) -> None:
-    """UserError where a defence cannot train its run's network, before hours of other stages have run."""
+    """UserError, before hours of other stages have run, where a defence is of no use.
+
+    It cannot train its run's network, or it hides nothing of answers about so few classes.
+    """
     for plan in plans:
+        if plan.answers.name and DEFENCES_OF_ANSWERS[plan.answers.name].check:
+            refuse_useless(plan.answers, class_count(plan.run))
         name = plan.run.identity["model_name"]
         if plan.run.defence.name:
             check_argument(plan.run.defence)
@@ -142,6 +149,12 @@ def check_defences(plans: Sequence[PlanSettings]) -> None:
         if plan.run.defence.name and name in models.NAMES:
             features = None if name in models.FOR_IMAGES else 8
             DEFENCES[plan.run.defence.name].step.check(models.build(name, 2, 0.125, features))
+
+
+def class_count(run: RunSettings) -> int:
+    """How many classes the run's data have."""
+    data = load_dataset(run.identity["dataset_name"], run.data_dir, run.root, run.reading)
+    return len(data.classes)
 
 
 def check_shadow_counts(plans: Sequence[PlanSettings]) -> None:

@@ -13,7 +13,7 @@ from compleak.findings.shipped import DataFacts, FileFacts, ModelFacts
 from compleak.queries import signals_file
 from compleak.queries.answer_files import AnswerFile, is_answer_file, is_signals_file, read_answers
 from compleak.queries.collect import collect
-from compleak.queries.defended import defended_file
+from compleak.queries.defended import defended_file, refuse_useless
 from compleak.queries.logits import as_table, scale_of, to_logits
 from compleak.queries.probes import PROBES
 from compleak.queries.run_models import check_names, open_run_variant
@@ -211,9 +211,13 @@ class AnswerFiles:
 
 
 def check_first_model(original: OpenModel, files: AnswerFiles, task: Task, points: AuditPoints) -> AuditPoints:
-    """The points with classes numbered as the model's outputs. UserError where model and data do not fit together."""
+    """The points with classes numbered as the model's outputs.
+
+    UserError where model and data do not fit together, or the task's defence of answers hides nothing of the classes.
+    """
     name = original.entry.name
     positions, logits = files.interview(original).pilot()
+    refuse_useless(task.answers, logits.shape[1])
     class_names = original.model.class_names
     points = with_classes_of_model(points, logits.shape[1], name, class_names, task.classes is not None)
     audited = points.audit[0, positions]
@@ -435,6 +439,8 @@ def by_run(task: Task) -> Collected:
     asked = {name: amount for name, amount in asked.items() if amount}
     ask = functools.partial(collect, asked=asked, device=device, batch_size=task.batch_size)
     targets = [open_run_variant(task.root, place) for place in places]
+    for run, _ in targets:
+        refuse_useless(task.answers, run.config["num_cls"])
     files = [ask(run, variant) for run, variant in targets]
     return from_signals(task, {entry.name: file for entry, file in zip(task.models, files, strict=True)})
 

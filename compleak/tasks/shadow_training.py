@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from compleak.queries.defended import refuse_useless
 from compleak.runs.checkpoints import write_tensors
 from compleak.tasks.models import OpenModel, preprocessing_for
 from compleak.tasks.sanity import order_of_classes, shown
@@ -55,6 +56,7 @@ def version_of(model: OpenModel, points: Points, task: Task) -> AuditedVersion:
     preprocessing = preprocessing_for(model, task, points.kind)
     first_point = network_inputs_of(points, np.arange(1), preprocessing, np.arange(1))
     outputs = model.model.answer(first_point).shape[-1]
+    refuse_useless(task.answers, max(outputs, 2))  # a single output stands for two classes
     order = list(range(outputs)) if task.classes else order_of_classes(points.classes, outputs, model.model.class_names)
     if order is None:
         raise UserError(
