@@ -23,6 +23,7 @@ from compleak.queries.defended import defend
 from compleak.queries.signals_file import Record, attacker_view
 from compleak.queries.views import as_stored
 from compleak.runs.flags import answers_of_text
+from compleak.tasks.collect import by_signals
 from compleak.tasks.models import Interview
 from compleak.tasks.points import points_of
 from compleak.tasks.task import ModelEntry, Task
@@ -323,6 +324,31 @@ def test_an_audit_states_its_defence_and_keeps_some_non_members_for_it(tmp_path)
     assert "defended by memguard:0.5" in (folder / "report.md").read_text() and finished.facts.members.used == 30
     plain, given = (signals_file.load(folder / "signals" / f"{name}.npz") for name in ("model", "model_memguard_0.5"))
     assert not np.allclose(plain.logits, given.logits) and (~plain.audit & ~plain.member).sum() == 10
+
+
+def test_an_adaptive_attacker_without_a_further_model_is_refused_before_the_work(tmp_path, monkeypatch):
+    (world,) = planted_signals(1, 80, 5, variants=1, seed=0).variants
+    member = np.arange(80) < 40
+    signals, answers = tmp_path / "signals.npz", tmp_path / "answers.npz"
+    np.savez(signals, logits=world.logits, labels=world.labels, member=member[None], audit=np.ones((1, 80), dtype=bool))
+    np.savez(answers, answers=posterior(world.logits[0]), labels=world.labels, member=member)
+    defence = ["--answers", "label", "--adaptive"]
+    with pytest.raises(UserError, match="--adaptive is about the answers of shadow models and references"):
+        CompLeakNR.main(["--signals", str(signals), *defence])
+    monkeypatch.setattr("compleak.tasks.collect.WAYS", {"a signals file": by_signals})  # nothing else begins
+    for file in (signals, answers, tmp_path / "model.onnx"):
+        with pytest.raises(UserError, match="--adaptive is about the answers of shadow models and references"):
+            audit.main([str(file), *defence, "--root", str(tmp_path)])
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_noise_that_the_defence_drops_is_not_asked_for(tmp_path):
+    file = tmp_path / "task.yaml"
+    content = {"models": ["model.onnx"], "members": "a.npz", "nonmembers": "b.npz", "answers": "label"}
+    file.write_text(json.dumps(content | {"sensitivity_draws": 10}))
+    for command in ([str(file)], ["model.onnx", "--answers", "round:2", "--sensitivity_draws", "10"]):
+        with pytest.raises(UserError, match=r"leaves out sensitivity, .*: leave out sensitivity_draws"):
+            audit.main([*command, "--root", str(tmp_path)])
 
 
 def test_attacks_of_privbox_which_ask_the_model_itself_do_not_go_with_a_defence_of_answers():

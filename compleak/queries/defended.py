@@ -26,6 +26,7 @@ from core.files import sha256
 from defenses import DEFENCES_OF_ANSWERS, OwnersKnowledge
 
 FORMAT = 2  # of what `defend` computes: another number makes kept files again
+NOBODY_ELSE = "--adaptive is about the answers of shadow models and references, and there are none: leave it out"
 FEWEST_KNOWN = 2  # members, and others, that a model's owner must know
 
 
@@ -33,7 +34,7 @@ def defended_file(file: Path, answers: AnswersSettings, place: Path, device: tor
     """Keep the signals of `file`, as this defence gives them, in `place`; returns `place`.
 
     A file that is there already, of the same signals and defence, is left as it is. UserError where `file` is no
-    signals file or lacks what the defence must know.
+    signals file or lacks what the defence must know, or where an adaptive attacker has no other model to defend.
     """
     if not file.is_file():
         raise UserError(f"{file} does not exist")
@@ -41,6 +42,8 @@ def defended_file(file: Path, answers: AnswersSettings, place: Path, device: tor
     if signals_file.read_source(place) == wanted:
         return place
     record = signals_file.load(file)
+    if answers.adaptive and len(record.logits) == 1:
+        raise UserError(f"{file}: {NOBODY_ELSE}")
     if "sensitivity" in record.probes:
         say(f"--answers {answers}: sensitivity is left out, which was measured on undefended answers")
     try:
