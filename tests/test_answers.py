@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 import attacks
 import audit
@@ -19,11 +20,11 @@ import reproduce
 import train
 from attacks.common.statistics import posterior
 from compleak.queries import signals_file
-from compleak.queries.defended import defend
+from compleak.queries.defended import defend, is_unchanged
 from compleak.queries.signals_file import Record, attacker_view
 from compleak.queries.views import as_stored
 from compleak.runs.flags import answers_of_text
-from compleak.tasks.collect import by_signals
+from compleak.tasks.collect import by_signals, collect_signals
 from compleak.tasks.models import Interview
 from compleak.tasks.points import points_of
 from compleak.tasks.task import ModelEntry, Task
@@ -92,7 +93,7 @@ def test_the_predicted_class_stays_among_the_most_likely_and_rows_add_up_to_one(
 # MemGuard
 
 
-def test_memguard_leaves_its_network_undecided_and_every_label_the_same(guarded):
+def test_memguard_takes_its_network_just_over_to_the_other_side_and_keeps_every_label(guarded):
     assert check_noise(guarded.network, guarded.plain, guarded.noisy) > 0.9
 
 
@@ -106,7 +107,8 @@ def test_memguard_finds_noise_for_every_point_in_as_many_steps_as_the_paper_take
 def check_noise(network, plain, noisy) -> float:
     """Check what phase 1 promises of the posteriors with noise; returns their share. The first half are members.
 
-    The network takes the other side, but only just, so that members and others are equally likely for it.
+    The network takes the other side, but only just, so that members and others are nearly, but not exactly, as likely
+    for it: which of them lie above the other ones is what the next test is about.
     """
     before, after = (membership(network, answers) - 0.5 for answers in (plain, noisy))
     has_noise = (noisy != plain).any(axis=1)
@@ -115,6 +117,17 @@ def check_noise(network, plain, noisy) -> float:
     members, others = np.array_split(after, 2)
     assert abs(members.mean() - others.mean()) < 0.1 < np.subtract(*(half.mean() for half in np.array_split(before, 2)))
     return has_noise.mean()
+
+
+def test_memguard_lowers_what_its_network_achieves_and_a_large_budget_reverses_its_ranking(guarded):
+    answers = [guarded.plain, *(guard(guarded.plain, budget, guarded.owner) for budget in (0.1, 0.5, 2))]
+    is_member = np.arange(120) < 60
+    scores = [membership(guarded.network, given) for given in answers]
+    aucs = [roc_auc_score(is_member, each) for each in scores]
+    accuracies = [((each > 0.5) == is_member).mean() for each in scores]
+    for values in (aucs, accuracies):
+        assert values[0] > 0.85 and values == sorted(values, reverse=True)
+        assert values[-1] < 0.3  # worse than a guess, so whoever turns the network's word round is right
 
 
 @pytest.mark.parametrize("budget", [0.1, 0.5])
@@ -224,6 +237,15 @@ def test_labels_survive_ties_and_shadow_models_are_defended_for_an_adaptive_atta
         assert (np.abs(plain_view - same_answer) <= np.spacing(np.abs(same_answer))).all()  # but for a lead
 
 
+@pytest.mark.parametrize("text", ["label", "topk:3", "round:2", "memguard:1"])
+def test_a_defence_changes_posteriors_but_none_of_answers_that_are_labels_already(world, text):
+    record = record_of(world.variants[0], world.truth)._replace(probes={})
+    of_labels = record._replace(logits=defend(record, replace(answers_of_text("label"), adaptive=True), CPU).logits)
+    answers = answers_of_text(text)
+    assert not is_unchanged(record, defend(record, answers, CPU))
+    assert is_unchanged(of_labels, defend(of_labels, answers, CPU))
+
+
 def test_memguard_refuses_signals_without_unaudited_non_members(world):
     record = record_of(world.variants[0], world.truth)
     record = record._replace(audit=record.audit | ~record.member)
@@ -321,7 +343,9 @@ def test_an_audit_states_its_defence_and_keeps_some_non_members_for_it(tmp_path)
     file.write_text(json.dumps({"models": ["model.npz"], "answers": "memguard:0.5", "attacks": {"NR": ["yeom2018"]}}))
     (finished,) = audit.main([str(file), "--root", str(tmp_path), "--threads", "1"])
     folder = tmp_path / "results" / "audits" / "task_memguard_0.5"
-    assert "defended by memguard:0.5" in (folder / "report.md").read_text() and finished.facts.members.used == 30
+    report = (folder / "report.md").read_text()
+    assert "defended by memguard:0.5" in report and "changed no audited answer" not in report
+    assert finished.facts.members.used == 30
     plain, given = (signals_file.load(folder / "signals" / f"{name}.npz") for name in ("model", "model_memguard_0.5"))
     assert not np.allclose(plain.logits, given.logits) and (~plain.audit & ~plain.member).sum() == 10
 
@@ -349,6 +373,17 @@ def test_noise_that_the_defence_drops_is_not_asked_for(tmp_path):
     for command in ([str(file)], ["model.onnx", "--answers", "round:2", "--sensitivity_draws", "10"]):
         with pytest.raises(UserError, match=r"leaves out sensitivity, .*: leave out sensitivity_draws"):
             audit.main([*command, "--root", str(tmp_path)])
+
+
+def test_an_audit_of_labels_says_that_its_defence_changes_no_answer(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    labels, member = rng.integers(5, size=80), np.arange(80) < 40
+    predicted = np.where(rng.random(80) < 0.6 + 0.3 * member, labels, rng.integers(5, size=80))
+    np.savez(tmp_path / "model.npz", answers=np.eye(5)[predicted], labels=labels, member=member)
+    (task,) = audit.parse([str(tmp_path / "model.npz"), "--answers", "label", "--root", str(tmp_path)])
+    note = collect_signals(task).notes[-1]
+    says = "label changed no audited answer of the model"
+    assert says in capsys.readouterr().out and says in note
 
 
 def test_attacks_of_privbox_which_ask_the_model_itself_do_not_go_with_a_defence_of_answers():

@@ -27,6 +27,7 @@ from defenses import DEFENCES_OF_ANSWERS, OwnersKnowledge
 
 FORMAT = 2  # of what `defend` computes: another number makes kept files again
 NOBODY_ELSE = "--adaptive is about the answers of shadow models and references, and there are none: leave it out"
+SAME = 1e-6  # difference of two posteriors that are the same but for rounding
 FEWEST_KNOWN = 2  # members, and others, that a model's owner must know
 
 
@@ -51,7 +52,19 @@ def defended_file(file: Path, answers: AnswersSettings, place: Path, device: tor
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     signals_file.write(place, {**arrays_of(defended), **points_in(file)}, wanted)
+    if is_unchanged(record, defended):
+        say(f"{file}: {unchanged_in_words(answers)}")
     return place
+
+
+def is_unchanged(record: Record, defended: Record) -> bool:
+    """Whether the audited model answers about its audited points as it does without the defence."""
+    plain, given = (posterior(signals.logits[0, signals.audit[0]]) for signals in (record, defended))
+    return np.allclose(plain, given, rtol=0, atol=SAME)
+
+
+def unchanged_in_words(answers: AnswersSettings) -> str:
+    return f"{answers} changed no audited answer of the model, so it defends nothing here"
 
 
 def refuse_useless(answers: AnswersSettings, classes: int) -> None:

@@ -13,7 +13,7 @@ from compleak.findings.shipped import DataFacts, FileFacts, ModelFacts
 from compleak.queries import signals_file
 from compleak.queries.answer_files import AnswerFile, is_answer_file, is_signals_file, read_answers
 from compleak.queries.collect import collect
-from compleak.queries.defended import defended_file, refuse_useless
+from compleak.queries.defended import defended_file, is_unchanged, refuse_useless, unchanged_in_words
 from compleak.queries.logits import as_table, scale_of, to_logits
 from compleak.queries.probes import PROBES
 from compleak.queries.run_models import check_names, open_run_variant
@@ -73,17 +73,19 @@ def collect_signals(task: Task) -> Collected:
 def behind_defence(collected: Collected, task: Task) -> Collected:
     """The same models as the task's defence of answers lets people see them."""
     device = devices.choose(task.device)
+    whose = "of all models" if task.answers.adaptive else "of the audited models"
+    notes = [f"The answers {whose} were defended by {task.answers} before they were attacked."]
     signals, models = {}, []
     for model, (name, file) in zip(collected.models, collected.signals.items(), strict=True):
         place = task.folder / "signals" / f"{name}{task.answers.folder_suffix}.npz"
         signals[name] = defended_file(file, task.answers, place, device)
         record = signals_file.load(place)
+        if is_unchanged(signals_file.load(file), record):
+            notes.append(f"{name}: {unchanged_in_words(task.answers)}.")
         audited = record.audit[0]
         measured = accuracy_facts(record.logits[0, audited], record.labels[audited], record.truth)
         models.append(model._replace(answers=f"{model.answers}, defended by {task.answers}", **measured))
-    whose = "of all models" if task.answers.adaptive else "of the audited models"
-    note = f"The answers {whose} were defended by {task.answers} before they were attacked."
-    return collected._replace(signals=signals, models=tuple(models), notes=(*collected.notes, note))
+    return collected._replace(signals=signals, models=tuple(models), notes=(*collected.notes, *notes))
 
 
 def _way_of(entry: ModelEntry, task: Task) -> str:
