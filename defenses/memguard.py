@@ -2,7 +2,9 @@
 adversarial examples (CCS), section 4.
 
 The owner of a model trains a network g of the kind that attackers train: it tells members from other points by a sorted
-posterior. Each posterior s is then answered with noise r that makes g undecided.
+posterior. Each posterior s is then answered with noise r that takes g just over to the other side: g is then nearly
+undecided, but wrong about most points. So with a large budget g's ranking is not erased but reversed, and whoever turns
+it round finds members again.
 
     phase 1   finds r for each s. With z = log s and h the logit of g, gradient descent from e = 0 on
               C1 |h(softmax(z + e))| + C2 relu(largest other entry of z + e - that of the predicted class)
