@@ -11,8 +11,10 @@ A soft label gives its point's class the probability that the model gives it now
 the other classes. Flattening therefore leaves the probability of the class alone and takes away what the other
 probabilities say of the point. Epochs are counted from 0, in fine-tuning anew.
 
-The authors' code also has a bound on the soft label's probability of the class, and for points that are predicted
-rightly ascends in place of flattening; neither is in the paper, and neither is here.
+The authors' code differs. Where L is at most alpha in odd epochs, it ascends on the loss of all points, and adds
+flattening for those that are predicted wrongly: it minimises the mean of (1 - correct) * flattening - loss over the
+points. It also bounds the soft label's probability of the class. Neither is done here. The paper itself was not at hand
+when this was written: what stands above follows summaries of it.
 """
 
 import torch
