@@ -29,7 +29,7 @@ PARTS_OF_A_DEFENCE = {  # behind its name, separated by colons
     "lr": arguments.positive_float,
     "batch_size": arguments.positive_int,
 }
-TUNED_RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
+TUNED_RATES = (0.6, 2, 6, 20, 60)  # times the usual learning rate of training
 TUNED_BATCHES = (1, 4, 16)  # times the usual batch size
 RAY_FLAGS = ("ray_address", "cpus_per_task", "gpus_per_task")
 # The command that a page shows does not list these with the other flags: preset, data set and defences have places of
@@ -124,8 +124,9 @@ def add_command_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="NAME:ARG:LR:BATCH",
         help="train the first shadow model with each of these, in place of the usual audit, and name the one that does "
-        f"best on points of the attacker's pool that it was not trained on; NAME:ARG alone tries the rates "
-        f"{', '.join(f'{rate:g}' for rate in TUNED_RATES)} with 1, 4 and 16 times the batch size",
+        f"best on points of the attacker's pool that it was not trained on; NAME:ARG alone tries "
+        f"{', '.join(map(str, TUNED_RATES))} times the usual learning rate with {', '.join(map(str, TUNED_BATCHES))} "
+        "times the usual batch size",
     )
     group.add_argument(
         "--compare",
@@ -237,15 +238,19 @@ def tuned_defences(
         defence = defence_of(text, "--tune_defence", parser)
         if isinstance(defence, AnswersSettings):
             parser.error(f"--tune_defence {text}: a defence of answers is not trained")
-        candidates += [defence] if defence.lr is not None else grid_of(defence, plan)
+        candidates += candidates_of(defence, plan)
     return tuple(candidates)
 
 
-def grid_of(defence: DefenceSettings, plan: PlanSettings) -> list[DefenceSettings]:
-    """The defence at each of the usual candidates."""
-    usual = plan.batch_size or plan.stages.settings("train").get("batch_size", TrainSettings.batch_size)
-    sizes = [usual * times for times in TUNED_BATCHES]
-    return [replace(defence, lr=rate, batch_size=size) for rate in TUNED_RATES for size in sizes]
+def candidates_of(defence: DefenceSettings, plan: PlanSettings) -> list[DefenceSettings]:
+    """The defence with the learning rate and batch size that were named, else with each rate and size of the grid."""
+    usual = {"lr": TrainSettings.lr, "batch_size": TrainSettings.batch_size, **plan.stages.settings("train")}
+    batch_size = plan.batch_size or usual["batch_size"]
+    if defence.lr is not None:
+        return [replace(defence, batch_size=defence.batch_size or batch_size)]
+    rates = [float(f"{usual['lr'] * times:.6g}") for times in TUNED_RATES]  # 0.06, and not 0.06000000000000001
+    sizes = [batch_size * times for times in TUNED_BATCHES]
+    return [replace(defence, lr=rate, batch_size=size) for rate in rates for size in sizes]
 
 
 def with_absolute_paths(run: RunSettings) -> RunSettings:
