@@ -23,6 +23,8 @@ from compleak.pipeline.presets import PRESETS, Preset
 from compleak.pipeline.ray_cluster import has_room, on_ray
 from compleak.pipeline.schedule import RETRIES, Engine, Outcome, check_order, run_plan
 from compleak.pipeline.workers import processes
+from compleak.reports.page import to_markdown
+from compleak.reports.tuning_page import page_of_tuning
 from compleak.runs import checkpoints
 from compleak.runs.settings import CompressSettings, RunSettings, StageSettings, TrainSettings
 from compleak.runs.variants import parse_variant
@@ -295,7 +297,55 @@ def test_a_defence_is_tuned_on_the_attackers_pool_alone(tmp_path):
     assert table.loc[table["chosen"], "lr"].tolist() == [best["lr"]]
     chosen = f"--defend_lr {best['lr']:g} --defend_batch_size {best['batch_size']}"
     assert chosen in (folder / "summary.md").read_text()
-    assert len(reproduce.parse(["--tune_defence", "dp:1"]).tuned) == 15
+    assert "diverged" not in (folder / "summary.md").read_text()
+
+
+def test_a_candidate_that_diverges_is_on_the_page_and_costs_no_other(tmp_path, capsys):
+    command = [*NETWORK, "--root", str(tmp_path), "--preset", "tiny", "--tune_defence"]
+    names = [f"weight_decay:0.01:{rate}:8" for rate in ("1e30", "0.1", "0.01")]
+    reproduce.main([*command, *names])
+    folder = tmp_path / "results/digits_resnet18_w0.125_tiny_tuning"
+    assert "lr1e+30_batch8_adaptive is not chosen" in (out := capsys.readouterr().out) and "lower --defend_lr" in out
+    table = pd.read_csv(folder / "tuning.csv")
+    assert table["lr"].tolist() == [1e30, 0.1, 0.01] and table["pool_accuracy"].isna().tolist() == [True, False, False]
+    assert not table.loc[0, "chosen"] and table["chosen"].sum() == 1
+    page = (folder / "summary.md").read_text()
+    assert "| 1e+30 | 8 | diverged |" in page and "`diverged`: the loss" in page
+    with pytest.raises(UserError, match="the training of every candidate diverged"):
+        reproduce.main([*command, names[0]])
+
+
+@pytest.mark.parametrize(
+    ("preset", "rates"),
+    [
+        ("broad", [0.03, 0.1, 0.3, 1, 3]),
+        ("text", [0.0006, 0.002, 0.006, 0.02, 0.06]),
+        ("paper", [0.06, 0.2, 0.6, 2, 6]),
+    ],
+)
+def test_the_grid_of_a_tuning_lies_around_the_usual_learning_rate_and_batch_size(preset, rates):
+    tuned = reproduce.parse(["--preset", preset, "--tune_defence", "dp:1", "dp:1:0.5"]).tuned
+    assert list(dict.fromkeys(defence.lr for defence in tuned[:15])) == rates
+    usual = 128 if preset == "paper" else 32
+    assert [defence.batch_size for defence in tuned[:3]] == [usual, 4 * usual, 16 * usual]
+    assert (tuned[15].lr, tuned[15].batch_size) == (0.5, usual) and len(tuned) == 16
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        ((0.1, 32), "learning rate 0.1 is the smallest. Values"),
+        ((1, 64), "learning rate 1 is the largest and batch size 64 is the largest. Values"),
+        ((0.3, 32), None),
+    ],
+)
+def test_a_tuning_page_says_where_nothing_was_tried_beyond_the_choice(chosen, says):
+    rows = [(0.1, 32), (0.3, 16), (0.3, 32), (1, 64)]
+    table = pd.DataFrame(rows, columns=["lr", "batch_size"]).assign(defence="dp", argument=1.0, network="mlp")
+    table = table.assign(pool_accuracy=0.5, train_accuracy=0.5, epsilon=None, chosen=[row == chosen for row in rows])
+    config = {"dataset_name": "letters", "data": "abc", "width": 1.0, "seed": 7}
+    page = to_markdown(page_of_tuning(table, config, "", {}))
+    assert (says in page) if says else ("lies at the end" not in page)
 
 
 def test_tuning_trains_the_sub_models_that_the_first_shadow_model_needs():

@@ -9,10 +9,13 @@ from compleak.pipeline.plan import Stage, StageKey, stages_of_audit
 from compleak.pipeline.settings import PlanSettings, ReproduceSettings
 from compleak.queries.defended import refuse_useless
 from compleak.runs.create import check_argument
-from compleak.runs.names import defence_suffix
+from compleak.runs.names import defence_suffix, name_of
 from compleak.runs.run import load_dataset
 from compleak.runs.settings import UNDEFENDED, AnswersSettings, DefenceSettings, RunSettings, TrainSettings
+from compleak.training.loop import Diverged
 from compleak.training.make import check_recipe
+from compleak.training.original import train_originals
+from core.console import say
 from core.errors import UserError
 from defenses import DEFENCES, DEFENCES_OF_ANSWERS
 
@@ -113,7 +116,16 @@ def wait_for_shorter(stage: Stage, shorter_run: str | None) -> Stage:
 
 def tuning_stages(plans: Sequence[PlanSettings]) -> list[Stage]:
     """Of all stages of the runs those that make the first shadow model, which is trained on the attacker's pool."""
-    return [stage for stage in joined_stages(plans) if stage.key.kind == "data" or is_tuned(stage)]
+    stages = [stage for stage in joined_stages(plans) if stage.key.kind == "data" or is_tuned(stage)]
+    return [replace(stage, action=train_candidate) if is_tuned(stage) else stage for stage in stages]
+
+
+def train_candidate(settings: TrainSettings) -> None:
+    """Train a model of a tuning. One that diverges is left out, which is a result like any other, and no failure."""
+    try:
+        train_originals(settings)
+    except Diverged as error:
+        say(f"{name_of(settings.run)} is not chosen: {error}")
 
 
 def is_tuned(stage: Stage) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from compleak.findings.tuning import tuning_table
+from compleak.findings.tuning import COMPARED, tuning_table
 from compleak.reports import cells
 from compleak.reports.folder import write_report
 from compleak.reports.page import Block, Bullets, Code, Heading, Table, Text, to_markdown
@@ -31,10 +31,13 @@ def page_of_tuning(table: pd.DataFrame, config: dict, command: str, settings: di
         Text(
             """The first shadow model was trained with each candidate on its members in the attacker's pool. What counts
             is `pool accuracy`, on points of the pool that it was not trained on. The victim's points, and what any
-            attack says, have no part in the choice, which was made once."""
+            attack says, have no part in the choice, which was made once. It costs the members of a victim of the same
+            seed no privacy; another seed draws another split, whose victim has points in this pool."""
         ),
         *_epsilon_note(table),
         Table(candidate_table(table)),
+        *_diverged_note(table),
+        *_end_notes(table),
         Text("What was chosen, first as a flag of `reproduce.py`, then as flags of `train.py`:"),
         *(Code(f"--defences {spelled}") for spelled in map(_for_comparison, chosen.to_dict("records"))),
         *(Code(flags) for flags in map(_for_stages, chosen.to_dict("records"))),
@@ -53,6 +56,37 @@ def _epsilon_note(table: pd.DataFrame) -> list[Block]:
     ]
 
 
+def _diverged_note(table: pd.DataFrame) -> list[Block]:
+    """What `diverged` in the table means, where it is there."""
+    if not table["pool_accuracy"].isna().any():
+        return []
+    return [Text("`diverged`: the loss or the weights of the training were no longer finite, so there is no model.")]
+
+
+def _end_notes(table: pd.DataFrame) -> list[Block]:
+    """A sentence on each choice beyond which nothing was tried."""
+    notes = []
+    for key, candidates in table.groupby(COMPARED, sort=False):
+        chosen = candidates[candidates["chosen"]]
+        ends = [
+            _end_in_words(what, candidates[column], value)
+            for what, column in (("learning rate", "lr"), ("batch size", "batch_size"))
+            for value in chosen[column]
+        ]
+        if any(ends):
+            name, what = cells.defence_name(*key[:2]), " and ".join(filter(None, ends))
+            end = f"What was chosen for {name} lies at the end of what was tried: {what}."
+            notes.append(Text(f"{end} Values beyond it may do better."))
+    return notes
+
+
+def _end_in_words(what: str, tried: pd.Series, value: float) -> str:
+    """`learning rate 3 is the largest`, or "" where larger and smaller values were tried, or this one alone."""
+    if value not in (tried.min(), tried.max()) or tried.nunique() == 1:
+        return ""
+    return f"{what} {value:g} is the {'largest' if value == tried.max() else 'smallest'}"
+
+
 def candidate_table(table: pd.DataFrame) -> pd.DataFrame:
     """The candidates as people read them, the best of each defence first. table: of `findings.tuning`."""
     rows = table.sort_values("pool_accuracy", ascending=False, kind="stable")
@@ -62,12 +96,16 @@ def candidate_table(table: pd.DataFrame) -> pd.DataFrame:
             "network": rows["network"],
             "lr": [f"{rate:g}" for rate in rows["lr"]],
             "batch size": rows["batch_size"],
-            "pool accuracy": list(map(cells.percent, rows["pool_accuracy"])),
-            "accuracy on members": list(map(cells.percent, rows["train_accuracy"])),
+            "pool accuracy": [_percent_or(share, "diverged") for share in rows["pool_accuracy"]],
+            "accuracy on members": [_percent_or(share, "") for share in rows["train_accuracy"]],
             "epsilon": ["" if pd.isna(spent) else f"{spent:.1f}" for spent in rows["epsilon"]],
             "chosen": ["*" if chosen else "" for chosen in rows["chosen"]],
         }
     )
+
+
+def _percent_or(share: float, other: str) -> str:
+    return other if pd.isna(share) else cells.percent(share)
 
 
 def _for_comparison(row: dict) -> str:

@@ -27,6 +27,10 @@ SAVE_AFTER = 30.0  # ... or one epoch, where epochs are longer than this many se
 WARM_UP = 0.1  # of all steps, in which the learning rate of AdamW rises from 0
 
 
+class Diverged(UserError):
+    """A training whose loss or weights are no longer finite."""
+
+
 class Recipe(NamedTuple):
     """How a model is trained (PROTOCOL §2): by default SGD with momentum and weight decay, cosine to 0."""
 
@@ -81,6 +85,7 @@ def fit(
     desc: str,
     procedure: Procedure | None = None,
     reserve: tuple[torch.Tensor, torch.Tensor] | None = None,
+    rate_flag: str = "--lr",
 ) -> float:
     """Train `model` in place and leave its last epoch; returns that epoch's mean training loss.
 
@@ -89,7 +94,8 @@ def fit(
     bits; `identity` says which training the state belongs to. `procedure` is the defence's training step, `reserve` the
     images and labels that the defence may use beside the members. A training that its defence stops early leaves its
     state for longer ones, which go on from it.
-    Raises UserError where the state belongs to another training, or the loss is no longer finite.
+    Raises UserError where the state belongs to another training, and Diverged, with the advice to lower `rate_flag`,
+    where the loss is no longer finite.
     """
     model.to(device, memory_format=torch.channels_last).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -116,7 +122,7 @@ def fit(
     with devices.repeatable(), errors_in_words:
         for epoch in bar:
             loss = train_epoch(trained_model, members, others, optimizer, procedure, recipe, epoch)
-            check_loss(loss, desc, epoch, resume)
+            check_loss(loss, desc, epoch, resume, rate_flag)
             bar.set_postfix(loss=f"{loss:.3f}")
             due = (epoch + 1) % SAVE_EVERY == 0 or time.monotonic() - saved > SAVE_AFTER
             if due and epoch + 1 < epochs:
@@ -148,9 +154,10 @@ def as_undefended(identity: dict) -> dict:
     return {key: value for key, value in identity.items() if key not in ("defend", "defend_arg")}
 
 
-def check_loss(loss: float, desc: str, epoch: int, resume: Path) -> None:
+def check_loss(loss: float, desc: str, epoch: int, resume: Path, rate_flag: str) -> None:
     if not math.isfinite(loss):
-        raise UserError(f"{desc}: the training loss is {loss} in epoch {epoch + 1}: {advice_to_lower_rate(resume)}")
+        advice = advice_to_lower_rate(resume, rate_flag)
+        raise Diverged(f"{desc}: the training loss is {loss} in epoch {epoch + 1}: {advice}")
 
 
 def advice_to_lower_rate(resume: Path | None, rate: str = "--lr") -> str:
@@ -158,11 +165,12 @@ def advice_to_lower_rate(resume: Path | None, rate: str = "--lr") -> str:
     return f"delete {resume} and lower {rate}" if resume and resume.exists() else f"lower {rate}"
 
 
-def check_finite(tensors: dict[str, torch.Tensor], desc: str, resume: Path) -> None:
-    """UserError where a weight or a buffer is infinite: such a model would answer nonsense much later."""
+def check_finite(tensors: dict[str, torch.Tensor], desc: str, resume: Path, rate_flag: str = "--lr") -> None:
+    """Diverged where a weight or a buffer is infinite: such a model would answer nonsense much later."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{desc}: {name} is no longer finite after training: {advice_to_lower_rate(resume)}")
+            advice = advice_to_lower_rate(resume, rate_flag)
+            raise Diverged(f"{desc}: {name} is no longer finite after training: {advice}")
 
 
 def train_epoch(

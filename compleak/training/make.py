@@ -93,6 +93,12 @@ def with_defence(recipe: Recipe, assignment: Assignment) -> Recipe:
     return recipe._replace(lr=defence.lr if is_original else recipe.lr * defence.lr / TrainSettings.lr)
 
 
+def rate_flag(assignment: Assignment) -> str:
+    """The flag to lower where a model's training diverges; in fine-tuning --lr also acts on a defence's own rate."""
+    has_own_rate = assignment.defence and assignment.run.defence.lr is not None
+    return "--defend_lr" if has_own_rate and assignment.variant == ORIGINAL else "--lr"
+
+
 def make_model(
     assignment: Assignment, recipe: Recipe | None, source: Source, *, device: torch.device, batch_size: int
 ) -> None:
@@ -119,7 +125,7 @@ def make_model(
     if recipe is not None:
         training_facts = train_network(network, assignment, recipe, source, data, made_from, device)
     product = source.finish(network)
-    check_finite(product.tensors, title, checkpoints.resume_file(folder))
+    check_finite(product.tensors, title, checkpoints.resume_file(folder), rate_flag(assignment))
     facts = {**product.facts, **training_facts, **accuracies(product.model, assignment, data, device, batch_size)}
     facts |= {"seconds": round(time.monotonic() - started, 1), **provenance(device)}
     meta = checkpoints.save(folder, product.tensors, made_from, facts)
@@ -211,9 +217,10 @@ def trainer_of(
                 desc=desc,
                 procedure=procedure,
                 reserve=reserve,
+                rate_flag=rate_flag(assignment),
             )
         if number:  # the model itself is checked as it is saved
-            check_finite(model.state_dict(), desc, resume)
+            check_finite(model.state_dict(), desc, resume, rate_flag(assignment))
         spent = procedure.account(len(points[1]), recipe.batch_size, recipe.epochs, source.earlier_privacy)
         return {"loss": loss, **spent}
 
