@@ -27,18 +27,18 @@ PUBLISHED = PROJECT / "results/published"
 
 
 class PublishedComparison(NamedTuple):
-    """A comparison of defences; both folders are in PUBLISHED."""
+    """A comparison of defences; its folders are in PUBLISHED."""
 
     folder: str
-    early_stopping_folder: str  # of the same defences with early stopping
     subject: str  # what the models were trained on, for readers who do not know the data set
+    early_stopping_folder: str = ""  # of the same defences beside early stopping; "" where there is none
 
 
 COMPARISONS = (
     PublishedComparison(
         "letters_mlp_w1_broad_defences",
-        "letters_mlp_w1_broad_early_stopping",
         "Letter recognition (a table of 16 features, 26 classes), a small network",
+        "letters_mlp_w1_broad_early_stopping",
     ),
 )
 
@@ -89,8 +89,9 @@ def describe_comparison(comparison: PublishedComparison) -> Iterator[Block]:
     )
     yield Table(short_table(against_either_attacker(rows)))
     yield Text(describe_effects(read_differences(folder / "differences.csv")))
-    beside = read_beside_defences(PUBLISHED / comparison.early_stopping_folder / "beside_defences.csv")
-    yield Text(name_better_than_stopping(beside))
+    if comparison.early_stopping_folder:
+        beside = read_beside_defences(PUBLISHED / comparison.early_stopping_folder / "beside_defences.csv")
+        yield Text(name_better_than_stopping(beside))
 
 
 def describe_effects(differences: pd.DataFrame) -> str:
