@@ -22,12 +22,14 @@ from compleak.findings import defences
 from compleak.pipeline.comparison import check_defences, plans_of
 from compleak.pipeline.presets import PRESETS, Preset
 from compleak.queries import answers, collect, signals_file
+from compleak.queries.defended import defended_file
 from compleak.runs import checkpoints
 from compleak.runs.create import create_run
 from compleak.runs.names import flags_of, name_of
 from compleak.runs.places import role_dir
 from compleak.runs.run import open_run, reserve_of
 from compleak.runs.run import split as run_split
+from compleak.runs.settings import AnswersSettings
 from compleak.runs.variants import ORIGINAL, PAPER_GRID, compressed_variant, parse_variant
 from compleak.training import loop
 from compleak.training.assignment import assign
@@ -604,6 +606,8 @@ def test_a_model_that_runs_share_is_asked_once(shared_root, monkeypatch):
     for more in ([], ["--defend", "ppb"], ["--defend", "ppb", "--adaptive"]):
         run = open_run(train.parse([*NETWORK, "--root", str(shared_root), *more]).run)
         files.append(collect.collect(run, pruned, {"noise": 1}, **machine))
+        behind_labels = files[0].parent.with_name("behind_labels") / files[0].name  # nobody's answers as they are
+        defended_file(files[0], AnswersSettings("label"), behind_labels, machine["device"])
     undefended, defended, adaptive = map(signals_file.load, files)
     victim, shadow = "victim_model", "shadow_model_0"
     assert asked == [("", victim), ("", shadow), ("_ppb_4", victim), ("_ppb_4_adaptive", shadow)]

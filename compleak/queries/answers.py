@@ -110,8 +110,14 @@ def kept_answers(question: Question, joined: Path | None) -> Iterator[tuple]:
         own = question.run.signals_file(question.variant)
         files += [file for file in sorted(own.parent.parent.glob(f"*/{own.name}")) if file != own]
     for file in files:
-        for row, source in enumerate((read_source(file) or {}).get("answers", [])):
+        for row, source in enumerate(sources_in(file)):
             yield file, row, source
+
+
+def sources_in(signals: Path) -> list[dict]:
+    """`Question.source` of each row of a signals file; none where a defence of answers changed them."""
+    source = read_source(signals) or {}
+    return [] if "undefended" in source else source.get("answers", [])
 
 
 def without_amounts(source: dict) -> dict:
@@ -220,8 +226,7 @@ def probe_amounts(run: Run, variant: Variant, amounts: Mapping[str, int]) -> dic
 
 def sources_at_hand(run: Run, variant: Variant) -> Iterator[dict]:
     """`Question.source` of all kept answers: those that the signals file joins, then those of one model each."""
-    joined = read_source(run.signals_file(variant)) or {}
-    yield from joined.get("answers", [])
+    yield from sources_in(run.signals_file(variant))
     for role in run.roles:
         source = read_source(answers_file(run, variant, role))
         if source is not None:
