@@ -40,6 +40,11 @@ COMPARISONS = (
         "Letter recognition (a table of 16 features, 26 classes), a small network",
         "letters_mlp_w1_broad_early_stopping",
     ),
+    PublishedComparison(
+        "fashion_mnist_resnet18_broad_seed7_defences",
+        "Fashion-MNIST (grey images of clothes, 10 classes), a ResNet-18 at a quarter of its width",
+        "fashion_mnist_resnet18_broad_seed7_early_stopping",
+    ),
 )
 
 
@@ -57,7 +62,9 @@ def mitigations(of_labels_alone: str) -> Iterator[Block]:
         yield from describe_comparison(comparison)
     yield Bullets(
         [
-            "*Early stopping* is the first to try: it takes less time than training to the end.",
+            "*Early stopping* is the first to try: it takes less time than training to the end. *SELENA* left less AUC "
+            "than stopping on the images, in one seed, and no less on the table. It first trains 25 networks, each on "
+            "60 % of the members.",
             "*DP-SGD* is the only one with a guarantee, and only where ε is small. It cannot train batch "
             "normalisation, and its learning rate and batch size must be tuned.",
             "*Compression is no defence.* In other audits of this project int8 leaked about as much as the original, "
