@@ -508,7 +508,8 @@ def test_what_a_run_has_itself_is_refused(tmp_path, key, flags):
 
 def test_a_run_is_asked_for_as_many_draws_of_noise_as_are_stated(monkeypatch):
     amounts = []
-    monkeypatch.setattr(collect, "open_run_variant", lambda root, name: (None, None))
+    run = SimpleNamespace(config={"num_cls": 10})
+    monkeypatch.setattr(collect, "open_run_variant", lambda root, name: (run, None))
     monkeypatch.setattr(collect, "collect", lambda run, variant, *, asked, **options: amounts.append(asked))
     monkeypatch.setattr(collect, "from_signals", lambda task, signals: None)
     collect.by_run(Task((ModelEntry("m", "run:r"),), "t", "", sensitivity_draws=5))
