@@ -14,7 +14,6 @@ from pathlib import Path
 
 from compleak.audits.attack_stage import attack
 from compleak.audits.flags import add_attack_flags, attack_settings, parse_attack_flags
-from compleak.queries.defended import refuse_useless_on_run
 from compleak.reports.cells import print_attack_table
 from compleak.runs.flags import stage_parser
 from compleak.runs.settings import AttackSettings
@@ -55,9 +54,7 @@ def parse(argv=None) -> AttackSettings:
 
 
 def main(argv=None):
-    settings = parse(argv)
-    refuse_useless_on_run(settings)
-    table = attack(settings)
+    table = attack(parse(argv))
     print_attack_table(table)
     return table
 

@@ -22,7 +22,6 @@ from compleak.audits.flags import (
     parse_attack_flags,
     variant_from_flags,
 )
-from compleak.queries.defended import refuse_useless_on_run
 from compleak.reports.cells import print_attack_table
 from compleak.runs.flags import stage_parser
 from compleak.runs.settings import AttackSettings
@@ -45,9 +44,7 @@ def parse(argv=None) -> AttackSettings:
 
 
 def main(argv=None):
-    settings = parse(argv)
-    refuse_useless_on_run(settings)
-    table = attack(settings)
+    table = attack(parse(argv))
     print_attack_table(table)
     return table
 

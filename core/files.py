@@ -72,6 +72,17 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def is_refused(path: Path, read: Callable[[Path], object]) -> bool:
+    """Whether the file is there and `read` raises UserError for it: it is damaged, or was made from something else."""
+    if not path.exists():
+        return False
+    try:
+        read(path)
+    except UserError:
+        return path.exists()  # it is no longer there where another process has just deleted it
+    return False
+
+
 def stamp(path: Path) -> tuple[int, int, int] | None:
     """Numbers that change whenever the file is written again; None if there is no file."""
     try:

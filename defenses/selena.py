@@ -35,7 +35,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from core.files import write_atomically
+from core.files import is_refused, write_atomically
 from defenses.trainer import Pair, Trainer
 
 LEFT_OUT = 0.4  # L / K, as in the paper, which has 10 of 25
@@ -199,13 +199,7 @@ def is_made(file: Path, identity: dict) -> bool:
 
 def is_foreign(file: Path, identity: dict) -> bool:
     """Whether the file is there and damaged, or another training left it."""
-    if not file.exists():
-        return False
-    try:
-        read(file, identity)
-    except UserError:
-        return file.exists()  # it is no longer there where another process has just joined the sub-models' answers
-    return False
+    return is_refused(file, lambda file: read(file, identity))
 
 
 def refuse_all_foreign(trainer: Trainer, sub_models: int) -> None:

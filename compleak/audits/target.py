@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from compleak.queries.collect import collect
-from compleak.queries.defended import defended_file
+from compleak.queries.defended import defended_file, refuse_useless
 from compleak.runs.places import signals_file, table_file
 from compleak.runs.run import Run, open_run
 from compleak.runs.settings import AttackSettings
@@ -40,6 +40,7 @@ def target_of(settings: AttackSettings, device: torch.device) -> Target:
     if settings.files:
         return target_from_files(settings, device)
     run = open_run(settings.run)
+    refuse_useless(settings.answers, run.config["num_cls"])
     variants = list(settings.variants)
     first = [ORIGINAL] if settings.scenario != "NR" and settings.with_original else []
     options = {"device": device, "batch_size": settings.batch_size}

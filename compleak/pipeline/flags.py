@@ -178,25 +178,7 @@ def reproduce_settings(parser: arguments.Parser, argv=None) -> ReproduceSettings
     if plain_finetuning:
         args.undefended_finetuning = False  # it is no setting of one run here
     run = run_settings(args)
-    if defences is not None and (args.keep != "all" or run.defence != UNDEFENDED):
-        parser.error("--defences tries each defence and none, and shares models: leave their own flags and --keep out")
-    if defences == ():
-        parser.error("--defences none compares nothing: name a defence, such as ppb:4, or leave the flag out")
-    is_trained = any(isinstance(defence, DefenceSettings) for defence in defences or ())
-    if plain_finetuning and not is_trained:
-        parser.error(
-            "--undefended_finetuning is for defences that are trained in, such as ppb:4, and --defences names none: "
-            "leave it out"
-        )
-    if (is_trained or args.early_stopping) and args.split == ONLINE:
-        parser.error(
-            "--defences and --early_stopping also try attackers without the defence, and with --split online every "
-            "shadow model has it: leave out --split online"
-        )
-    if args.early_stopping and args.keep != "all":
-        parser.error("--early_stopping shares models between its runs: leave --keep out")
-    if (args.early_stopping or args.tune_defence) and run.defence != UNDEFENDED:
-        parser.error("--early_stopping and --tune_defence have runs of their own: leave out --defend")
+    refuse_beside_comparison(args, run, defences, plain_finetuning, parser)
     plan = PlanSettings(
         run=with_absolute_paths(run),
         preset=args.preset,
@@ -264,6 +246,35 @@ def variants_of(args: argparse.Namespace) -> tuple[Variant, ...]:
     if args.variants:
         return parse_compressed(args.variants)
     return PAPER_GRID if args.defences is None else DEFENDED_GRID
+
+
+def refuse_beside_comparison(
+    args: argparse.Namespace,
+    run: RunSettings,
+    defences: tuple[DefenceSettings | AnswersSettings, ...] | None,
+    plain_finetuning: bool,
+    parser: arguments.Parser,
+) -> None:
+    """End with one line where flags do not go with comparing several runs: of defences, snapshots or candidates."""
+    if defences is not None and (args.keep != "all" or run.defence != UNDEFENDED):
+        parser.error("--defences tries each defence and none, and shares models: leave their own flags and --keep out")
+    if defences == ():
+        parser.error("--defences none compares nothing: name a defence, such as ppb:4, or leave the flag out")
+    is_trained = any(isinstance(defence, DefenceSettings) for defence in defences or ())
+    if plain_finetuning and not is_trained:
+        parser.error(
+            "--undefended_finetuning is for defences that are trained in, such as ppb:4, and --defences names none: "
+            "leave it out"
+        )
+    if (is_trained or args.early_stopping) and args.split == ONLINE:
+        parser.error(
+            "--defences and --early_stopping also try attackers without the defence, and with --split online every "
+            "shadow model has it: leave out --split online"
+        )
+    if args.early_stopping and args.keep != "all":
+        parser.error("--early_stopping shares models between its runs: leave --keep out")
+    if (args.early_stopping or args.tune_defence) and run.defence != UNDEFENDED:
+        parser.error("--early_stopping and --tune_defence have runs of their own: leave out --defend")
 
 
 def refuse_contradictions(args: argparse.Namespace, parser: arguments.Parser) -> None:

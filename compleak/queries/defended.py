@@ -18,8 +18,7 @@ from compleak.queries import signals_file
 from compleak.queries.logits import SMALLEST
 from compleak.queries.signals_file import Record
 from compleak.queries.views import as_stored
-from compleak.runs.run import open_run
-from compleak.runs.settings import AnswersSettings, AttackSettings
+from compleak.runs.settings import AnswersSettings
 from core.console import progress, say
 from core.errors import UserError
 from core.files import sha256
@@ -71,15 +70,6 @@ def refuse_useless(answers: AnswersSettings, classes: int) -> None:
     """UserError where the defence hides nothing of so many classes."""
     if answers.name and (check := DEFENCES_OF_ANSWERS[answers.name].check):
         check(answers.argument, classes)
-
-
-def refuse_useless_on_run(settings: AttackSettings) -> None:
-    """The same of the run that an attack script is to attack, before its models are asked.
-
-    A signals file says how many classes there are when it is read, which is the first thing that happens to it.
-    """
-    if settings.answers.name and not settings.files:
-        refuse_useless(settings.answers, open_run(settings.run).config["num_cls"])
 
 
 def arrays_of(record: Record) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import io
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from torch import nn
 
 from core.console import say
 from core.errors import UserError
-from core.files import make_folder, read_json, sha256, write_atomically, write_json
+from core.files import is_refused, make_folder, read_json, sha256, write_atomically, write_json
 from core.threads import use_threads
 
 FORMAT = 1
@@ -230,15 +231,10 @@ def read_resume(path: Path, identity: dict, advice: str = SAME_SETTINGS) -> dict
     return state
 
 
-def is_foreign_resume(path: Path, identity: dict) -> bool:
-    """Whether the state of a stopped training is there and damaged, or another training has left it."""
-    if not path.exists():
-        return False
-    try:
-        read_resume(path, identity)
-    except UserError:
-        return path.exists()  # it is no longer there where another process has just finished this training
-    return False
+def foreign_states(folder: Path, identity: dict, numbers: Iterable[int]) -> list[Path]:
+    """Of the states of stopped trainings of these numbers those that are damaged or that another training has left."""
+    files = [resume_file(folder, number) for number in numbers]
+    return [file for file in files if is_refused(file, lambda file: read_resume(file, identity))]
 
 
 def megabytes(count: int) -> str:

@@ -2,8 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -235,16 +234,12 @@ def trainer_of(
     def forget(number: int) -> None:
         checkpoints.resume_file(assignment.folder, number).unlink(missing_ok=True)
 
-    def foreign_states(numbers: Iterable[int]) -> list[Path]:
-        files = [checkpoints.resume_file(assignment.folder, number) for number in numbers]
-        return [file for file in files if checkpoints.is_foreign_resume(file, identity)]
-
     points = asked_points(assignment)
     is_original = source.original_made_from is None
     return Trainer(
         train=train,
         forget=forget,
-        foreign_states=foreign_states,
+        foreign_states=functools.partial(checkpoints.foreign_states, assignment.folder, identity),
         new_network=new_network,
         ask=ask_points,
         points=points,
