@@ -87,6 +87,12 @@ def check_draw(non_models: np.ndarray, sub_models: int) -> None:
             raise UserError(f"SELENA's sub-model {number} gets {count} of {len(non_models)} members: give more points")
 
 
+def check_members(members: int, argument: float, seed: int) -> None:
+    """UserError where so many members, drawn with this seed, leave a sub-model that cannot be trained."""
+    sub_models = count_sub_models(argument)
+    check_draw(draw_non_models(members, sub_models, seed), sub_models)
+
+
 def make_sub_model(trainer: Trainer, members: Pair, number: int, *, argument: float, seed: int) -> None:
     """Train one sub-model, ask it about the points that it answers for and keep the answers; nothing where it is done.
 

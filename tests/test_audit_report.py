@@ -643,9 +643,11 @@ def test_of_one_seed_nothing_is_sure_and_the_differences_stand_as_measured():
     assert mitigations.describe_effects(pd.DataFrame(rows)) == (
         "Change in one seed, which another seed may not repeat: PPB 4: AUC -6.0 points, accuracy -4.0."
     )
-    beside = pd.DataFrame([{**names, **none, "stopped_auc": 0.6, "difference": 0.01}])
-    assert mitigations.name_better_than_stopping(beside) == (
-        "AUC less that of stopping early at the same accuracy, in one seed: PPB 4: 1.0."
+    beside = [{**names, **none, "stopped_auc": 0.6, "difference": 0.01}]
+    beside.append({**names, **none, "defence": "label_smoothing", "argument": 0.1, "stopped_auc": np.nan})
+    assert mitigations.compare_with_stopping(pd.DataFrame(beside)) == (
+        "AUC minus that of stopping early at the same accuracy, in one seed: PPB 4: 1.0. "
+        "None of its snapshots is near the accuracy of label smoothing 0.1."
     )
 
 

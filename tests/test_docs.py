@@ -37,6 +37,8 @@ UNSHRUNK = (  # words of commands that are only parsed
     "--boundary_points",  # needs an extra
     "results/purchase100_mlp_selena_25/split_ai_signals.npz",  # lies elsewhere in a tiny run
     "letters_mlp_w1_broad_seed7",  # `reproduce.py` makes this run
+    "fashion_mnist_resnet18_broad_seed7",  # and this one
+    "results/fashion_mnist_resnet18_broad_seed7_selena_25/split_ai_signals.npz",
 )
 TASK_FILES = ("task.yaml", "examples/privbox/tasks/mem_inf.yaml")  # parsed here, and run by tests of their own
 RUN_ELSEWHERE = ("examples/privbox/train_target.py",)  # by tests/test_privbox.py

@@ -16,7 +16,7 @@ import train
 from attacks import Signals, dsq
 from attacks.selena_adaptive import NETWORKS, OTHER_HALF, SAME_HALF, THRESHOLDS, distance, selena_adaptive
 from compleak.audits.attackers import as_known, attacker_of, halves_of
-from compleak.audits.split_ai import with_split_ai
+from compleak.audits.attackers_split_ai import with_split_ai
 from compleak.pipeline.comparison import joined_stages
 from compleak.pipeline.plan import model_stages
 from compleak.pipeline.settings import PlanSettings
@@ -242,6 +242,16 @@ def test_split_ai_can_be_audited_and_another_defence_is_refused(run, tmp_path):
             query.main([*other, "--split_ai"])
 
 
+def test_where_split_ais_answers_are_missing_no_model_is_asked(tmp_path):
+    flags = [*NETWORK, "--root", str(tmp_path), *SELENA]
+    train.main([*flags, *SMALL, "--epochs", "1"])
+    run = open_run(train.parse([*flags, *SMALL]).run)
+    (run.role_dir(ORIGINAL, VICTIM) / selena.FILE).unlink()
+    with pytest.raises(UserError, match="split_ai.npz is missing or damaged"):
+        query.main([*flags, "--split_ai"])
+    assert not run.signals_file(ORIGINAL).exists()
+
+
 @pytest.mark.parametrize("ignored", [["--roles", VICTIM], ["--variants", "pruning_0.6"], ["--drop_weights"]])
 def test_what_the_audit_of_split_ai_would_ignore_is_refused(ignored, capsys):
     with pytest.raises(SystemExit):
@@ -339,11 +349,11 @@ def test_the_attacker_of_selena_knows_half_of_the_members_that_are_not_audited_t
     """Neither Split-AI is trained here: the members that it would be trained on are noted."""
     known = []
 
-    def note_members(assignment, *ignored):
-        known.append(set(assignment.members))
+    def note_members(training):
+        known.append(set(training.assignment.members))
         return {"points": np.arange(1797), "answers": np.full((1797, 10), 0.1)}
 
-    monkeypatch.setattr("compleak.audits.split_ai.train_split_ai", note_members)
+    monkeypatch.setattr("compleak.audits.attackers_split_ai.train_split_ai", note_members)
     flags = [*NETWORK, "--root", str(tmp_path)]
     train.main([*flags, "--epochs", "1", "--batch_size", "512", "--no_augment", "--roles", VICTIM])
     run = open_run(train.parse(flags).run)
@@ -370,7 +380,7 @@ def test_the_attacker_of_selena_knows_half_of_the_members_that_are_not_audited_t
     ("more", "points", "reason"),
     [
         (["--defend", "weight_decay", "--defend_lr", "3"], "24", r"this recipe \(lr 3\) is for --defend weight_decay"),
-        ([], "12", "the attacker's Split-AI cannot be trained: SELENA's sub-model [0-9]+ gets . of 6 members"),
+        ([], "12", "the attacker's Split-AI, .*, cannot be trained: SELENA's sub-model [0-9]+ gets . of 6 members"),
     ],
 )
 def test_where_the_attackers_split_ai_cannot_be_had_its_rows_alone_are_left_out(tmp_path, more, points, reason, capsys):
@@ -383,6 +393,19 @@ def test_where_the_attackers_split_ai_cannot_be_had_its_rows_alone_are_left_out(
     left_out = json.loads((tmp_path / "NR.json").read_text())["left_out"]
     assert list(left_out) == keys and all(re.search(reason, given) for given in left_out.values())
     assert "yeom2018" in (tmp_path / "NR.csv").read_text()
+
+
+def test_what_is_in_the_way_of_the_second_half_is_refused_before_the_first_is_trained(tmp_path, monkeypatch):
+    flags = [*NETWORK, "--root", str(tmp_path)]
+    train.main([*flags, *SMALL, "--epochs", "1"])
+    run = open_run(train.parse([*flags, *SMALL]).run)
+    foreign = run.dir / "attacker_split_ai_seed7_half_2" / selena.FILE
+    foreign.parent.mkdir()
+    selena.write(foreign, {"epochs": 2}, answers=np.zeros(3))
+    monkeypatch.setattr("compleak.training.make.fit", None)
+    attack = ["--original", "--attacker", "known_half", "--attacks", "gap,selena_adaptive"]
+    with pytest.raises(UserError, match="half_2/split_ai.npz was made with other settings .*: delete this one file"):
+        CompLeakNR.main([*flags, *attack, "--sensitivity_draws", "1"])
 
 
 def test_what_cannot_be_had_is_refused_before_anything_is_written(tmp_path):

@@ -11,11 +11,11 @@ import torch
 
 import attacks
 from compleak.audits.attackers import Attacker, as_known, attacker_of, halves_of, parts_of
+from compleak.audits.attackers_split_ai import with_split_ai
 from compleak.audits.columns import with_columns
 from compleak.audits.controls import blind_control, in_members_call, reference_control
 from compleak.audits.first_stage import pair_files
 from compleak.audits.job import Job
-from compleak.audits.split_ai import with_split_ai
 from compleak.audits.table import TableFiles, UnfinishedTable, control_names, measured_row
 from compleak.audits.target import Target, check_out, target_of
 from compleak.audits.usable import copies_in_words, with_references, without_copies

@@ -3,9 +3,10 @@
 With `shadows` the attacks are fitted on shadow models, whose members the attacker knows, and judged on all of the
 victim's audited points. With `known_half` there are no shadow models: the attacker knows half of the victim's audited
 members and as many non-members, is fitted on them and judged on the rest. This is done twice, with the halves
-exchanged, so that every point is scored by a fit that saw neither the point nor a copy of it. It is the view of an
-insider or of the auditor, the direct attack of Tang et al. 2022, Mitigating membership inference attacks by
-self-distillation through a novel ensemble architecture (USENIX Security, SELENA), and of TensorFlow Privacy.
+exchanged, so that every point is scored by a fit that saw neither the point nor, where the file of signals says which
+points are copies (`group`), a copy of it. It is the view of an insider or of the auditor, the direct attack of Tang et
+al. 2022, Mitigating membership inference attacks by self-distillation through a novel ensemble architecture (USENIX
+Security, SELENA), and of TensorFlow Privacy.
 """
 
 from collections.abc import Mapping, Sequence

@@ -189,14 +189,14 @@ def spread_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 def read_rows(file: Path) -> pd.DataFrame:
     """What `rows_of_audit` gave of all audits, as a page has written it; what an older page lacks is NaN."""
     names = [key for key in GROUP if key != "argument"]
-    rows = pd.read_csv(file).fillna(dict.fromkeys(names, ""))
+    rows = pd.read_csv(file, dtype=dict.fromkeys(names, str)).fillna(dict.fromkeys(names, ""))
     return rows.reindex(columns=[*rows.columns, *(key for key in MEASURED if key not in rows)])
 
 
 def read_differences(file: Path) -> pd.DataFrame:
     """What `differences` gave, as a page has written it."""
-    names = [*SETTING, *TARGET, "form", "of", "what"]
-    return pd.read_csv(file).fillna(dict.fromkeys((name for name in names if name != "argument"), ""))
+    names = [key for key in (*SETTING, *TARGET, "form", "of", "what") if key != "argument"]
+    return pd.read_csv(file, dtype=dict.fromkeys(names, str)).fillna(dict.fromkeys(names, ""))
 
 
 def _spread(own: pd.DataFrame, key: str) -> dict[str, float]:

@@ -75,7 +75,7 @@ def beside_defences(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
 
 def read_beside_defences(file: Path) -> pd.DataFrame:
     """What `beside_defences` gave, as a page has written it."""
-    return pd.read_csv(file).fillna({"recipe": ""})
+    return pd.read_csv(file, dtype={"recipe": str}).fillna({"recipe": ""})
 
 
 def _common_seeds(curve: pd.DataFrame, others: pd.DataFrame) -> list[int]:

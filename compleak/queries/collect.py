@@ -8,7 +8,7 @@ import torch
 
 from compleak.queries.answers import Question, answers_of, ask_ahead, probe_amounts
 from compleak.queries.signals_file import Answers, read_rows, read_source, write
-from compleak.queries.split_ai import refuse_other_defence, write_split_ai
+from compleak.queries.split_ai import refuse_without_split_ai, write_split_ai
 from compleak.queries.targets import Targets, targets_of
 from compleak.runs import checkpoints
 from compleak.runs.roles import VICTIM, selected_roles
@@ -75,7 +75,7 @@ def query_models(settings: QuerySettings) -> None:
     use_threads(threads_for_stage(settings.threads))
     run = open_run(settings.run)
     if settings.split_ai:
-        refuse_other_defence(run)
+        refuse_without_split_ai(run)
         collect(run, ORIGINAL, settings.asked, device=device, batch_size=settings.batch_size)
         write_split_ai(run)
         return

@@ -10,9 +10,9 @@ import numpy as np
 
 from compleak.queries.logits import SMALLEST
 from compleak.queries.signals_file import load, points, read_source, write
-from compleak.runs import checkpoints
 from compleak.runs.run import Run
 from compleak.runs.variants import ORIGINAL
+from compleak.training.finished import model_meta
 from core.console import say
 from core.errors import UserError
 from defenses import selena
@@ -20,10 +20,13 @@ from defenses import selena
 FILE = "split_ai_signals.npz"
 
 
-def refuse_other_defence(run: Run) -> None:
-    """UserError where the run is not defended by SELENA."""
+def refuse_without_split_ai(run: Run) -> None:
+    """UserError where the run is not defended by SELENA, or Split-AI's answers are missing or damaged."""
     if run.defence.name != "selena":
         raise UserError(f"--split_ai is for runs of --defend selena, and {run.name} is none: leave it out")
+    for role in run.roles:
+        if run.defence.defends(role):
+            read_split_ai(run, role)
 
 
 def write_split_ai(run: Run) -> Path:
@@ -54,7 +57,12 @@ def write_split_ai(run: Run) -> Path:
 def split_ai_logits(run: Run, role: str, asked: np.ndarray) -> np.ndarray:
     """(N, C) float32: the logarithms of Split-AI's posteriors about these points of the data set."""
     folder = run.role_dir(ORIGINAL, role)
-    split_ai = selena.read(folder / selena.FILE, checkpoints.load_meta(folder)["made_from"])
+    split_ai = read_split_ai(run, role)
     if not np.isin(asked, split_ai["points"]).all():
         raise UserError(f"{folder / selena.FILE} lacks points that are asked now: delete {folder} and train it again")
     return np.log(np.maximum(selena.answers_about(split_ai, asked), SMALLEST))
+
+
+def read_split_ai(run: Run, role: str) -> dict[str, np.ndarray]:
+    """The content of the role's `split_ai.npz`. UserError where it is missing, damaged or of another training."""
+    return selena.read(run.role_dir(ORIGINAL, role) / selena.FILE, model_meta(run, ORIGINAL, role)["made_from"])

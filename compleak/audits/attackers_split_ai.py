@@ -1,12 +1,13 @@
 """The Split-AI of an attacker who knows half of the points, for `selena_adaptive`: trained here, once for each half.
 
-Of the members that no attack judges, because they are not audited, the attacker knows half as well: one half's Split-AI
-is trained on some of them, the other's on the rest.
+Of the members that are not audited the attacker knows half as well, with each half of the audited points another half.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +27,18 @@ from compleak.training.make import on_device, trainer_of
 from compleak.training.original import original_source
 from core.errors import UserError
 from defenses import DEFENCES, selena
+from defenses.trainer import Pair, Trainer
 
-SEED_STREAM, UNJUDGED_STREAM = 60_000, 60_002  # of a run's seed: no model of a run has such a row
+SEED_STREAM, UNAUDITED_STREAM = 60_000, 60_002  # of a run's seed: no model of a run has such a row
+
+
+class SplitAITraining(NamedTuple):
+    """A Split-AI of the attacker before it is trained."""
+
+    assignment: Assignment
+    trainer: Trainer
+    members: Pair
+    sub_models: float
 
 
 def with_split_ai(
@@ -42,9 +53,9 @@ def with_split_ai(
 
     Where it cannot be had the records stay as they are, and the second value says why, by the probe's name.
 
-    Each Split-AI is trained on half of the victim's members by the recipe of the victim's original, and kept in the
-    run's folder. It has as many sub-models as the run's own where SELENA defends the run. seed: draws the two halves;
-    the Split-AI's own seed comes from the run.
+    Each Split-AI is trained on half of the victim's members by the recipe of the victim's original, without its
+    slimming penalty, and kept in the run's folder. It has as many sub-models as the run's own where SELENA defends the
+    run. seed: draws the two halves; the Split-AI's own seed comes from the run.
     """
     is_wanted = any("split_ai" in attack.probes for attack in chosen)
     if run is None or attacker.name != KNOWN_HALF or not is_wanted:
@@ -59,18 +70,25 @@ def with_split_ai(
 def split_ai_of(
     records: Mapping[Path, Record], run: Run, attacker: Attacker, seed: int, device: torch.device
 ) -> np.ndarray:
-    """The probe `split_ai`, (R, N, 2, C) float32. Raises Unusable where a Split-AI cannot be trained."""
+    """The probe `split_ai`, (R, N, 2, C) float32. Raises Unusable where a Split-AI cannot be trained.
+
+    What can be refused is refused for both halves before the first Split-AI is trained.
+    """
     refuse_recipe_of_defence(run)
     path, record = next(iter(records.items()))
     points = signals_file.points(path)[record.audit[0]]
     halves = halves_of(attacker, record, seed)
+    unaudited = unaudited_members(run, points)
+    trainings = []
+    for number, half in enumerate(halves):
+        members = np.concatenate([points[half.known & record.truth], unaudited[number]])
+        trainings.append(training_of(run, members, half.name, number, seed, device))
+    refuse_untrainable(trainings)
     shape = (*record.logits.shape[:2], 2, record.logits.shape[2])
     split_ai = np.full(shape, np.nan, dtype=np.float32)
     audited = np.flatnonzero(record.audit[0])
-    unjudged = unjudged_members(run, points)
-    for number, half in enumerate(halves):
-        members = np.concatenate([points[half.known & record.truth], unjudged[number]])
-        answers = answers_of_attacker(run, points, members, half.name, number, seed, device)
+    for half, training in zip(halves, trainings, strict=True):
+        answers = selena.answers_about(train_split_ai(training), points)
         split_ai[0, audited[half.judged], OTHER_HALF] = answers[half.judged]
         split_ai[0, audited[~half.judged], SAME_HALF] = answers[~half.judged]
     return split_ai
@@ -89,25 +107,23 @@ def refuse_recipe_of_defence(run: Run) -> None:
         )
 
 
-def unjudged_members(run: Run, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def unaudited_members(run: Run, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The members of the victim that are not among the audited points (A,), dealt out at random to the two halves.
 
     None of them is known to be a copy of an audited point: the signals of a run have no groups.
     """
-    unjudged = np.setdiff1d(assign(run, ORIGINAL, VICTIM).members, points)
-    order = np.random.default_rng([run.config["seed"], UNJUDGED_STREAM]).permutation(unjudged)
+    unaudited = np.setdiff1d(assign(run, ORIGINAL, VICTIM).members, points)
+    order = np.random.default_rng([run.config["seed"], UNAUDITED_STREAM]).permutation(unaudited)
     return order[0::2], order[1::2]
 
 
-def answers_of_attacker(
-    run: Run, points: np.ndarray, members: np.ndarray, half: str, number: int, seed: int, device: torch.device
-) -> np.ndarray:
-    """(A, C): what a Split-AI that is trained on these of the victim's members answers about the audited points (A,).
+def training_of(
+    run: Run, members: np.ndarray, half: str, number: int, seed: int, device: torch.device
+) -> SplitAITraining:
+    """What a Split-AI needs to be trained on these of the victim's members (n,), by the victim's original's recipe.
 
     half: the name of the half that the members are known with; number: 0 or 1, the half's.
     """
-    made_from = model_meta(run, ORIGINAL, VICTIM)["made_from"]
-    recipe = Recipe(**{name: value for name, value in made_from.items() if name in Recipe._fields})
     assignment = replace(
         assign(run, ORIGINAL, VICTIM),
         members=members,
@@ -116,8 +132,15 @@ def answers_of_attacker(
         seed=role_seed(run.config["seed"], SEED_STREAM + number),
         folder=run.dir / f"attacker_split_ai_seed{seed}_{half}",
     )
-    split_ai = train_split_ai(assignment, recipe._replace(seed=assignment.seed), sub_models_of(run), device)
-    return selena.answers_about(split_ai, points)
+    made_from = model_meta(run, ORIGINAL, VICTIM)["made_from"]
+    recipe = Recipe(**{name: value for name, value in made_from.items() if name in Recipe._fields})
+    recipe = recipe._replace(seed=assignment.seed)
+    data = dataset(run)
+    source = original_source(assignment, slim_penalty=0.0)
+    sub_models = sub_models_of(run)
+    identity = {**source.made_from, **recipe._asdict(), "sub_models": sub_models}
+    trainer = trainer_of(assignment, recipe, source, data, identity, device, "attacker's Split-AI")
+    return SplitAITraining(assignment, trainer, on_device(data, members, device), sub_models)
 
 
 def sub_models_of(run: Run) -> float:
@@ -125,21 +148,33 @@ def sub_models_of(run: Run) -> float:
     return run.defence.argument if run.defence.name == "selena" else DEFENCES["selena"].default
 
 
-def train_split_ai(
-    assignment: Assignment, recipe: Recipe, sub_models: float, device: torch.device
-) -> dict[str, np.ndarray]:
-    """The content of `split_ai.npz` in the assignment's folder, made where it is not there.
+def refuse_untrainable(trainings: Sequence[SplitAITraining]) -> None:
+    """Refuse before the work: UserError where another training's files lie in the way, Unusable for too few members."""
+    for training in trainings:
+        selena.refuse_all_foreign(training.trainer, selena.count_sub_models(training.sub_models))
+    for training in trainings:
+        with unusable_where_refused():
+            selena.check_members(len(training.assignment.members), training.sub_models, training.assignment.seed)
 
-    Raises Unusable where it cannot be trained, UserError where files of another training are to be deleted first.
+
+def train_split_ai(training: SplitAITraining) -> dict[str, np.ndarray]:
+    """The content of `split_ai.npz` in the training's folder, made where it is not there.
+
+    Raises Unusable where it cannot be trained.
     """
-    data = dataset(assignment.run)
-    source = original_source(assignment, slim_penalty=0.0)
-    identity = {**source.made_from, **recipe._asdict(), "sub_models": sub_models}
-    trainer = trainer_of(assignment, recipe, source, data, identity, device, "attacker's Split-AI")
-    members = on_device(data, assignment.members, device)
-    selena.refuse_all_foreign(trainer, selena.count_sub_models(sub_models))
+    with unusable_where_refused():
+        selena.make_split_ai(
+            training.trainer, training.members, argument=training.sub_models, seed=training.assignment.seed
+        )
+    return selena.read(training.assignment.folder / selena.FILE, training.trainer.identity)
+
+
+@contextmanager
+def unusable_where_refused() -> Iterator[None]:
+    """Turn a UserError into Unusable, so that the attack alone is left out and not the whole table."""
     try:
-        selena.make_split_ai(trainer, members, argument=sub_models, seed=assignment.seed)
+        yield
     except UserError as error:
-        raise attacks.Unusable(f"the attacker's Split-AI cannot be trained: {error}") from error
-    return selena.read(assignment.folder / selena.FILE, identity)
+        raise attacks.Unusable(
+            f"the attacker's Split-AI, which has the recipe of the victim's train.py, cannot be trained: {error}"
+        ) from error
