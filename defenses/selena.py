@@ -87,10 +87,11 @@ def check_draw(non_models: np.ndarray, sub_models: int) -> None:
             raise UserError(f"SELENA's sub-model {number} gets {count} of {len(non_models)} members: give more points")
 
 
-def check_members(members: int, argument: float, seed: int) -> None:
-    """UserError where so many members, drawn with this seed, leave a sub-model that cannot be trained."""
-    sub_models = count_sub_models(argument)
-    check_draw(draw_non_models(members, sub_models, seed), sub_models)
+def draw_checked(members: int, sub_models: int, seed: int) -> np.ndarray:
+    """(n, L) int64: what `draw_non_models` draws. UserError where a sub-model cannot be trained on its members."""
+    non_models = draw_non_models(members, sub_models, seed)
+    check_draw(non_models, sub_models)
+    return non_models
 
 
 def make_sub_model(trainer: Trainer, members: Pair, number: int, *, argument: float, seed: int) -> None:
@@ -108,8 +109,7 @@ def make_sub_model(trainer: Trainer, members: Pair, number: int, *, argument: fl
         refuse_all_foreign(trainer, sub_models)
     if file.exists():
         return
-    non_models = draw_non_models(len(members[1]), sub_models, seed)
-    check_draw(non_models, sub_models)
+    non_models = draw_checked(len(members[1]), sub_models, seed)
     trained_on = members_of(non_models, number)
     sub_model = trainer.new_network(training)
     places = torch.from_numpy(np.flatnonzero(trained_on)).to(members[1].device)
@@ -140,8 +140,7 @@ def make_split_ai(trainer: Trainer, members: Pair, *, argument: float, seed: int
     if is_made(trainer.folder / FILE, trainer.identity):
         delete(files)  # which a kill may have left
         return
-    non_models = draw_non_models(len(members[1]), len(numbers), seed)
-    check_draw(non_models, len(numbers))
+    non_models = draw_checked(len(members[1]), len(numbers), seed)
     refuse_all_foreign(trainer, len(numbers))
     for number in numbers:
         make_sub_model(trainer, members, number, argument=argument, seed=seed)

@@ -380,7 +380,12 @@ def test_the_attacker_of_selena_knows_half_of_the_members_that_are_not_audited_t
     ("more", "points", "reason"),
     [
         (["--defend", "weight_decay", "--defend_lr", "3"], "24", r"this recipe \(lr 3\) is for --defend weight_decay"),
-        ([], "12", "the attacker's Split-AI, .*, cannot be trained: SELENA's sub-model [0-9]+ gets . of 6 members"),
+        (
+            [],
+            "12",
+            "the attacker's Split-AI, which is trained with the settings of the victim's train.py, cannot be trained: "
+            "SELENA's sub-model [0-9]+ gets . of 6 members",
+        ),
     ],
 )
 def test_where_the_attackers_split_ai_cannot_be_had_its_rows_alone_are_left_out(tmp_path, more, points, reason, capsys):

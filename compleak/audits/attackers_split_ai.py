@@ -153,8 +153,9 @@ def refuse_untrainable(trainings: Sequence[SplitAITraining]) -> None:
     for training in trainings:
         selena.refuse_all_foreign(training.trainer, selena.count_sub_models(training.sub_models))
     for training in trainings:
+        sub_models = selena.count_sub_models(training.sub_models)
         with unusable_where_refused():
-            selena.check_members(len(training.assignment.members), training.sub_models, training.assignment.seed)
+            selena.draw_checked(len(training.assignment.members), sub_models, training.assignment.seed)
 
 
 def train_split_ai(training: SplitAITraining) -> dict[str, np.ndarray]:
@@ -176,5 +177,6 @@ def unusable_where_refused() -> Iterator[None]:
         yield
     except UserError as error:
         raise attacks.Unusable(
-            f"the attacker's Split-AI, which has the recipe of the victim's train.py, cannot be trained: {error}"
+            "the attacker's Split-AI, which is trained with the settings of the victim's train.py, "
+            f"cannot be trained: {error}"
         ) from error

@@ -24,6 +24,7 @@ from compleak.findings.rows import (
     STRONGEST,
     TARGET,
     name_of,
+    read_table,
     rows_of_form,
     rows_of_target,
     strongest,
@@ -189,14 +190,14 @@ def spread_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 def read_rows(file: Path) -> pd.DataFrame:
     """What `rows_of_audit` gave of all audits, as a page has written it; what an older page lacks is NaN."""
     names = [key for key in GROUP if key != "argument"]
-    rows = pd.read_csv(file, dtype=dict.fromkeys(names, str)).fillna(dict.fromkeys(names, ""))
+    rows = read_table(file, names)
     return rows.reindex(columns=[*rows.columns, *(key for key in MEASURED if key not in rows)])
 
 
 def read_differences(file: Path) -> pd.DataFrame:
     """What `differences` gave, as a page has written it."""
     names = [key for key in (*SETTING, *TARGET, "form", "of", "what") if key != "argument"]
-    return pd.read_csv(file, dtype=dict.fromkeys(names, str)).fillna(dict.fromkeys(names, ""))
+    return read_table(file, names)
 
 
 def _spread(own: pd.DataFrame, key: str) -> dict[str, float]:

@@ -17,7 +17,7 @@ from compleak.findings.defences import (
     rows_of_audit,
     spread_over_seeds,
 )
-from compleak.findings.rows import ALONE, ORIGINAL, STRONGEST, rows_of_target
+from compleak.findings.rows import ALONE, ORIGINAL, STRONGEST, read_table, rows_of_target
 from compleak.runs.run import Run
 from defenses.early_stopping import EarlyStopping
 
@@ -75,7 +75,7 @@ def beside_defences(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
 
 def read_beside_defences(file: Path) -> pd.DataFrame:
     """What `beside_defences` gave, as a page has written it."""
-    return pd.read_csv(file, dtype={"recipe": str}).fillna({"recipe": ""})
+    return read_table(file, ["recipe"])
 
 
 def _common_seeds(curve: pd.DataFrame, others: pd.DataFrame) -> list[int]:

@@ -5,6 +5,7 @@ a scenario (NR, SR or MR) with a variant: the compressed model of the pair in SR
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -29,6 +30,11 @@ LABEL_ONLY_KEYS = {attack.key for attack in ATTACKS if attack.reads == PREDICTED
 TARGET = ["scenario", "variant"]
 LEAST_JUDGED = 0.5  # of the points that other attacks judged: an attack on fewer does not speak for a target
 CONTESTED = {"auc": "AUC", TPR: "TPR"}  # measures by which a headline is compared with published attacks
+
+
+def read_table(file: Path, texts: Sequence[str]) -> pd.DataFrame:
+    """A table that a page has written. In the columns `texts` an empty cell is an empty text, elsewhere NaN."""
+    return pd.read_csv(file, dtype=dict.fromkeys(texts, str)).fillna(dict.fromkeys(texts, ""))
 
 
 def attack_rows(table: pd.DataFrame) -> pd.DataFrame:

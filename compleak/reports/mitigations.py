@@ -144,8 +144,8 @@ def compare_with_stopping(beside: pd.DataFrame) -> str:
     is_compared = beside["stopped_auc"].notna()
     compared = beside[is_compared]
     names = names_of(compared)
-    without = ", ".join(names_of(beside[~is_compared]))
-    incomparable = f" None of its snapshots is near the accuracy of {without}." if without else ""
+    others = ", ".join(names_of(beside[~is_compared]))
+    incomparable = f" No snapshot of the undefended training is near the accuracy of {others}." if others else ""
     if compared["low"].isna().all():
         changes = [f"{name}: {cells.percent(gap)}" for name, gap in zip(names, compared["difference"], strict=True)]
         listed = "; ".join(changes) or "nothing to compare"
