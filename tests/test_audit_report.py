@@ -647,7 +647,7 @@ def test_of_one_seed_nothing_is_sure_and_the_differences_stand_as_measured():
     beside.append({**names, **none, "defence": "label_smoothing", "argument": 0.1, "stopped_auc": np.nan})
     assert mitigations.compare_with_stopping(pd.DataFrame(beside)) == (
         "AUC minus that of stopping early at the same accuracy, in one seed: PPB 4: 1.0. "
-        "No snapshot of the undefended training is near the accuracy of label smoothing 0.1."
+        "Not as accurate as any moment of the undefended training: label smoothing 0.1."
     )
 
 

@@ -1,6 +1,6 @@
 """The Split-AI of an attacker who knows half of the points, for `selena_adaptive`: trained here, once for each half.
 
-Of the members that are not audited the attacker knows half as well, with each half of the audited points another half.
+The victim's members that are not audited are dealt out to the two halves as well.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +55,8 @@ def with_split_ai(
 
     Each Split-AI is trained on half of the victim's members by the recipe of the victim's original, without its
     slimming penalty, and kept in the run's folder. It has as many sub-models as the run's own where SELENA defends the
-    run. seed: draws the two halves; the Split-AI's own seed comes from the run.
+    run. seed: draws the halves of the audited points and is part of the folders' names; the run's seed deals out the
+    other members and seeds the training.
     """
     is_wanted = any("split_ai" in attack.probes for attack in chosen)
     if run is None or attacker.name != KNOWN_HALF or not is_wanted:
@@ -70,8 +71,10 @@ def with_split_ai(
 def split_ai_of(
     records: Mapping[Path, Record], run: Run, attacker: Attacker, seed: int, device: torch.device
 ) -> np.ndarray:
-    """The probe `split_ai`, (R, N, 2, C) float32. Raises Unusable where a Split-AI cannot be trained.
+    """The probe `split_ai`, (R, N, 2, C) float32; NaN but for the audited points of the victim, row 0.
 
+    OTHER_HALF holds the answer of the Split-AI that was trained on the other half, SAME_HALF that of the point's own.
+    Raises Unusable where a Split-AI cannot be trained, UserError where another training's files lie in the way.
     What can be refused is refused for both halves before the first Split-AI is trained.
     """
     refuse_recipe_of_defence(run)
@@ -95,9 +98,9 @@ def split_ai_of(
 
 
 def refuse_recipe_of_defence(run: Run) -> None:
-    """Raise Unusable where the victim's original was trained with a learning rate or batch size of its defence alone.
+    """Raise Unusable where the victim's original has a learning rate or batch size that was set for its defence.
 
-    Plain training may diverge with them. SELENA's own sub-models are trained plainly, with the same recipe.
+    Plain training may diverge with them. SELENA is excepted: its own sub-models are trained plainly with that recipe.
     """
     defence = assign(run, ORIGINAL, VICTIM).defence
     if defence not in ("", "selena") and run.defence.recipe:
@@ -110,7 +113,7 @@ def refuse_recipe_of_defence(run: Run) -> None:
 def unaudited_members(run: Run, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The members of the victim that are not among the audited points (A,), dealt out at random to the two halves.
 
-    None of them is known to be a copy of an audited point: the signals of a run have no groups.
+    Copies of audited points are not left out: the signals of a run do not say which points are copies.
     """
     unaudited = np.setdiff1d(assign(run, ORIGINAL, VICTIM).members, points)
     order = np.random.default_rng([run.config["seed"], UNAUDITED_STREAM]).permutation(unaudited)
@@ -122,7 +125,8 @@ def training_of(
 ) -> SplitAITraining:
     """What a Split-AI needs to be trained on these of the victim's members (n,), by the victim's original's recipe.
 
-    half: the name of the half that the members are known with; number: 0 or 1, the half's.
+    half: the name of the half that the members are known with; number: 0 or 1, which tells the seeds of the two apart;
+    seed: of the attack, for the folder's name.
     """
     assignment = replace(
         assign(run, ORIGINAL, VICTIM),
