@@ -81,8 +81,8 @@ def members_of(non_models: np.ndarray, number: int) -> np.ndarray:
 
 def check_draw(non_models: np.ndarray, sub_models: int) -> None:
     """UserError where a sub-model would be trained on too few members, or would leave none out."""
-    for number in range(sub_models):
-        count = members_of(non_models, number).sum()
+    left_out = np.bincount(non_models.ravel(), minlength=sub_models)
+    for number, count in enumerate(len(non_models) - left_out):
         if not LEAST_MEMBERS <= count < len(non_models):
             raise UserError(f"SELENA's sub-model {number} gets {count} of {len(non_models)} members: give more points")
 
@@ -108,6 +108,7 @@ def make_sub_model(trainer: Trainer, members: Pair, number: int, *, argument: fl
     if has_foreign_answers or trainer.foreign_states([training]):
         refuse_all_foreign(trainer, sub_models)
     if file.exists():
+        trainer.forget(training)  # which a kill may have left
         return
     non_models = draw_checked(len(members[1]), sub_models, seed)
     trained_on = members_of(non_models, number)
@@ -124,8 +125,8 @@ def distil(trainer: Trainer, model: nn.Module, members: Pair, reserve, *, argume
     """Train the student, or fine-tune its compressed version, on Split-AI's answers; returns facts for meta.json."""
     if trainer.is_original:
         make_split_ai(trainer, members, argument=argument, seed=seed)
-    split_ai = read(trainer.folder / FILE, trainer.identity)
-    targets = torch.from_numpy(answers_about(split_ai, members_in_order(trainer.points, trainer.member_of)))
+    in_order = members_in_order(trainer.points, trainer.member_of)
+    targets = torch.from_numpy(answers_about(trainer.folder, trainer.identity, in_order))
     facts = trainer.train(model, (members[0], targets.to(members[1].device)))
     return {**facts, "files": [FILE]} if trainer.is_original else facts
 
@@ -177,8 +178,14 @@ def members_in_order(points: np.ndarray, member_of: np.ndarray) -> np.ndarray:
     return points[places[np.argsort(member_of[places])]]
 
 
-def answers_about(split_ai: dict[str, np.ndarray], points: np.ndarray) -> np.ndarray:
-    """(m, C): what the content of `split_ai.npz` answers about these points of the data set, in their order."""
+def answers_about(folder: Path, identity: dict, points: np.ndarray) -> np.ndarray:
+    """(m, C): what the Split-AI of a folder answers about these points of the data set, in their order.
+
+    UserError where its file is missing, damaged or of another training, or was made when fewer points were asked.
+    """
+    split_ai = read(folder / FILE, identity)
+    if not np.isin(points, split_ai["points"]).all():
+        raise UserError(f"{folder / FILE} lacks points that are asked now: delete {folder}, and make it again")
     return split_ai["answers"][np.searchsorted(split_ai["points"], points)]
 
 

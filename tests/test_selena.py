@@ -59,7 +59,7 @@ def test_a_member_is_answered_by_its_own_non_models_and_another_point_by_those_o
     assert all(row in non_models.tolist() for row in answering.tolist())
 
 
-def test_answers_are_the_means_of_a_literal_version():
+def test_answers_are_the_means_of_a_literal_version(tmp_path):
     rng = np.random.default_rng(0)
     posteriors = rng.dirichlet(np.ones(3), size=(5, 7)).astype(np.float32)  # of each sub-model about each point
     member_of = np.array([2, -1, 0, 1, -1, 3, -1])
@@ -69,10 +69,13 @@ def test_answers_are_the_means_of_a_literal_version():
     for point in range(7):
         total = sum(posteriors[number, point] for number in answering[point])
         np.testing.assert_allclose(answers[point], total / 2, rtol=1e-6)
-    split_ai = {"points": np.arange(10, 17), "answers": answers}
-    members = selena.members_in_order(split_ai["points"], member_of)
+    points = np.arange(10, 17)
+    members = selena.members_in_order(points, member_of)
     assert members.tolist() == [12, 13, 10, 15]
-    assert np.array_equal(selena.answers_about(split_ai, members), answers[[2, 3, 0, 5]])
+    selena.write(tmp_path / selena.FILE, {}, points=points, answers=answers)
+    assert np.array_equal(selena.answers_about(tmp_path, {}, members), answers[[2, 3, 0, 5]])
+    with pytest.raises(UserError, match="split_ai.npz lacks points that are asked now: delete .*, and make it again"):
+        selena.answers_about(tmp_path, {}, np.array([12, 17]))
 
 
 def test_split_ai_alone_tells_nobody_who_was_a_member():
@@ -350,8 +353,11 @@ def test_the_attacker_of_selena_knows_half_of_the_members_that_are_not_audited_t
     known = []
 
     def note_members(training):
+        folder = training.assignment.folder
         known.append(set(training.assignment.members))
-        return {"points": np.arange(1797), "answers": np.full((1797, 10), 0.1)}
+        folder.mkdir()
+        about_all = {"points": np.arange(1797), "answers": np.full((1797, 10), 0.1)}
+        selena.write(folder / selena.FILE, training.trainer.identity, **about_all)
 
     monkeypatch.setattr("compleak.audits.attackers_split_ai.train_split_ai", note_members)
     flags = [*NETWORK, "--root", str(tmp_path)]
@@ -466,6 +472,18 @@ def test_one_refusal_names_all_that_another_training_left_before_anything_is_tra
     for more in (["--part", "2"], []):
         with pytest.raises(UserError, match="split_ai_3.npz resume.pt resume_3.pt were made with .*: delete these"):
             train.main([*flags, "--epochs", "1", *more])
+
+
+def test_a_state_that_a_kill_left_behind_a_finished_sub_model_is_deleted(tmp_path):
+    flags = [*NETWORK, "--root", str(tmp_path), *SELENA, *SMALL, "--roles", VICTIM]
+    with stopped_in(1):
+        train.main([*flags, "--part", "2"])
+    left = tmp_path / "results" / "digits_resnet18_w0.125_selena_4" / VICTIM / "resume_3.pt"
+    state = left.read_bytes()
+    train.main([*flags, "--part", "2"])
+    left.write_bytes(state)
+    train.main([*flags, "--part", "2"])
+    assert left.with_name("split_ai_2.npz").exists() and not left.exists()
 
 
 def test_of_two_processes_that_make_one_split_ai_the_later_takes_what_the_earlier_made(tmp_path, monkeypatch):

@@ -91,7 +91,8 @@ def split_ai_of(
     split_ai = np.full(shape, np.nan, dtype=np.float32)
     audited = np.flatnonzero(record.audit[0])
     for half, training in zip(halves, trainings, strict=True):
-        answers = selena.answers_about(train_split_ai(training), points)
+        train_split_ai(training)
+        answers = selena.answers_about(training.assignment.folder, training.trainer.identity, points)
         split_ai[0, audited[half.judged], OTHER_HALF] = answers[half.judged]
         split_ai[0, audited[~half.judged], SAME_HALF] = answers[~half.judged]
     return split_ai
@@ -162,16 +163,12 @@ def refuse_untrainable(trainings: Sequence[SplitAITraining]) -> None:
             selena.draw_checked(len(training.assignment.members), sub_models, training.assignment.seed)
 
 
-def train_split_ai(training: SplitAITraining) -> dict[str, np.ndarray]:
-    """The content of `split_ai.npz` in the training's folder, made where it is not there.
-
-    Raises Unusable where it cannot be trained.
-    """
+def train_split_ai(training: SplitAITraining) -> None:
+    """Make `split_ai.npz` in the training's folder where it is missing. Raises Unusable where it cannot be trained."""
     with unusable_where_refused():
         selena.make_split_ai(
             training.trainer, training.members, argument=training.sub_models, seed=training.assignment.seed
         )
-    return selena.read(training.assignment.folder / selena.FILE, training.trainer.identity)
 
 
 @contextmanager

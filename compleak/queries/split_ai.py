@@ -26,7 +26,7 @@ def refuse_without_split_ai(run: Run) -> None:
         raise UserError(f"--split_ai is for runs of --defend selena, and {run.name} is none: leave it out")
     for role in run.roles:
         if run.defence.defends(role):
-            read_split_ai(run, role)
+            selena.read(run.role_dir(ORIGINAL, role) / selena.FILE, made_from(run, role))
 
 
 def write_split_ai(run: Run) -> Path:
@@ -56,13 +56,10 @@ def write_split_ai(run: Run) -> Path:
 
 def split_ai_logits(run: Run, role: str, asked: np.ndarray) -> np.ndarray:
     """(N, C) float32: the logarithms of Split-AI's posteriors about these points of the data set."""
-    folder = run.role_dir(ORIGINAL, role)
-    split_ai = read_split_ai(run, role)
-    if not np.isin(asked, split_ai["points"]).all():
-        raise UserError(f"{folder / selena.FILE} lacks points that are asked now: delete {folder} and train it again")
-    return np.log(np.maximum(selena.answers_about(split_ai, asked), SMALLEST))
+    answers = selena.answers_about(run.role_dir(ORIGINAL, role), made_from(run, role), asked)
+    return np.log(np.maximum(answers, SMALLEST))
 
 
-def read_split_ai(run: Run, role: str) -> dict[str, np.ndarray]:
-    """The content of the role's `split_ai.npz`. UserError where it is missing, damaged or of another training."""
-    return selena.read(run.role_dir(ORIGINAL, role) / selena.FILE, model_meta(run, ORIGINAL, role)["made_from"])
+def made_from(run: Run, role: str) -> dict:
+    """What the role's original was made from, which its Split-AI's file states, too."""
+    return model_meta(run, ORIGINAL, role)["made_from"]
