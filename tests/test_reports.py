@@ -311,6 +311,27 @@ def test_no_title_or_name_of_a_picture_is_cut_off_or_covers_another(findings):
     assert_readable(exposed.exposed_figure(findings.points, images, [f"class {i}" for i in range(10)], LONG_NAME))
 
 
+def test_of_several_arguments_the_least_accurate_stands_behind_the_defences_name_and_the_others_alone():
+    columns = ["defence", "argument", "recipe", "network", "attacker", "accuracy_mean", "auc_mean"]
+    rows_of_points = [
+        ("ppb", 1.0, "", "mlp", "adaptive", 0.8, 0.7),
+        ("ppb", 4.0, "", "mlp", "adaptive", 0.7, 0.6),
+        ("ppb", 4.0, "", "mlp", "non-adaptive", 0.7, 0.5),
+        ("dp", 1.0, "lr 3", "mlp", "adaptive", 0.6, 0.55),
+        ("label", np.nan, "", "mlp", "adaptive", 0.9, 0.55),
+        ("", np.nan, "", "mlp", "-", 0.9, 0.8),
+    ]
+    labels = tradeoff.labels_of(pd.DataFrame(rows_of_points, columns=columns))
+    places = {label.text: (round(label.x), round(label.y)) for label in labels}
+    assert places == {
+        "DP-SGD 1": (60, 55),
+        "PPB 4": (70, 50),
+        "1": (80, 70),
+        "labels alone": (90, 55),
+        "no defence": (90, 80),
+    }
+
+
 @pytest.mark.parametrize("spread", [0.0, 0.001, 0.02])
 def test_names_of_points_that_lie_close_together_do_not_cover_each_other(findings, spread):
     variants = ("original", "pruning_0.6", "pruning_0.7", "quantization_int8", "clustering_4", "clustering_16")

@@ -39,8 +39,9 @@ def write_early_stopping_page(
     seeds = cells.list_seeds(numbers)
     page = to_markdown([*_head(runs[-1], seeds, command, settings), *_curve(curve), *_others(others, compared)])
     frames = {"runs": rows, "snapshots": curve} | ({"beside_defences": others} if len(others) else {})
-    bars = "; bars are standard deviations over seeds" if len(numbers) > 1 else ""
-    figure = early_stopping_figure(curve, others, f"{runs[-1].config['dataset_name']}, {seeds}, NR{bars}")
+    notes = "; bars: standard deviations" if len(numbers) > 1 else ""
+    notes += "; numbers in colour: how strong a defence is" if len(others) else ""
+    figure = early_stopping_figure(curve, others, f"{runs[-1].config['dataset_name']}, {seeds}, NR{notes}")
     write_report(folder, frames, {"early_stopping": figure}, page)
     return page
 

@@ -101,15 +101,19 @@ def _add_legend(figure, has_plain: bool) -> None:
 
 
 def labels_of(rows: pd.DataFrame) -> list[Label]:
-    """Defences with their argument, once for both attackers; undefended models with their network, if it matters."""
+    """Defences with their argument, once for both attackers; undefended models with their network, if it matters.
+
+    Of several arguments the least accurate model's stands behind the defence's name, the others stand alone.
+    """
     labels = []
     networks = rows["network"].nunique()
     recipes = rows.groupby("defence")["recipe"].nunique()
-    for _, row in rows.drop_duplicates(TRAINED_WITH, keep="last").iterrows():
+    ordered = rows.drop_duplicates(TRAINED_WITH, keep="last").sort_values("accuracy_mean", kind="stable")
+    is_named = ~ordered.duplicated(["defence", "recipe", "network"])
+    for (_, row), named in zip(ordered.iterrows(), is_named, strict=True):
         recipe = row["recipe"] if recipes[row["defence"]] > 1 else ""
-        name = defence_name(row["defence"], row["argument"], recipe) if row["defence"] else "no defence"
-        network = f",\n{row['network']}" if not row["defence"] and networks > 1 else ""
-        labels.append(
-            Label(100 * row["accuracy_mean"], 100 * row["auc_mean"], name + network, colour_of(row["defence"]))
-        )
+        text = defence_name(row["defence"], row["argument"], recipe) if named else f"{row['argument']:g}"
+        if not row["defence"]:
+            text = "no defence" + (f",\n{row['network']}" if networks > 1 else "")
+        labels.append(Label(100 * row["accuracy_mean"], 100 * row["auc_mean"], text, colour_of(row["defence"])))
     return labels
