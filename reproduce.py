@@ -46,7 +46,7 @@ from compleak.reports.seeds_page import write_seeds_page
 from compleak.reports.tuning_page import write_tuning_page
 from compleak.runs.places import run_dir
 from compleak.runs.run import Run, open_run
-from compleak.runs.variants import TECHNIQUES
+from compleak.runs.variants import ORIGINAL, TECHNIQUES
 from core.console import progress, run_script, say
 from core.files import read_json, write_json
 
@@ -127,7 +127,8 @@ def write_page_of_comparison(
     }
     if settings.tuned:
         folder = folders["_tuning"]
-        page = write_tuning_page(runs, folder, settings.command, in_words)
+        versions = [(ORIGINAL, *plan.variants) for plan in plans]
+        page = write_tuning_page(runs, versions, folder, settings.command, in_words)
     elif settings.early_stopping:
         folder = folders["_early_stopping"]
         compared = folders["_defences"] / "runs.csv"

@@ -523,6 +523,7 @@ def test_snapshots_of_early_stopping_are_the_one_training_stopped_there_and_each
         ("--defend adv --defend_arg 0.5 --adaptive", "digits_resnet18_adv_0.5_adaptive"),
         ("--defend dp --undefended_original --run_name mine", "mine_dp_1_undefended_original"),
         ("--defend dp --defend_lr 0.5 --defend_batch_size 64", "digits_resnet18_dp_1_lr0.5_batch64"),
+        ("--defend dp --defend_lr 3 --defend_finetuning_lr 0.5", "digits_resnet18_dp_1_lr3_finetuning_lr0.5"),
         ("--defend selena --undefended_finetuning", "digits_resnet18_selena_25_undefended_finetuning"),
         ("--width 0.12345678 --defend ppb --defend_arg 3.1415926", "digits_resnet18_w0.123457_ppb_3.14159"),
     ],
@@ -653,6 +654,19 @@ def test_a_defence_has_a_learning_rate_and_a_batch_size_of_its_own(shared_root):
     opened.file.write_text(opened.file.read_text().replace('"defend_lr": 0.05', '"defend_lr": 0.1'))
     with pytest.raises(UserError, match=r"was made with defend_lr 0.1, not 0.05"):
         open_run(train.parse([*flags, "--defend_lr", "0.05"]).run)
+
+
+def test_defended_fine_tuning_has_a_learning_rate_of_its_own_and_the_original_is_the_same(shared_root, capsys):
+    flags = [*NETWORK, "--root", str(shared_root), "--defend", "ppb", "--defend_finetuning_lr", "0.5"]
+    run = "_ppb_4_finetuning_lr0.5"
+    train.main([*flags, *SMALL])
+    assert capsys.readouterr().out.count("the same as") == 2
+    prune.main([*flags, "--prune_epochs", "1", "--prune_sparsity", "0.9"])
+    clustering.main([*flags, "--epochs", "1", "--bit", "2", "--roles", "victim_model"])
+    assert made_from(shared_root, run, "victim_model", "pruning_0.9")["lr"] == pytest.approx(0.5)
+    assert made_from(shared_root, run, "victim_model", "clustering_4")["lr"] == pytest.approx(0.005)
+    assert made_from(shared_root, run, "shadow_model_0", "pruning_0.9")["lr"] == 0.001  # it is undefended
+    assert made_from(shared_root, run, "victim_model")["lr"] == 0.1
 
 
 def test_an_argument_without_a_meaning_is_refused():

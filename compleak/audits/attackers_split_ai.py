@@ -21,7 +21,7 @@ from compleak.runs.roles import VICTIM, role_seed
 from compleak.runs.run import Run, dataset
 from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment, assign
-from compleak.training.finished import model_meta
+from compleak.training.finished import model_meta, recipe_of_defence
 from compleak.training.loop import Recipe
 from compleak.training.make import on_device, trainer_of
 from compleak.training.original import original_source
@@ -104,7 +104,7 @@ def refuse_recipe_of_defence(run: Run) -> None:
     Plain training may diverge with them. SELENA is excepted: its own sub-models are trained plainly with that recipe.
     """
     defence = assign(run, ORIGINAL, VICTIM).defence
-    if defence not in ("", "selena") and run.defence.recipe:
+    if defence not in ("", "selena") and recipe_of_defence(run, ORIGINAL):
         raise attacks.Unusable(
             "the attacker's Split-AI is trained by the victim's recipe and without a defence, and this recipe "
             f"({run.defence.recipe}) is for --defend {defence}"

@@ -1,9 +1,11 @@
-"""Which learning rate and batch size suit a defence: judged on the attacker's pool, which holds no point of the victim.
+"""Which learning rates and batch size suit a defence, judged on the attacker's pool: it holds no point of the victim.
 
 The first shadow model is trained with each candidate on its members. What counts is its accuracy on its non-members,
-points of the pool that it was not trained on. Nobody looks at the victim, so the choice does not make the audit's
-numbers look better than they are. It costs the members of a victim of the same seed no privacy; another seed draws
-another split, whose victim has points in this pool.
+points of the pool that it was not trained on. Where a learning rate of fine-tuning is tried, it is compressed, too, and
+the mean accuracy of the original and its compressed versions counts.
+
+Nobody looks at the victim, so the choice does not make the audit's numbers look better than they are. It costs the
+members of a victim of the same seed no privacy; another seed draws another split, whose victim has points in this pool.
 """
 
 from collections.abc import Sequence
@@ -14,22 +16,22 @@ from compleak.findings import outputs
 from compleak.runs import checkpoints
 from compleak.runs.roles import roles_of
 from compleak.runs.run import Run
-from compleak.runs.variants import ORIGINAL
+from compleak.runs.variants import ORIGINAL, Variant
 from core.errors import UserError
 
 COMPARED = ["defence", "argument", "network"]  # candidates are compared where these agree
 FIRST_SHADOW = roles_of(1)[1]
 
 
-def tuning_table(runs: Sequence[Run]) -> pd.DataFrame:
+def tuning_table(runs: Sequence[Run], versions: Sequence[Sequence[Variant]]) -> pd.DataFrame:
     """A row for each candidate, with `chosen` at the most accurate of each defence; the first of equals.
 
-    A candidate whose training diverged has no accuracy. UserError where all did.
+    versions: the models of each run that were made, the original first. Where there are several, each has a column with
+    its accuracy. A candidate of which a training diverged has no accuracy. UserError where all are such.
     """
-    finished = [checkpoints.is_finished(run.role_dir(ORIGINAL, FIRST_SHADOW)) for run in runs]
-    if not any(finished):
-        raise UserError("the training of every candidate diverged: name lower learning rates, as NAME:ARG:LR:BATCH")
-    measured = [_measured(run) if is_made else {} for run, is_made in zip(runs, finished, strict=True)]
+    measured = [_measured(run, own) for run, own in zip(runs, versions, strict=True)]
+    if not any(measured):
+        raise UserError("a training of every candidate diverged: name lower learning rates, as NAME:ARG:LR:BATCH")
     rows = pd.DataFrame([{**_candidate(run), **facts} for run, facts in zip(runs, measured, strict=True)])
     best = rows.dropna(subset="pool_accuracy").groupby(COMPARED, sort=False)["pool_accuracy"].idxmax()
     return rows.assign(chosen=rows.index.isin(best))
@@ -42,14 +44,21 @@ def _candidate(run: Run) -> dict:
         "network": run.config["model_name"],
         "lr": run.config["defend_lr"],
         "batch_size": run.config["defend_batch_size"],
+        "finetuning_lr": run.config["defend_finetuning_lr"],
     }
 
 
-def _measured(run: Run) -> dict:
-    meta = outputs.model_meta(run, str(ORIGINAL), FIRST_SHADOW)
+def _measured(run: Run, versions: Sequence[Variant]) -> dict:
+    """What the models of one candidate say; nothing where a training diverged."""
+    if not all(checkpoints.is_finished(run.role_dir(variant, FIRST_SHADOW)) for variant in versions):
+        return {}
+    metas = {str(variant): outputs.model_meta(run, str(variant), FIRST_SHADOW) for variant in versions}
+    original = metas[str(ORIGINAL)]
+    accuracies = {name: meta["test_accuracy"] for name, meta in metas.items()}
     return {
-        "pool_accuracy": meta["test_accuracy"],
-        "train_accuracy": meta["train_accuracy"],
-        "epsilon": meta.get("privacy", {}).get("epsilon"),
-        "seconds": meta["seconds"],
+        "pool_accuracy": sum(accuracies.values()) / len(accuracies),
+        **(accuracies if len(accuracies) > 1 else {}),
+        "train_accuracy": original["train_accuracy"],
+        "epsilon": original.get("privacy", {}).get("epsilon"),
+        "seconds": sum(meta["seconds"] for meta in metas.values()),
     }

@@ -1,6 +1,7 @@
 """Several runs in one command as one plan: one for each seed, for each defence and attacker, or for each snapshot."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,10 +9,21 @@ import models
 from compleak.pipeline.plan import Stage, StageKey, stages_of_audit
 from compleak.pipeline.settings import PlanSettings, ReproduceSettings
 from compleak.queries.defended import refuse_useless
+from compleak.runs import checkpoints
 from compleak.runs.create import check_argument
 from compleak.runs.names import defence_suffix, name_of
-from compleak.runs.run import load_dataset
-from compleak.runs.settings import UNDEFENDED, AnswersSettings, DefenceSettings, RunSettings, TrainSettings
+from compleak.runs.run import load_dataset, open_run
+from compleak.runs.settings import (
+    UNDEFENDED,
+    AnswersSettings,
+    CompressSettings,
+    DefenceSettings,
+    QuantizeSettings,
+    RunSettings,
+    TrainSettings,
+)
+from compleak.runs.variants import ORIGINAL
+from compleak.training.compress import compress_models
 from compleak.training.loop import Diverged
 from compleak.training.make import check_recipe
 from compleak.training.original import train_originals
@@ -81,10 +93,16 @@ def snapshot_plans(plan: PlanSettings) -> list[PlanSettings]:
 
 
 def tuning_plans(plan: PlanSettings, candidates: Sequence[DefenceSettings]) -> list[PlanSettings]:
-    """For each candidate the run in which the attacker trains a shadow model with it."""
-    alone = plan.of_original_alone()
-    adaptive = [replace(defence, adaptive=True) for defence in candidates]
-    return [with_fitting_network(alone, defence.name).with_run(defence=defence) for defence in adaptive]
+    """For each candidate the run in which the attacker trains a shadow model with it.
+
+    It is compressed only for candidates with a learning rate of fine-tuning.
+    """
+    plans = []
+    for defence in candidates:
+        compressed = plan if defence.finetuning_lr is not None else plan.of_original_alone()
+        fitting = with_fitting_network(compressed, defence.name)
+        plans.append(fitting.with_run(defence=replace(defence, adaptive=True)))
+    return plans
 
 
 def stages_of(plans: Sequence[PlanSettings], settings: ReproduceSettings) -> list[Stage]:
@@ -117,19 +135,37 @@ def wait_for_shorter(stage: Stage, shorter_run: str | None) -> Stage:
 def tuning_stages(plans: Sequence[PlanSettings]) -> list[Stage]:
     """Of all stages of the runs those that make the first shadow model, which is trained on the attacker's pool."""
     stages = [stage for stage in joined_stages(plans) if stage.key.kind == "data" or is_tuned(stage)]
-    return [replace(stage, action=train_candidate) if is_tuned(stage) else stage for stage in stages]
+    return [replace(stage, action=CANDIDATE_ACTIONS[stage.action]) if is_tuned(stage) else stage for stage in stages]
+
+
+def is_tuned(stage: Stage) -> bool:
+    return stage.key.kind in ("part", "train", "compress") and stage.key.role == TUNED_ROLE
 
 
 def train_candidate(settings: TrainSettings) -> None:
     """Train a model of a tuning. One that diverges is left out, which is a result like any other, and no failure."""
-    try:
+    with leaving_out_diverged(settings.run):
         train_originals(settings)
+
+
+def compress_candidate(settings: CompressSettings | QuantizeSettings) -> None:
+    """Compress a model of a tuning, if its training did not diverge. A compressed one that does is left out, too."""
+    original = open_run(settings.run).role_dir(ORIGINAL, TUNED_ROLE)
+    if checkpoints.is_finished(original):
+        with leaving_out_diverged(settings.run):
+            compress_models(settings)
+
+
+CANDIDATE_ACTIONS = {train_originals: train_candidate, compress_models: compress_candidate}
+
+
+@contextmanager
+def leaving_out_diverged(run: RunSettings) -> Iterator[None]:
+    """Say of a training that diverges that its candidate is not chosen, and go on."""
+    try:
+        yield
     except Diverged as error:
-        say(f"{name_of(settings.run)} is not chosen: {error}")
-
-
-def is_tuned(stage: Stage) -> bool:
-    return stage.key.kind in ("part", "train") and stage.key.role == TUNED_ROLE
+        say(f"{name_of(run)} is not chosen: {error}")
 
 
 def with_fitting_network(plan: PlanSettings, defence: str) -> PlanSettings:
@@ -215,6 +251,6 @@ def model_of(stage: Stage, plan: PlanSettings) -> tuple:
     """
     defence = plan.run.defence if plan.run.defence.defends(stage.key.role) else UNDEFENDED
     if stage.key.variant is None or not stage.key.variant.is_fine_tuned:
-        defence = replace(defence, undefended_finetuning=False)
+        defence = replace(defence, undefended_finetuning=False, finetuning_lr=None)
     defence = replace(defence, adaptive=False)
     return plan.with_run(defence=defence).name, stage.key.variant, stage.key.role

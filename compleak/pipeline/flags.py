@@ -28,6 +28,7 @@ PARTS_OF_A_DEFENCE = {  # behind its name, separated by colons
     "argument": arguments.positive_float,
     "lr": arguments.positive_float,
     "batch_size": arguments.positive_int,
+    "finetuning_lr": arguments.positive_float,
 }
 TUNED_RATES = (0.6, 2, 6, 20, 60)  # times the usual learning rate of training
 TUNED_BATCHES = (1, 4, 16)  # times the usual batch size
@@ -109,9 +110,9 @@ def add_command_flags(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="NAME:ARG",
         help="compare defences with none, each against a non-adaptive and an adaptive attacker, on the original and "
-        "four compressions; NAME alone has its default argument, NAME:ARG:LR:BATCH its own --defend_lr and "
-        "--defend_batch_size; with --undefended_finetuning each defence is there once more with plain fine-tuning "
-        f"(default: {' '.join(DEFAULT_DEFENCES)})",
+        "four compressions; NAME alone has its default argument, NAME:ARG:LR:BATCH:FINETUNING_LR its own --defend_lr, "
+        "--defend_batch_size and --defend_finetuning_lr; with --undefended_finetuning each defence is there once more "
+        f"with plain fine-tuning (default: {' '.join(DEFAULT_DEFENCES)})",
     )
     group.add_argument(
         "--early_stopping",
@@ -122,11 +123,12 @@ def add_command_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tune_defence",
         nargs="+",
-        metavar="NAME:ARG:LR:BATCH",
+        metavar="NAME:ARG:LR:BATCH:FINETUNING_LR",
         help="train the first shadow model with each of these, in place of the usual audit, and name the one that does "
         f"best on points of the attacker's pool that it was not trained on; NAME:ARG alone tries "
         f"{', '.join(map(str, TUNED_RATES))} times the usual learning rate with {', '.join(map(str, TUNED_BATCHES))} "
-        "times the usual batch size",
+        "times the usual batch size; only candidates with a FINETUNING_LR are compressed, too, and then the mean "
+        "accuracy counts",
     )
     group.add_argument(
         "--compare",
@@ -221,6 +223,14 @@ def tuned_defences(
         if isinstance(defence, AnswersSettings):
             parser.error(f"--tune_defence {text}: a defence of answers is not trained")
         candidates += candidates_of(defence, plan)
+    compressed = [candidate.finetuning_lr is not None for candidate in candidates]
+    if any(compressed) and not all(compressed):
+        parser.error("--tune_defence: name a FINETUNING_LR for all candidates, or for none")
+    for name in ("variants", "finetuning_epochs"):
+        if candidates and getattr(args, name) and not any(compressed):
+            parser.error(
+                f"--tune_defence compresses no model without NAME:ARG:LR:BATCH:FINETUNING_LR: leave out --{name}"
+            )
     return tuple(candidates)
 
 
@@ -245,7 +255,7 @@ def variants_of(args: argparse.Namespace) -> tuple[Variant, ...]:
     """The compressed models of the audit. UserError for a name that is none."""
     if args.variants:
         return parse_compressed(args.variants)
-    return PAPER_GRID if args.defences is None else DEFENDED_GRID
+    return PAPER_GRID if args.defences is None and not args.tune_defence else DEFENDED_GRID
 
 
 def refuse_beside_comparison(
@@ -289,8 +299,8 @@ def refuse_contradictions(args: argparse.Namespace, parser: arguments.Parser) ->
     if len(asked) > 1:
         parser.error(f"--{asked[0]} and --{asked[1]} are two commands: give them one after the other")
     for name in ("variants", "finetuning_epochs"):
-        if getattr(args, name) and (args.early_stopping or args.tune_defence or args.compare):
-            parser.error(f"--early_stopping, --tune_defence and --compare compress no model: leave out --{name}")
+        if getattr(args, name) and (args.early_stopping or args.compare):
+            parser.error(f"--early_stopping and --compare compress no model: leave out --{name}")
     if args.no_attacks and (args.tune_defence or args.compare):
         parser.error("--tune_defence and --compare attack nothing: leave out --no_attacks")
     if args.tune_defence and args.split == ONLINE:
@@ -304,7 +314,7 @@ def refuse_contradictions(args: argparse.Namespace, parser: arguments.Parser) ->
 
 
 def defence_of(text: str, flag: str, parser: arguments.Parser) -> DefenceSettings | AnswersSettings:
-    """`ppb:4` or `dp:1:0.5:256` as a defence; `ppb` has the default argument."""
+    """`ppb:4` or `dp:1:0.5:256:1` as a defence; `ppb` has the default argument."""
     name, *numbers = text.split(":")
     try:
         if name in DEFENCES_OF_ANSWERS:
@@ -319,7 +329,7 @@ def defence_of(text: str, flag: str, parser: arguments.Parser) -> DefenceSetting
     except argparse.ArgumentTypeError as error:
         parser.error(f"{flag} {text}: {error}")
     except ValueError:
-        parser.error(f"{flag} {text}: expected NAME, NAME:ARG or NAME:ARG:LR:BATCH, in positive numbers")
+        parser.error(f"{flag} {text}: expected NAME:ARG:LR:BATCH:FINETUNING_LR, or its beginning, in positive numbers")
 
 
 def spelled(defence: DefenceSettings | AnswersSettings) -> str:

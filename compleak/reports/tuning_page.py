@@ -1,4 +1,4 @@
-"""The page on a defence's own learning rate and batch size, as they were chosen on the attacker's pool."""
+"""The page on a defence's own learning rates and batch size, as they were chosen on the attacker's pool."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,20 @@ from compleak.reports import cells
 from compleak.reports.folder import write_report
 from compleak.reports.page import Block, Bullets, Code, Heading, Table, Text, to_markdown
 from compleak.runs.run import Run
+from compleak.runs.variants import Variant
 from core.arguments import spelled
 
+TRIED = {"learning rate": "lr", "batch size": "batch_size", "fine-tuning learning rate": "finetuning_lr"}  # -> column
 
-def write_tuning_page(runs: Sequence[Run], folder: Path, command: str, settings: dict[str, str]) -> str:
-    """Write tuning.csv and the page into `folder`; returns the page. The parameters are those of the other pages."""
-    table = tuning_table(runs)
+
+def write_tuning_page(
+    runs: Sequence[Run], versions: Sequence[Sequence[Variant]], folder: Path, command: str, settings: dict[str, str]
+) -> str:
+    """Write tuning.csv and the page into `folder`; returns the page.
+
+    versions: the models of each run, the original first. The other parameters are those of the other pages.
+    """
+    table = tuning_table(runs, versions)
     page = to_markdown(page_of_tuning(table, runs[0].config, command, settings))
     write_report(folder, {"tuning": table}, {}, page)
     return page
@@ -25,7 +33,7 @@ def page_of_tuning(table: pd.DataFrame, config: dict, command: str, settings: di
     data = f"data: {config['dataset_name']} (fingerprint {config['data']}); width {config['width']:g}"
     chosen = table[table["chosen"]]
     return [
-        Heading("A defence's own learning rate and batch size", level=1),
+        Heading("A defence's own learning rates and batch size", level=1),
         Code(command),
         Bullets([f"{data}; seed {config['seed']}", f"stages: {cells.list_settings(settings)}"]),
         Text(
@@ -34,6 +42,7 @@ def page_of_tuning(table: pd.DataFrame, config: dict, command: str, settings: di
             attack says, have no part in the choice, which was made once. It costs the members of a victim of the same
             seed no privacy; another seed draws another split, whose victim has points in this pool."""
         ),
+        *_compressed_note(table),
         *_epsilon_note(table),
         Table(candidate_table(table)),
         *_diverged_note(table),
@@ -42,6 +51,25 @@ def page_of_tuning(table: pd.DataFrame, config: dict, command: str, settings: di
         *(Code(f"--defences {spelled}") for spelled in map(_for_comparison, chosen.to_dict("records"))),
         *(Code(flags) for flags in map(_for_stages, chosen.to_dict("records"))),
     ]
+
+
+def _compressed_note(table: pd.DataFrame) -> list[Block]:
+    """What counts where a learning rate of fine-tuning was tried."""
+    if not _compressed(table):
+        return []
+    return [
+        Text(
+            """Each candidate's model was also compressed and fine-tuned. `pool accuracy` is the mean accuracy of the
+            original and its compressed versions, whose columns follow. Accuracy on members and epsilon are the
+            original's."""
+        )
+    ]
+
+
+def _compressed(table: pd.DataFrame) -> list[str]:
+    """The columns of the original and its compressed versions, where a learning rate of fine-tuning was tried."""
+    columns = list(table)
+    return columns[columns.index("pool_accuracy") + 1 : columns.index("train_accuracy")]
 
 
 def _epsilon_note(table: pd.DataFrame) -> list[Block]:
@@ -70,8 +98,9 @@ def _end_notes(table: pd.DataFrame) -> list[Block]:
         chosen = candidates[candidates["chosen"]]
         ends = [
             _end_in_words(what, candidates[column], value)
-            for what, column in (("learning rate", "lr"), ("batch size", "batch_size"))
-            for value in chosen[column]
+            for what, column in TRIED.items()
+            if column in table
+            for value in chosen[column].dropna()
         ]
         if any(ends):
             name, what = cells.defence_name(*key[:2]), " and ".join(filter(None, ends))
@@ -90,18 +119,21 @@ def _end_in_words(what: str, tried: pd.Series, value: float) -> str:
 def candidate_table(table: pd.DataFrame) -> pd.DataFrame:
     """The candidates as people read them, the best of each defence first. table: of `findings.tuning`."""
     rows = table.sort_values("pool_accuracy", ascending=False, kind="stable")
-    return pd.DataFrame(
-        {
-            "defence": [cells.defence_name(*pair) for pair in zip(rows["defence"], rows["argument"], strict=True)],
-            "network": rows["network"],
-            "lr": [f"{rate:g}" for rate in rows["lr"]],
-            "batch size": rows["batch_size"],
-            "pool accuracy": [_percent_or(share, "diverged") for share in rows["pool_accuracy"]],
-            "accuracy on members": [_percent_or(share, "") for share in rows["train_accuracy"]],
-            "epsilon": ["" if pd.isna(spent) else f"{spent:.1f}" for spent in rows["epsilon"]],
-            "chosen": ["*" if chosen else "" for chosen in rows["chosen"]],
-        }
-    )
+    compressed = _compressed(table)
+    shown = {
+        "defence": [cells.defence_name(*pair) for pair in zip(rows["defence"], rows["argument"], strict=True)],
+        "network": rows["network"],
+        "lr": [f"{rate:g}" for rate in rows["lr"]],
+        "batch size": rows["batch_size"],
+    }
+    if compressed:
+        shown["fine-tuning lr"] = [f"{rate:g}" for rate in rows["finetuning_lr"]]
+    shown["pool accuracy"] = [_percent_or(share, "diverged") for share in rows["pool_accuracy"]]
+    shown |= {name: [_percent_or(share, "") for share in rows[name]] for name in compressed}
+    shown["accuracy on members"] = [_percent_or(share, "") for share in rows["train_accuracy"]]
+    shown["epsilon"] = ["" if pd.isna(spent) else f"{spent:.1f}" for spent in rows["epsilon"]]
+    shown["chosen"] = ["*" if chosen else "" for chosen in rows["chosen"]]
+    return pd.DataFrame(shown)
 
 
 def _percent_or(share: float, other: str) -> str:
@@ -109,9 +141,17 @@ def _percent_or(share: float, other: str) -> str:
 
 
 def _for_comparison(row: dict) -> str:
-    return f"{row['defence']}:{spelled(row['argument'])}:{spelled(row['lr'])}:{row['batch_size']}"
+    numbers = [spelled(row["argument"]), spelled(row["lr"]), str(row["batch_size"]), *_finetuning_lr(row)]
+    return ":".join([row["defence"], *numbers])
 
 
 def _for_stages(row: dict) -> str:
     flags = f"--defend {row['defence']} --defend_arg {spelled(row['argument'])}"
-    return f"{flags} --defend_lr {spelled(row['lr'])} --defend_batch_size {row['batch_size']}"
+    flags += f" --defend_lr {spelled(row['lr'])} --defend_batch_size {row['batch_size']}"
+    return " ".join([flags, *(f"--defend_finetuning_lr {rate}" for rate in _finetuning_lr(row))])
+
+
+def _finetuning_lr(row: dict) -> list[str]:
+    """The candidate's learning rate of fine-tuning as it is typed, where it has one."""
+    rate = row.get("finetuning_lr")
+    return [] if rate is None or pd.isna(rate) else [spelled(rate)]

@@ -13,6 +13,7 @@ from compleak.runs.settings import (
     OPTIMIZERS,
     UNDEFENDED,
     AnswersSettings,
+    CompressSettings,
     DefenceSettings,
     RunSettings,
     TrainSettings,
@@ -30,6 +31,7 @@ SETTINGS_OF_A_DEFENCE = {  # flags that need --defend -> the setting
     "--defend_arg": "argument",
     "--defend_lr": "lr",
     "--defend_batch_size": "batch_size",
+    "--defend_finetuning_lr": "finetuning_lr",
     "--adaptive": "adaptive",
     "--undefended_original": "undefended_original",
     "--undefended_finetuning": "undefended_finetuning",
@@ -144,13 +146,19 @@ def add_defence_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--defend_lr",
         type=arguments.positive_float,
-        help="learning rate of defended originals; in defended fine-tuning the stage's --lr is multiplied by "
-        f"--defend_lr / {TrainSettings.lr:g}, whatever the --lr of train.py was (default: as without a defence)",
+        help="learning rate of defended originals (default: as without a defence)",
     )
     group.add_argument(
         "--defend_batch_size",
         type=arguments.positive_int,
         help="batch size of defended training and fine-tuning (default: as without a defence)",
+    )
+    group.add_argument(
+        "--defend_finetuning_lr",
+        type=arguments.positive_float,
+        help=f"learning rate of defended fine-tuning where the stage's --lr is {CompressSettings.lr:g}; where it is "
+        "another, as in clustering, as many times that one (default: the stage's --lr, multiplied by "
+        f"--defend_lr / {TrainSettings.lr:g} where --defend_lr is given)",
     )
     group.add_argument(
         "--adaptive",
@@ -326,6 +334,7 @@ def defence_settings(args: argparse.Namespace) -> DefenceSettings:
         undefended_finetuning=args.undefended_finetuning,
         lr=args.defend_lr,
         batch_size=args.defend_batch_size,
+        finetuning_lr=args.defend_finetuning_lr,
     )
     if args.defend:
         return with_argument(settings)

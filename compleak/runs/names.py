@@ -39,15 +39,16 @@ def default_name(identity: dict) -> str:
 
 
 def defence_suffix(defence: DefenceSettings) -> str:
-    """What a defence adds to the name of a run: `_ppb_4`, `_ppb_4_adaptive`, `_dp_1_lr0.5_batch256`."""
+    """What a defence adds to the name of a run: `_ppb_4`, `_ppb_4_adaptive`, `_dp_1_lr0.5_batch256_finetuning_lr1`."""
     if defence == UNDEFENDED:
         return ""
     lr = "" if defence.lr is None else f"_lr{defence.lr:g}"
     batch_size = "" if defence.batch_size is None else f"_batch{defence.batch_size}"
+    finetuning_lr = "" if defence.finetuning_lr is None else f"_finetuning_lr{defence.finetuning_lr:g}"
     original = "_undefended_original" if defence.undefended_original else ""
     finetuning = "_undefended_finetuning" if defence.undefended_finetuning else ""
     adaptive = "_adaptive" if defence.adaptive else ""
-    return f"_{defence.name}_{defence.argument:g}{lr}{batch_size}{original}{finetuning}{adaptive}"
+    return f"_{defence.name}_{defence.argument:g}{lr}{batch_size}{finetuning_lr}{original}{finetuning}{adaptive}"
 
 
 def name_of(settings: RunSettings) -> str:
@@ -77,6 +78,8 @@ def flags_of(identity: dict, defence: DefenceSettings, run_name: str | None, roo
         words += ["--defend", defence.name, "--defend_arg", spelled(defence.argument)]
         words += [] if defence.lr is None else ["--defend_lr", spelled(defence.lr)]
         words += [] if defence.batch_size is None else ["--defend_batch_size", str(defence.batch_size)]
+        rate = defence.finetuning_lr
+        words += [] if rate is None else ["--defend_finetuning_lr", spelled(rate)]
         words += ["--adaptive"] if defence.adaptive else []
         words += ["--undefended_original"] if defence.undefended_original else []
         words += ["--undefended_finetuning"] if defence.undefended_finetuning else []

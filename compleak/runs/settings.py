@@ -30,6 +30,7 @@ class DefenceSettings:
     undefended_original: bool = False  # only the fine-tuning after compression is defended
     undefended_finetuning: bool = False  # only the original is defended
     lr: float | None = None  # of defended originals; None: as of undefended ones
+    finetuning_lr: float | None = None  # of defended fine-tuning where the stage's is `CompressSettings.lr`
     batch_size: int | None = None  # of all defended training; None: as of undefended training
 
     def defends(self, role: str) -> bool:
@@ -38,8 +39,8 @@ class DefenceSettings:
 
     @property
     def recipe(self) -> str:
-        """What of the recipe is the defence's own: `lr 0.5, batch 256`; "" where nothing is."""
-        parts = {"lr": self.lr, "batch": self.batch_size}
+        """What of the recipe is the defence's own: `lr 0.5, batch 256, fine-tuning lr 1`; "" where nothing is."""
+        parts = {"lr": self.lr, "batch": self.batch_size, "fine-tuning lr": self.finetuning_lr}
         return ", ".join(f"{name} {value:g}" for name, value in parts.items() if value is not None)
 
     def as_config(self) -> dict:
@@ -52,6 +53,7 @@ class DefenceSettings:
             "undefended_finetuning": self.undefended_finetuning,
             "defend_lr": self.lr,
             "defend_batch_size": self.batch_size,
+            "defend_finetuning_lr": self.finetuning_lr,
         }
 
     @classmethod
@@ -64,6 +66,7 @@ class DefenceSettings:
             undefended_finetuning=config["undefended_finetuning"],
             lr=config["defend_lr"],
             batch_size=config["defend_batch_size"],
+            finetuning_lr=config["defend_finetuning_lr"],
         )
 
 

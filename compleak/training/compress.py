@@ -15,10 +15,9 @@ from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment, assign, points_fingerprint
 from compleak.training.evaluate import predict
 from compleak.training.finished import fill_network, finished_folder, model_meta
-from compleak.training.loop import advice_to_lower_rate, check_finite
-from compleak.training.make import Product, Source, describe_privacy, make_model, recipe_of
+from compleak.training.loop import Diverged, advice_to_lower_rate, check_finite
+from compleak.training.make import Product, Source, describe_privacy, make_model, rate_flag, recipe_of
 from core import devices
-from core.errors import UserError
 from core.threads import threads_for_stage, use_threads
 
 LEAST_FEATURES = 8  # of a table; with fewer, and in narrow networks, scales and biases weigh more
@@ -113,12 +112,12 @@ def inherited_privacy(assignment: Assignment, original: dict) -> dict:
 
 
 def refuse_diverged(assignment: Assignment, prepared: nn.Module, device: torch.device) -> None:
-    """UserError where fine-tuning has left weights or answers that are not finite."""
-    resume = checkpoints.resume_file(assignment.folder)
-    check_finite(prepared.state_dict(), assignment.title, resume)
+    """Raise Diverged where fine-tuning has left weights or answers that are not finite."""
+    resume, flag = checkpoints.resume_file(assignment.folder), rate_flag(assignment)
+    check_finite(prepared.state_dict(), assignment.title, resume, flag)
     if not predict(prepared, checked_inputs(assignment, device)).isfinite().all():
-        advice = advice_to_lower_rate(resume)
-        raise UserError(f"{assignment.title}: the answers are no longer finite after training: {advice}")
+        advice = advice_to_lower_rate(resume, flag)
+        raise Diverged(f"{assignment.title}: the answers are no longer finite after training: {advice}")
 
 
 def checked_inputs(assignment: Assignment, device: torch.device) -> torch.Tensor:

@@ -66,10 +66,12 @@ def fill_network(run: Run, variant: Variant, tensors: dict) -> nn.Module:
         ) from error
 
 
-def recipe_of_defence(run: Run) -> set[str]:
-    """The settings of training for which the run's defence has values of its own."""
-    own = {"lr": run.defence.lr, "batch_size": run.defence.batch_size}
-    return {key for key, value in own.items() if value is not None}
+def recipe_of_defence(run: Run, variant: Variant) -> set[str]:
+    """The settings of a model's training for which the run's defence has values of its own."""
+    defence = run.defence
+    rates = [defence.lr] if variant == ORIGINAL else [defence.lr, defence.finetuning_lr]
+    own = {"lr": rates, "batch_size": [defence.batch_size]}
+    return {key for key, values in own.items() if any(value is not None for value in values)}
 
 
 def refuse_other_recipe(run: Run, variant: Variant, role: str, made_from: dict) -> None:
@@ -106,6 +108,6 @@ def differing_setting(run: Run, variant: Variant, role: str, made_from: dict) ->
     theirs = checkpoints.load_meta(folder)["made_from"]
     may_differ = KEYS_THAT_DIFFER_BY_ROLE
     if made_from.get("defend") != theirs.get("defend"):
-        may_differ = may_differ | recipe_of_defence(run)
+        may_differ = may_differ | recipe_of_defence(run, variant)
     keys = sorted((made_from.keys() | theirs.keys()) - may_differ)
     return next(((key, theirs.get(key)) for key in keys if made_from.get(key) != theirs.get(key)), None)

@@ -15,7 +15,7 @@ from compleak.runs.flags import refuse_compiled_dp
 from compleak.runs.roles import role_seed
 from compleak.runs.run import dataset, split
 from compleak.runs.run import network as fresh_network
-from compleak.runs.settings import WEIGHT_DECAY, DefenceSettings, ModelSettings, TrainSettings
+from compleak.runs.settings import WEIGHT_DECAY, CompressSettings, DefenceSettings, ModelSettings, TrainSettings
 from compleak.runs.variants import ORIGINAL
 from compleak.training.assignment import Assignment
 from compleak.training.evaluate import accuracy, ask
@@ -78,24 +78,29 @@ def check_recipe(defence: DefenceSettings, optimizer: str, compile: bool) -> Non
 
 
 def with_defence(recipe: Recipe, assignment: Assignment) -> Recipe:
-    """The recipe with the learning rate and batch size of a defence that has its own.
+    """The recipe with the learning rates and batch size of a defence that has its own.
 
-    The learning rate of fine-tuning is multiplied by what the defence's is of 0.1, the default of training. It is not
-    tuned: whoever trains the original with another learning rate than 0.1 must set it in fine-tuning, too.
+    In fine-tuning the stage's learning rate is multiplied by what the defence's own is of 0.001, the default. Where the
+    defence has one for originals alone, the stage's is multiplied by what that is of 0.1, the default of training.
     """
     defence = assignment.run.defence
     if defence.batch_size is not None:
         recipe = recipe._replace(batch_size=defence.batch_size)
-    if defence.lr is None:
-        return recipe
-    is_original = assignment.variant == ORIGINAL
-    return recipe._replace(lr=defence.lr if is_original else recipe.lr * defence.lr / TrainSettings.lr)
+    if assignment.variant == ORIGINAL:
+        return recipe if defence.lr is None else recipe._replace(lr=defence.lr)
+    if defence.finetuning_lr is not None:
+        return recipe._replace(lr=recipe.lr * defence.finetuning_lr / CompressSettings.lr)
+    return recipe if defence.lr is None else recipe._replace(lr=recipe.lr * defence.lr / TrainSettings.lr)
 
 
 def rate_flag(assignment: Assignment) -> str:
     """The flag to lower where a model's training diverges; in fine-tuning --lr also acts on a defence's own rate."""
-    has_own_rate = assignment.defence and assignment.run.defence.lr is not None
-    return "--defend_lr" if has_own_rate and assignment.variant == ORIGINAL else "--lr"
+    if not assignment.defence:
+        return "--lr"
+    defence = assignment.run.defence
+    if assignment.variant == ORIGINAL:
+        return "--lr" if defence.lr is None else "--defend_lr"
+    return "--lr" if defence.finetuning_lr is None else "--defend_finetuning_lr"
 
 
 def make_model(
