@@ -66,7 +66,7 @@ def mitigations(of_labels_alone: str) -> Iterator[Block]:
             "and *RelaxLoss* left less AUC than stopping did on the images, in one seed, but not on the letters, as "
             "far as three seeds can tell. SELENA first trains 25 networks, each on 60 % of the members.",
             "*DP-SGD* is the only one with a guarantee, and only where ε is small. It cannot train batch "
-            "normalisation, and its learning rate and batch size must be tuned.",
+            "normalisation. Its batch size and its learning rates, of training and of fine-tuning, must be tuned.",
             "*Compression is no defence.* In other audits of this project int8 leaked about as much as the original, "
             "and 16 clusters as much, or up to about two points of AUC less. Models pruned by 90 % leaked less; how "
             "much, and at what price in accuracy, differed widely. Whoever has the original too finds what it gives "
