@@ -123,10 +123,11 @@ def write_page_of_comparison(
     """Write the one page of runs that compare defences, snapshots or settings; returns it, "" for other runs."""
     folders = {
         ending: run_dir(settings.plan.run.root, together_name(settings, ending))
-        for ending in ("_defences", "_early_stopping", "_tuning")
+        for ending in ("_defences", "_early_stopping", "_tuning", "_finetuning_tuning")
     }
     if settings.tuned:
-        folder = folders["_tuning"]
+        has_finetuning = any(defence.finetuning_lr is not None for defence in settings.tuned)
+        folder = folders["_finetuning_tuning" if has_finetuning else "_tuning"]
         versions = [(ORIGINAL, *plan.variants) for plan in plans]
         page = write_tuning_page(runs, versions, folder, settings.command, in_words)
     elif settings.early_stopping:

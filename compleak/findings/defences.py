@@ -38,7 +38,8 @@ from defenses import dp
 COMPARED_FORMS = (STRONGEST, HEADLINE, PUBLISHED, "calibrated", LABEL_ONLY)
 BEST_OF_ALL_HELD = (STRONGEST, LABEL_ONLY)  # the best attack on any of the models that the attacker holds
 DEFENCE = ["defence", "argument", "recipe"]
-TRAINED_WITH = [*DEFENCE, "network"]  # what tells one victim's original from another, apart from its seed
+# What tells victims apart, but for their seed. Originals are equal also where only the fine-tuning's recipe differs.
+TRAINED_WITH = [*DEFENCE, "network"]
 SETTING = [*TRAINED_WITH, "attacker", "fine_tuning"]  # in which runs differ, apart from their seed
 GROUP = [*SETTING, *TARGET, "form"]
 LEAKAGE = ("auc", metrics.TPR)

@@ -10,6 +10,7 @@ members of a victim of the same seed no privacy; another seed draws another spli
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from compleak.findings import outputs
@@ -17,7 +18,6 @@ from compleak.runs import checkpoints
 from compleak.runs.roles import roles_of
 from compleak.runs.run import Run
 from compleak.runs.variants import ORIGINAL, Variant
-from core.errors import UserError
 
 COMPARED = ["defence", "argument", "network"]  # candidates are compared where these agree
 FIRST_SHADOW = roles_of(1)[1]
@@ -26,12 +26,10 @@ FIRST_SHADOW = roles_of(1)[1]
 def tuning_table(runs: Sequence[Run], versions: Sequence[Sequence[Variant]]) -> pd.DataFrame:
     """A row for each candidate, with `chosen` at the most accurate of each defence; the first of equals.
 
-    versions: the models of each run that were made, the original first. Where there are several, each has a column with
-    its accuracy. A candidate of which a training diverged has no accuracy. UserError where all are such.
+    versions: the models of each run, the original first. Where there are several, each has a column with its accuracy.
+    What diverged has none. A candidate of which any model diverged has no `pool_accuracy` and is never chosen.
     """
     measured = [_measured(run, own) for run, own in zip(runs, versions, strict=True)]
-    if not any(measured):
-        raise UserError("a training of every candidate diverged: name lower learning rates, as NAME:ARG:LR:BATCH")
     rows = pd.DataFrame([{**_candidate(run), **facts} for run, facts in zip(runs, measured, strict=True)])
     best = rows.dropna(subset="pool_accuracy").groupby(COMPARED, sort=False)["pool_accuracy"].idxmax()
     return rows.assign(chosen=rows.index.isin(best))
@@ -49,16 +47,15 @@ def _candidate(run: Run) -> dict:
 
 
 def _measured(run: Run, versions: Sequence[Variant]) -> dict:
-    """What the models of one candidate say; nothing where a training diverged."""
-    if not all(checkpoints.is_finished(run.role_dir(variant, FIRST_SHADOW)) for variant in versions):
-        return {}
-    metas = {str(variant): outputs.model_meta(run, str(variant), FIRST_SHADOW) for variant in versions}
-    original = metas[str(ORIGINAL)]
-    accuracies = {name: meta["test_accuracy"] for name, meta in metas.items()}
+    """What the models of one candidate say; a model whose training diverged is not there and says nothing."""
+    made = [variant for variant in versions if checkpoints.is_finished(run.role_dir(variant, FIRST_SHADOW))]
+    metas = {variant: outputs.model_meta(run, str(variant), FIRST_SHADOW) for variant in made}
+    original = metas.get(ORIGINAL, {})
+    accuracies = {str(variant): metas[variant]["test_accuracy"] if variant in metas else np.nan for variant in versions}
     return {
-        "pool_accuracy": sum(accuracies.values()) / len(accuracies),
+        "pool_accuracy": float(np.mean(list(accuracies.values()))),
         **(accuracies if len(accuracies) > 1 else {}),
-        "train_accuracy": original["train_accuracy"],
+        "train_accuracy": original.get("train_accuracy", np.nan),
         "epsilon": original.get("privacy", {}).get("epsilon"),
         "seconds": sum(meta["seconds"] for meta in metas.values()),
     }

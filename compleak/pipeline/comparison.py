@@ -252,5 +252,7 @@ def model_of(stage: Stage, plan: PlanSettings) -> tuple:
     defence = plan.run.defence if plan.run.defence.defends(stage.key.role) else UNDEFENDED
     if stage.key.variant is None or not stage.key.variant.is_fine_tuned:
         defence = replace(defence, undefended_finetuning=False, finetuning_lr=None)
+    if defence.undefended_finetuning:
+        defence = replace(defence, finetuning_lr=None)
     defence = replace(defence, adaptive=False)
     return plan.with_run(defence=defence).name, stage.key.variant, stage.key.role

@@ -80,7 +80,7 @@ def add_audit_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="VARIANT",
         help="compressed models, for example pruning_slim_0.6 quantization_int8 (default: the paper's eight; with "
-        "--defences four of them)",
+        "--defences and --tune_defence four of them)",
     )
     group.add_argument(
         "--finetuning_epochs",
@@ -127,8 +127,8 @@ def add_command_flags(parser: argparse.ArgumentParser) -> None:
         help="train the first shadow model with each of these, in place of the usual audit, and name the one that does "
         f"best on points of the attacker's pool that it was not trained on; NAME:ARG alone tries "
         f"{', '.join(map(str, TUNED_RATES))} times the usual learning rate with {', '.join(map(str, TUNED_BATCHES))} "
-        "times the usual batch size; only candidates with a FINETUNING_LR are compressed, too, and then the mean "
-        "accuracy counts",
+        "times the usual batch size; candidates with a FINETUNING_LR are compressed, too, and the mean accuracy of the "
+        "original and its compressed versions counts",
     )
     group.add_argument(
         "--compare",
@@ -226,6 +226,8 @@ def tuned_defences(
     compressed = [candidate.finetuning_lr is not None for candidate in candidates]
     if any(compressed) and not all(compressed):
         parser.error("--tune_defence: name a FINETUNING_LR for all candidates, or for none")
+    if any(compressed) and not any(variant.is_fine_tuned for variant in plan.variants):
+        parser.error("--tune_defence with a FINETUNING_LR: none of these --variants is fine-tuned")
     for name in ("variants", "finetuning_epochs"):
         if candidates and getattr(args, name) and not any(compressed):
             parser.error(

@@ -107,7 +107,7 @@ class ReproduceSettings:
     defences: tuple[DefenceSettings | AnswersSettings, ...] | None = None  # None: no comparison
     plain_finetuning: bool = False  # compare also with defended originals whose fine-tuning is undefended
     early_stopping: bool = False  # snapshots of one training, in place of the usual audit
-    tuned: tuple[DefenceSettings, ...] = ()  # defences whose learning rate and batch size are to be compared
+    tuned: tuple[DefenceSettings, ...] = ()  # defences whose learning rates and batch size are tried
     engine: EngineSettings = EngineSettings()
     command: str = ""  # the command line, for the pages
     compare: tuple[Path, ...] = ()  # folders of finished runs: write a page over these, and run nothing

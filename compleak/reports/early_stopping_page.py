@@ -40,7 +40,7 @@ def write_early_stopping_page(
     page = to_markdown([*_head(runs[-1], seeds, command, settings), *_curve(curve), *_others(others, compared)])
     frames = {"runs": rows, "snapshots": curve} | ({"beside_defences": others} if len(others) else {})
     notes = "; bars: standard deviations" if len(numbers) > 1 else ""
-    notes += "; numbers in colour: how strong a defence is" if len(others) else ""
+    notes += "; numbers in colour: the defence's argument" if len(others) else ""
     figure = early_stopping_figure(curve, others, f"{runs[-1].config['dataset_name']}, {seeds}, NR{notes}")
     write_report(folder, frames, {"early_stopping": figure}, page)
     return page

@@ -10,8 +10,10 @@ from compleak.reports import cells
 from compleak.reports.folder import write_report
 from compleak.reports.page import Block, Bullets, Code, Heading, Table, Text, to_markdown
 from compleak.runs.run import Run
+from compleak.runs.settings import CompressSettings
 from compleak.runs.variants import Variant
 from core.arguments import spelled
+from core.errors import UserError
 
 TRIED = {"learning rate": "lr", "batch size": "batch_size", "fine-tuning learning rate": "finetuning_lr"}  # -> column
 
@@ -21,11 +23,17 @@ def write_tuning_page(
 ) -> str:
     """Write tuning.csv and the page into `folder`; returns the page.
 
-    versions: the models of each run, the original first. The other parameters are those of the other pages.
+    versions: the models of each run, the original first. The other parameters are those of the other pages. UserError
+    where no candidate can be chosen, once the page is written.
     """
     table = tuning_table(runs, versions)
     page = to_markdown(page_of_tuning(table, runs[0].config, command, settings))
     write_report(folder, {"tuning": table}, {}, page)
+    if not table["chosen"].any():
+        raise UserError(
+            f"of every candidate at least one model diverged (see {folder / 'summary.md'}): name lower learning rates, "
+            "as NAME:ARG:LR:BATCH, or lower ones of fine-tuning where only compressed models diverged"
+        )
     return page
 
 
@@ -47,7 +55,11 @@ def page_of_tuning(table: pd.DataFrame, config: dict, command: str, settings: di
         Table(candidate_table(table)),
         *_diverged_note(table),
         *_end_notes(table),
-        Text("What was chosen, first as a flag of `reproduce.py`, then as flags of `train.py`:"),
+        Text(
+            "What was chosen, first as a flag of `reproduce.py`, then as flags of `train.py`:"
+            if len(chosen)
+            else "No candidate could be chosen."
+        ),
         *(Code(f"--defences {spelled}") for spelled in map(_for_comparison, chosen.to_dict("records"))),
         *(Code(flags) for flags in map(_for_stages, chosen.to_dict("records"))),
     ]
@@ -59,9 +71,10 @@ def _compressed_note(table: pd.DataFrame) -> list[Block]:
         return []
     return [
         Text(
-            """Each candidate's model was also compressed and fine-tuned. `pool accuracy` is the mean accuracy of the
-            original and its compressed versions, whose columns follow. Accuracy on members and epsilon are the
-            original's."""
+            f"""Each candidate's model was also compressed. `pool accuracy` is the mean accuracy of the original and its
+            compressed versions, whose columns follow. `fine-tuning lr` is that of a stage whose usual --lr is
+            {CompressSettings.lr:g}; a stage with another one takes as many times it. Accuracy on members and epsilon
+            are the original's; compressed versions spend more."""
         )
     ]
 
@@ -88,7 +101,12 @@ def _diverged_note(table: pd.DataFrame) -> list[Block]:
     """What `diverged` in the table means, where it is there."""
     if not table["pool_accuracy"].isna().any():
         return []
-    return [Text("`diverged`: the loss or the weights of the training were no longer finite, so there is no model.")]
+    return [
+        Text(
+            """`diverged`: the loss, the weights or the answers of the training were no longer finite, so there is no
+            model, and the candidate cannot be chosen."""
+        )
+    ]
 
 
 def _end_notes(table: pd.DataFrame) -> list[Block]:
@@ -129,7 +147,7 @@ def candidate_table(table: pd.DataFrame) -> pd.DataFrame:
     if compressed:
         shown["fine-tuning lr"] = [f"{rate:g}" for rate in rows["finetuning_lr"]]
     shown["pool accuracy"] = [_percent_or(share, "diverged") for share in rows["pool_accuracy"]]
-    shown |= {name: [_percent_or(share, "") for share in rows[name]] for name in compressed}
+    shown |= {name: [_percent_or(share, "diverged") for share in rows[name]] for name in compressed}
     shown["accuracy on members"] = [_percent_or(share, "") for share in rows["train_accuracy"]]
     shown["epsilon"] = ["" if pd.isna(spent) else f"{spent:.1f}" for spent in rows["epsilon"]]
     shown["chosen"] = ["*" if chosen else "" for chosen in rows["chosen"]]

@@ -146,7 +146,8 @@ def add_defence_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--defend_lr",
         type=arguments.positive_float,
-        help="learning rate of defended originals (default: as without a defence)",
+        help="learning rate of defended originals; without --defend_finetuning_lr it also scales that of defended "
+        "fine-tuning (default: as without a defence)",
     )
     group.add_argument(
         "--defend_batch_size",
@@ -156,9 +157,10 @@ def add_defence_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--defend_finetuning_lr",
         type=arguments.positive_float,
-        help=f"learning rate of defended fine-tuning where the stage's --lr is {CompressSettings.lr:g}; where it is "
-        "another, as in clustering, as many times that one (default: the stage's --lr, multiplied by "
-        f"--defend_lr / {TrainSettings.lr:g} where --defend_lr is given)",
+        help="learning rate of defended fine-tuning, if the stage's --lr is the usual "
+        f"{CompressSettings.lr:g}; in a stage with another --lr, that --lr times this / {CompressSettings.lr:g}: a "
+        f"hundredth in clustering (default: the stage's --lr, multiplied by --defend_lr / {TrainSettings.lr:g} where "
+        "--defend_lr is given)",
     )
     group.add_argument(
         "--adaptive",

@@ -29,7 +29,7 @@ class DefenceSettings:
     adaptive: bool = False  # the attacker trains the shadow models with the defence as well
     undefended_original: bool = False  # only the fine-tuning after compression is defended
     undefended_finetuning: bool = False  # only the original is defended
-    lr: float | None = None  # of defended originals; None: as of undefended ones
+    lr: float | None = None  # of defended originals, and scales defended fine-tuning; None: as without a defence
     finetuning_lr: float | None = None  # of defended fine-tuning where the stage's is `CompressSettings.lr`
     batch_size: int | None = None  # of all defended training; None: as of undefended training
 

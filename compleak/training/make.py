@@ -80,8 +80,8 @@ def check_recipe(defence: DefenceSettings, optimizer: str, compile: bool) -> Non
 def with_defence(recipe: Recipe, assignment: Assignment) -> Recipe:
     """The recipe with the learning rates and batch size of a defence that has its own.
 
-    In fine-tuning the stage's learning rate is multiplied by what the defence's own is of 0.001, the default. Where the
-    defence has one for originals alone, the stage's is multiplied by what that is of 0.1, the default of training.
+    In fine-tuning the stage's learning rate is scaled by `finetuning_lr` / 0.001, the default of pruning and of
+    quantization, or, where only `lr` is given, by `lr` / 0.1, the default of training.
     """
     defence = assignment.run.defence
     if defence.batch_size is not None:
