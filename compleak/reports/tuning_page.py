@@ -72,9 +72,9 @@ def _compressed_note(table: pd.DataFrame) -> list[Block]:
     return [
         Text(
             f"""Each candidate's model was also compressed. `pool accuracy` is the mean accuracy of the original and its
-            compressed versions, whose columns follow. `fine-tuning lr` is that of a stage whose usual --lr is
-            {CompressSettings.lr:g}; a stage with another one takes as many times it. Accuracy on members and epsilon
-            are the original's; compressed versions spend more."""
+            compressed versions, whose columns follow. `fine-tuning lr` is the rate of a stage whose --lr is the
+            usual {CompressSettings.lr:g}; another --lr is multiplied by `fine-tuning lr` / {CompressSettings.lr:g}.
+            Accuracy on members and epsilon are the original's; compressed versions spend more epsilon."""
         )
     ]
 
