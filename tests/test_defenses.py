@@ -27,7 +27,7 @@ from compleak.runs import checkpoints
 from compleak.runs.create import create_run
 from compleak.runs.names import flags_of, name_of
 from compleak.runs.places import role_dir
-from compleak.runs.run import open_run, reserve_of
+from compleak.runs.run import defence_in_words, open_run, reserve_of
 from compleak.runs.run import split as run_split
 from compleak.runs.settings import AnswersSettings
 from compleak.runs.variants import ORIGINAL, PAPER_GRID, compressed_variant, parse_variant
@@ -667,6 +667,12 @@ def test_defended_fine_tuning_has_a_learning_rate_of_its_own_and_the_original_is
     assert made_from(shared_root, run, "victim_model", "clustering_4")["lr"] == pytest.approx(0.005)
     assert made_from(shared_root, run, "shadow_model_0", "pruning_0.9")["lr"] == 0.001  # it is undefended
     assert made_from(shared_root, run, "victim_model")["lr"] == 0.1
+    opened = open_run(train.parse(flags).run)
+    assert defence_in_words(opened) == "victim defended throughout by ppb 4 (fine-tuning lr 0.5), non-adaptive attacker"
+    opened.config["undefended_finetuning"] = True
+    assert (
+        defence_in_words(opened) == "victim defended in the original's training alone by ppb 4, non-adaptive attacker"
+    )
 
 
 def test_an_argument_without_a_meaning_is_refused():

@@ -105,9 +105,10 @@ def refuse_recipe_of_defence(run: Run) -> None:
     """
     defence = assign(run, ORIGINAL, VICTIM).defence
     if defence not in ("", "selena") and recipe_of_defence(run, ORIGINAL):
+        recipe = replace(run.defence, finetuning_lr=None).recipe
         raise attacks.Unusable(
             "the attacker's Split-AI is trained by the victim's recipe and without a defence, and this recipe "
-            f"({run.defence.recipe}) is for --defend {defence}"
+            f"({recipe}) is for --defend {defence}"
         )
 
 

@@ -8,7 +8,7 @@ import functools
 import glob
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +217,7 @@ def defence_in_words(run: Run) -> str:
         where = "in fine-tuning alone"
     if defence.undefended_finetuning:
         where = "in the original's training alone"
+        defence = replace(defence, finetuning_lr=None)  # it has no part in plain fine-tuning
     attacker = "adaptive" if defence.adaptive else "non-adaptive"
     recipe = f" ({defence.recipe})" if defence.recipe else ""
     return f"victim defended {where} by {defence.name} {defence.argument:g}{recipe}, {attacker} attacker"
